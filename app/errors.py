@@ -1,0 +1,82 @@
+"""Every error this program raises on purpose.
+
+AppError                        never raised directly
+├─ ConfigError                  start-up only; the message begins with the key's path
+├─ StartupError                 start-up only: port taken, data directory in use, no space
+├─ InvalidReference             400
+├─ InvalidEvent                 one event of an envelope cannot be understood (quarantined, never an HTTP error)
+├─ InvalidEnvelope              400
+├─ InvalidQuery                 400; names the field and the fix
+├─ NotAuthenticated             401
+├─ NotAuthorized                403
+├─ NotFound                     404
+└─ StoreUnavailable             503; transient; raised only by app.store
+
+Lower layers raise; only the web layer's handlers and the command line catch.
+"""
+
+from __future__ import annotations
+
+
+class AppError(Exception):
+    """Base of all errors; `status` is the HTTP status and `transient` says whether to try again."""
+
+    status = 500
+    transient = False
+
+
+class ConfigError(AppError):
+    """A setting is wrong; the message names its path, as in `server.workers: …`."""
+
+
+class StartupError(AppError):
+    """The server cannot start for a reason outside its configuration."""
+
+
+class InvalidReference(AppError):
+    """A repository name, tag or digest that the OCI grammar does not allow."""
+
+    status = 400
+
+
+class InvalidEvent(AppError):
+    """One event cannot be understood; the message is the reason kept with the rejected event."""
+
+    status = 400
+
+
+class InvalidEnvelope(AppError):
+    """A request body that is not a JSON notification envelope."""
+
+    status = 400
+
+
+class InvalidQuery(AppError):
+    """A filter, cursor or page size that cannot be used; the message names the field."""
+
+    status = 400
+
+
+class NotAuthenticated(AppError):
+    """No or wrong credentials."""
+
+    status = 401
+
+
+class NotAuthorized(AppError):
+    """Signed in, but not allowed to do this."""
+
+    status = 403
+
+
+class NotFound(AppError):
+    """Does not exist, or may not be seen: the two are never told apart."""
+
+    status = 404
+
+
+class StoreUnavailable(AppError):
+    """The database is away, too slow or refuses writes; the sender should try again."""
+
+    status = 503
+    transient = True
