@@ -1,0 +1,63 @@
+"""Registry Notification Server: the application factory, the only composition root."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+from flask import Flask
+
+from app.errors import ConfigError
+from app.settings import Settings, load_settings
+from app.store import Stores, connect
+
+SESSION_IDLE = timedelta(hours=8)
+
+
+def create_app(settings: Settings | None = None, stores: Stores | None = None) -> Flask:
+    """Build the application; without arguments from config.yml and the environment.
+
+    Raises:
+        ConfigError, StartupError: the configuration cannot work.
+    """
+    from app import web
+
+    settings = settings or load_settings()
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY=settings.server.secret_key or _kept_secret_key(Path(settings.mongodb.data_dir)),
+        MAX_CONTENT_LENGTH=settings.notifications.max_body_bytes,
+        MAX_FORM_MEMORY_SIZE=256 * 1024,
+        PERMANENT_SESSION_LIFETIME=SESSION_IDLE,
+        SESSION_COOKIE_NAME="rns_session",
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        WTF_CSRF_TIME_LIMIT=None,
+    )
+    web.init_app(app, settings, stores or connect(settings))
+    return app
+
+
+def _kept_secret_key(data_dir: Path) -> str:
+    """The key in `data_dir`, made by the first process that asks; mode 0600."""
+    file = data_dir / "secret_key"
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not file.exists():
+            descriptor, name = tempfile.mkstemp(dir=data_dir)  # mode 0600
+            with os.fdopen(descriptor, "w") as handle:
+                handle.write(secrets.token_urlsafe(32))
+            try:
+                os.link(name, file)  # unlike a rename, never replaces another process's key
+            except FileExistsError:
+                pass
+            finally:
+                os.unlink(name)
+        return file.read_text()
+    except OSError as error:
+        raise ConfigError(
+            f"server.secret_key: none is set, and none can be kept in {data_dir}: {error.strerror}"
+        ) from None

@@ -4,7 +4,7 @@ AppError                        never raised directly
 ├─ ConfigError                  start-up only; the message begins with the key's path
 ├─ StartupError                 start-up only: port taken, data directory in use, no space
 ├─ InvalidReference             400
-├─ InvalidEvent                 one event of an envelope cannot be understood (quarantined, never an HTTP error)
+├─ InvalidEvent                 one event is not understood: quarantined, never an HTTP error
 ├─ InvalidEnvelope              400
 ├─ InvalidQuery                 400; names the field and the fix
 ├─ NotAuthenticated             401

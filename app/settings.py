@@ -29,14 +29,14 @@ class _Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     pass
 
 
-class TLS(_Section):
+class TLS(_Section, frozen=True):
     """PEM files; both or neither."""
 
     certificate: str = ""
     private_key: str = ""
 
 
-class Server(_Section):
+class Server(_Section, frozen=True):
     """How gunicorn listens. `trusted_proxies` is the number of proxies that set X-Forwarded-*."""
 
     bind: str = "127.0.0.1:8000"
@@ -48,7 +48,7 @@ class Server(_Section):
     secret_key_file: str = ""
 
 
-class MongoDB(_Section):
+class MongoDB(_Section, frozen=True):
     """`uri` is `embedded` or a MongoDB URI; `data_dir` is relative to the working directory."""
 
     uri: str = "embedded"
@@ -57,8 +57,8 @@ class MongoDB(_Section):
     data_dir: Annotated[str, msgspec.Meta(min_length=1)] = "data"
 
 
-class DockerAuth(_Section):
-    """Where docker_auth keeps accounts and ACL; empty `uri` and `database` mean those of mongodb."""
+class DockerAuth(_Section, frozen=True):
+    """Where docker_auth keeps accounts and ACL; empty: in mongodb."""
 
     uri: str = ""
     uri_file: str = ""
@@ -68,14 +68,14 @@ class DockerAuth(_Section):
     service: str = "registry"
 
 
-class Access(_Section):
+class Access(_Section, frozen=True):
     """`own_namespace`: after the ACL, an account sees the repositories under its own name."""
 
     own_namespace: bool = True
     administrators: list[str] = msgspec.field(default_factory=lambda: ["admin"])
 
 
-class Registry(_Section):
+class Registry(_Section, frozen=True):
     """One registry that may send events; `name` is what its events are filed under."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")] = "default"
@@ -90,7 +90,7 @@ class Registry(_Section):
     insecure: bool = False
 
 
-class Notifications(_Section):
+class Notifications(_Section, frozen=True):
     """`max_body_bytes` bounds one POST /events; `retention_days` 0 keeps events for ever."""
 
     allow_anonymous: bool = False
@@ -98,7 +98,7 @@ class Notifications(_Section):
     retention_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """The whole configuration, checked; secrets already read from their files."""
 
     server: Server = Server()
@@ -120,12 +120,12 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _construct_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key) for key, _ in node.value]
     for key in keys:
         if keys.count(key) > 1:
             raise ConfigError(f"{key}: given twice (line {node.start_mark.line + 1})")
     loader.flatten_mapping(node)
-    return dict(loader.construct_pairs(node, deep=True))  # type: ignore[no-untyped-call]
+    return dict(loader.construct_pairs(node, deep=True))
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)

@@ -1,0 +1,139 @@
+"""All MongoDB: connection, indexes, one class for each kind of data.
+
+Value types go out, never documents or cursors. Every class raises StoreUnavailable, and nothing
+else, when the database is away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pymongo
+from bson import json_util
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import InvalidURI, PyMongoError
+
+from app.errors import ConfigError, InvalidQuery, StoreUnavailable
+from app.settings import Settings
+from app.store.accounts import AccountStore
+from app.store.catalogue import Catalogue
+from app.store.embedded import recorded_uri
+from app.store.errors import translate_errors
+from app.store.events import EventStore
+from app.store.paging import Document
+from app.store.rejected import RejectedStore
+
+# A registry gives up after a second or so and sends again; a person waits a little longer.
+SERVER_SELECTION_TIMEOUT_MS = 1500
+CONNECT_TIMEOUT_MS = 1500
+
+
+@translate_errors
+class Stores:
+    """The stores that one program shares; safe for threads, not across a fork."""
+
+    def __init__(
+        self,
+        database: Database[Document],
+        accounts_database: Database[Document] | None = None,
+        *,
+        accounts: str = "users",
+        acl: str = "acl",
+    ) -> None:
+        self._database = database
+        people = database if accounts_database is None else accounts_database
+        self.events = EventStore(database["events"])
+        self.catalogue = Catalogue(database["catalogue"], database["manifests"])
+        self.rejected = RejectedStore(database["rejected_events"])
+        self.accounts = AccountStore(people[accounts], people[acl])
+
+    def ensure_indexes(self) -> None:
+        """Create every index; idempotent, at start-up."""
+        for store in (self.events, self.catalogue, self.rejected):
+            store.ensure_indexes()
+
+    def check(self) -> None:
+        """Write and read one document, or raise StoreUnavailable: a ping proves neither."""
+        health = self._database["health"]
+        stamp = time.time()
+        health.update_one({"_id": "check"}, {"$set": {"at": stamp}}, upsert=True)
+        if health.find_one({"_id": "check"}) is None:
+            raise StoreUnavailable("the database does not return what was written")
+
+    def dump(self) -> Iterator[str]:
+        """Every document that the server keeps, one JSON line each; accounts excluded."""
+        for name in DUMPED:
+            for document in self._database[name].find():
+                yield json_util.dumps({"collection": name, "document": document})
+
+    def load(self, line: str) -> bool:
+        """Put one dumped document back; False when a document with its `_id` is there.
+
+        Raises:
+            InvalidQuery: not a line of a dump.
+        """
+        try:
+            row = json_util.loads(line, json_options=_JSON_OPTIONS)
+            name, document = row["collection"], dict(row["document"])
+            key = {"_id": document.pop("_id")}
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvalidQuery(f"not a line of an export: {error}") from None
+        if name not in DUMPED:
+            raise InvalidQuery(f"not a collection of an export: {str(name)[:40]}")
+        result = self._database[name].update_one(key, {"$setOnInsert": document}, upsert=True)
+        return result.upserted_id is not None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._database.client.close()
+
+
+_JSON_OPTIONS = json_util.JSONOptions(tz_aware=True)
+DUMPED = ("manifests", "catalogue", "rejected_events", "events")
+
+
+def deadline(seconds: float) -> contextlib.AbstractContextManager[Any]:
+    """Bound all database work inside the `with` block; what takes longer is StoreUnavailable."""
+    return pymongo.timeout(seconds)
+
+
+def connect(settings: Settings, uri: str | None = None) -> Stores:
+    """Stores on the configured databases; connects lazily, so this never waits.
+
+    `uri` replaces `mongodb.uri`; without it `embedded` is the one that runs on `data_dir`.
+
+    Raises:
+        ConfigError: a URI that cannot be read.
+        StartupError: the embedded database does not run.
+    """
+    if uri is None and settings.is_embedded:
+        uri = recorded_uri(Path(settings.mongodb.data_dir))
+    client = _client(uri or settings.mongodb.uri, "mongodb.uri")
+    there = settings.docker_auth
+    people = _client(there.uri, "docker_auth.uri") if there.uri else client
+    return Stores(
+        client[settings.mongodb.database],
+        people[there.database or settings.mongodb.database],
+        accounts=there.accounts,
+        acl=there.acl,
+    )
+
+
+def _client(uri: str, key: str) -> MongoClient[Document]:
+    try:
+        return MongoClient(
+            uri,
+            tz_aware=True,
+            connect=False,
+            serverSelectionTimeoutMS=SERVER_SELECTION_TIMEOUT_MS,
+            connectTimeoutMS=CONNECT_TIMEOUT_MS,
+            appname="registry-notification-server",
+        )
+    except (InvalidURI, PyMongoError, ValueError) as error:
+        # The message may quote the URI with its password.
+        raise ConfigError(f"{key}: not a MongoDB URI ({type(error).__name__})") from None

@@ -1,0 +1,118 @@
+"""Everything HTTP: blueprints, error pages, security headers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flask import Flask, Response, render_template, request
+from flask.sessions import SecureCookieSessionInterface
+from flask_wtf.csrf import CSRFProtect
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app.errors import AppError, NotAuthenticated, StoreUnavailable
+from app.ingest import Ingest
+from app.settings import Settings
+from app.store import Stores
+from app.web import analysis, api, display, health, notifications, search, signin
+from app.web.runtime import Runtime, json_response
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # Flask-WTF wants a referrer over https.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class _Sessions(SecureCookieSessionInterface):
+    """Cookies that are Secure exactly when the request came over https."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return request.is_secure
+
+
+def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
+    """Put the web layer on an application."""
+    app.extensions["rns"] = Runtime(settings, stores, Ingest(stores))
+    app.session_interface = _Sessions()
+    if proxies := settings.server.trusted_proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
+        )
+    csrf = CSRFProtect(app)
+    csrf.exempt(notifications.bp)
+    for blueprint in (notifications.bp, health.bp, signin.bp, search.bp, analysis.bp, api.bp):
+        app.register_blueprint(blueprint)
+    display.init_app(app)
+    app.register_error_handler(AppError, _app_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unexpected_error)
+    app.after_request(_secure)
+
+
+def _secure(response: Response) -> Response:
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.is_secure:
+        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+    if request.endpoint != "static":
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def _app_error(error: AppError) -> Response:
+    if isinstance(error, StoreUnavailable):
+        logger.error("%s %s: %s", request.method, request.path, error)
+        message = "The database does not answer. Nothing was lost; try again in a moment."
+        return _failure(503, message, {"Retry-After": str(RETRY_AFTER_S)})
+    headers = {}
+    if isinstance(error, NotAuthenticated) and _wants_json():
+        headers["WWW-Authenticate"] = 'Basic realm="registry account", charset="UTF-8"'
+    return _failure(error.status, str(error), headers)
+
+
+def _http_error(error: HTTPException) -> Response:
+    if error.code is None or error.code < 400:
+        return error.get_response()  # type: ignore[return-value]
+    headers = {
+        name: value
+        for name, value in error.get_headers()
+        if name in ("Allow", "Retry-After", "WWW-Authenticate")
+    }
+    message = error.description or error.name
+    if isinstance(error, RequestEntityTooLarge):
+        message = "The body is larger than notifications.max_body_bytes."
+    return _failure(error.code, message, headers)
+
+
+def _unexpected_error(error: Exception) -> Response:
+    logger.exception("%s %s failed", request.method, request.path, exc_info=error)
+    return _failure(500, "Something went wrong here; the log of the server says what.", {})
+
+
+def _wants_json() -> bool:
+    return request.path == "/events" or request.path.startswith(("/api/", "/healthz", "/readyz"))
+
+
+def _failure(status: int, message: str, headers: dict[str, Any]) -> Response:
+    if _wants_json():
+        response = json_response({"error": message}, status)
+    else:
+        page = render_template("error.html", status=status, message=message)
+        response = Response(page, status)
+    response.headers.update(headers)
+    return response

@@ -1,0 +1,53 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+
+help: ## Show the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: .venv/run ## Start the server on http://127.0.0.1:8000 with its own database in data/
+	@exec $(BIN)/rns serve
+
+test: .venv/test lint type imports ## Run everything that CI runs
+	$(BIN)/pytest
+
+unit: .venv/test ## Tests of one process, without servers
+	$(BIN)/pytest tests/unit
+
+store: .venv/test ## Tests of the store, on mongomock and on a wire server
+	$(BIN)/pytest tests/store
+
+e2e: .venv/test ## Tests with a real registry, client and browser
+	CI=true $(BIN)/pytest tests/e2e
+
+lint: .venv/test ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: .venv/test ## Check types
+	$(BIN)/mypy app
+
+imports: .venv/test ## Check which module imports which
+	$(BIN)/lint-imports
+
+requirements: .venv/test ## Pin the newest releases anew
+	$(BIN)/pip-compile -q --upgrade --strip-extras -o requirements.txt setup.cfg
+	$(BIN)/pip-compile -q --upgrade --strip-extras -o requirements-embedded.txt requirements-embedded.in
+	$(BIN)/pip-compile -q --upgrade --strip-extras -o requirements-dev.txt requirements-dev.in
+
+.venv/run: requirements.txt requirements-embedded.txt setup.cfg
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt -r requirements-embedded.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.venv/test: .venv/run requirements-dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean: ## Remove what was installed and built; data/ stays
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help run test unit store e2e lint type imports requirements clean

@@ -1,0 +1,5 @@
+"""`python -m app` is `rns`."""
+
+from app.cli import main
+
+main()

@@ -1,0 +1,651 @@
+r"""Who may pull what: docker_auth's ACL, its patterns, and the rule of one request. Pure.
+
+Source: cesanta/docker_auth `auth_server/authz/acl.go`, Go's `path.Match` and `regexp`. An account
+sees the repositories it may pull: the first entry that matches decides, none allows nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import Any, Literal
+
+import msgspec
+import re2
+
+MAX_COMBINATIONS = 10_000  # of label values in one pattern
+MAX_GROUPS = 1000  # of one regex; RE2 takes minutes and gigabytes over deeper nesting
+MAX_PREFIXES = 100  # more are no cheaper to look up than all names
+MAX_COMPARISONS = 50_000  # to simplify a rule
+MIN_FILTERED = 8  # tests of a rule; fewer are as quick one by one
+
+_FIELDS = ("account", "type", "name", "service")
+_QUOTED = str.maketrans({char: f"\\{char}" for char in r"\.+*?()|[]{}^$"})  # Go: QuoteMeta
+_CAPTURE = re.compile(r"\$\{(.+?):([0-9]+)\}")  # acl.go: captureGroupRegex
+_NAME = re.compile(r"\$\{[nN]ame[:}]")  # the pattern can be resolved once the name is known
+_Labels = Mapping[str, tuple[str, ...]]
+_Condition = tuple[str, tuple[str, ...], _Labels]  # pattern, values, labels for its placeholders
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
+
+
+class _Invalid(ValueError):
+    """A pattern that Go does not compile either: it matches nothing."""
+
+
+class _TooComplex(ValueError):
+    """A pattern or a number of patterns that cannot be tried in reasonable time or space."""
+
+
+# Accounts and entries
+
+
+class Account(msgspec.Struct, frozen=True):
+    """Whom docker_auth knows; the anonymous account has the name "" and no labels."""
+
+    name: str
+    labels: _Labels
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Account:
+        """The account of a document `{username, labels?: {label: [value, …]}}`.
+
+        As docker_auth reads it: what is not a list of values is no label, what is not a string
+        no value.
+        """
+        labels = document.get("labels")
+        return cls(
+            document["username"],
+            {
+                label: tuple(value for value in values if isinstance(value, str))
+                for label, values in (labels.items() if isinstance(labels, Mapping) else ())
+                if isinstance(values, list | tuple)
+            },
+        )
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why an entry is ignored or invalid; `index` is its place, from 0, among the documents."""
+
+    seq: float | None
+    index: int
+    message: str
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    patterns: Mapping[str, str | None]  # by _FIELDS
+    labels: Mapping[str, str]
+    network: IPv4Network | IPv6Network | None
+    allows: bool
+
+
+class Acl(msgspec.Struct, frozen=True):
+    """A parsed list; unless `is_valid` it denies everything to all but administrators."""
+
+    entries: tuple[_Entry, ...]
+    problems: tuple[Problem, ...]
+    is_valid: bool
+
+
+def parse_acl(documents: Iterable[Mapping[str, Any]]) -> Acl:
+    """Read docker_auth's documents `{seq, match, actions}` in any order.
+
+    An entry without a numeric `seq` is ignored. An invalid regex, IP or CIDR, a wrong type, or two
+    entries with one `seq` (docker_auth wants it unique) make the list invalid. Both are reported
+    in `problems`; nothing is raised.
+    """
+    entries: dict[float, _Entry] = {}
+    problems = []
+    is_valid = True
+    for index, document in enumerate(documents):
+        seq = None
+        try:
+            seq = _parse_seq(document)
+            if seq is None:
+                problems.append(Problem(None, index, "ignored: it has no seq"))
+                continue
+            entry = _parse_entry(document)
+            if entries.setdefault(seq, entry) is not entry:
+                raise ValueError("another entry has the same seq")
+        except ValueError as error:
+            is_valid = False
+            problems.append(Problem(seq, index, f"invalid: {error}"))
+    return Acl(tuple(entries[seq] for seq in sorted(entries)), tuple(problems), is_valid)
+
+
+def _parse_seq(document: object) -> float | None:
+    if not isinstance(document, Mapping):
+        raise ValueError("not a document")
+    seq = document.get("seq")
+    is_number = isinstance(seq, int | float) and not isinstance(seq, bool) and seq == seq
+    return seq if is_number else None
+
+
+def _parse_entry(document: Mapping[str, Any]) -> _Entry:
+    match = document.get("match")
+    if not isinstance(match, Mapping):
+        raise ValueError("match is not a document")
+    actions = document.get("actions")
+    if not isinstance(actions, list | tuple) or not all(isinstance(a, str) for a in actions):
+        raise ValueError("actions is not a list of words")
+    patterns = {field: match.get(field) for field in _FIELDS}
+    if patterns["name"] == "${name}":
+        patterns["name"] = None  # each name matches itself
+    labels = {} if match.get("labels") is None else match["labels"]
+    if not isinstance(labels, Mapping):
+        raise ValueError("labels is not a document")
+    for field, pattern in (*patterns.items(), *labels.items()):
+        if pattern is not None or field in labels:
+            _check_pattern(field, pattern)
+    network = None if match.get("ip") is None else _parse_network(match["ip"])
+    return _Entry(patterns, labels, network, "pull" in actions or list(actions) == ["*"])
+
+
+def _check_pattern(field: str, pattern: object) -> None:
+    if not isinstance(pattern, str):
+        raise ValueError(f"{field} is not a string")
+    if _is_regex(pattern):
+        try:
+            _regex(pattern[1:-1])
+        except ValueError as error:
+            raise ValueError(f"{field} {pattern!r}: {error}") from error
+
+
+def _parse_network(text: object) -> IPv4Network | IPv6Network:
+    """An address or CIDR as Go's net package reads them, so without zone and netmask."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9A-Fa-f.:]+(/[0-9]+)?", text):
+        raise ValueError(f"ip {text!r} is not an address or CIDR")
+    network = ip_network(text, strict=False)
+    if isinstance(network, IPv6Network) and (mapped := network.network_address.ipv4_mapped):
+        return IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+def _parse_address(text: str | None) -> IPv4Address | IPv6Address | None:
+    try:
+        return _parse_network(text).network_address if text and "/" not in text else None
+    except ValueError:
+        return None
+
+
+# Patterns
+
+
+class _Matcher(msgspec.Struct, frozen=True):
+    """One compiled pattern; whatever it matches begins with `text`.
+
+    `exact` matches `text` alone, `children` what follows it (empty or ending in a slash) up to the
+    next slash, `below` all that begins with it (ending in a slash), `everything` and `test` say
+    themselves. `superset` is an RE2 regex that finds at least the ASCII strings that match.
+    """
+
+    kind: Literal["everything", "exact", "children", "below", "test"]
+    text: str
+    test: Callable[[str], bool]
+    superset: str = ""
+
+
+_EVERYTHING = _Matcher("everything", "", lambda _: True)
+
+
+def _is_regex(pattern: str) -> bool:
+    return len(pattern) > 2 and pattern[0] == "/" == pattern[-1]
+
+
+@lru_cache(maxsize=4096)
+def _compile(pattern: str) -> _Matcher | None:
+    """The matcher of a pattern without placeholders; None if it matches nothing.
+
+    Raises:
+        _TooComplex: a regex is too large.
+    """
+    if not _is_regex(pattern):
+        return _compile_glob(pattern)
+    try:
+        return _compile_regex(pattern[1:-1])
+    except _Invalid:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _regex(text: str) -> Any:
+    if text.count("(") > MAX_GROUPS:
+        raise _TooComplex(f"more than {MAX_GROUPS} groups")
+    if re.search(r"(?<!\\)(\\\\)*\\C", text):
+        raise _Invalid(r"\C is RE2's, Go does not know it")
+    try:
+        return re2.compile(text, _OPTIONS)
+    except UnicodeEncodeError as error:
+        raise _TooComplex("not valid Unicode") from error
+    except re2.error as error:
+        message = str(error.args[0], errors="replace")
+        kind = _TooComplex if "too large" in message else _Invalid
+        raise kind(message) from error
+
+
+_BEGINNING = re.compile(r"\^((?:[^\\.+*?()|\[\]{}^$]|\\[!-/:-@\[-`{-~])*)(.*)", re.DOTALL)
+
+
+def _compile_regex(text: str) -> _Matcher:
+    compiled = _regex(text)
+
+    def test(value: str) -> bool:
+        return compiled.search(_encode(value)) is not None
+
+    if text == ".*":
+        return _EVERYTHING
+    beginning = _BEGINNING.fullmatch(text)
+    if beginning is None:
+        return _Matcher("test", "", test, text)
+    literal = re.sub(r"\\(.)", r"\1", beginning[1])
+    if beginning[2] == "$":
+        return _exact(literal)
+    if beginning[2] in ("", ".*"):
+        if literal.endswith("/"):
+            return _below(literal)
+        return _Matcher("test", literal, test, text) if literal else _EVERYTHING
+    # A repetition, even one behind `\Q\E` or `(?i)`, may make the last character optional.
+    return _Matcher("test", "" if "|" in beginning[2] else literal[:-1], test, text)
+
+
+def _encode(value: str) -> bytes:
+    return value.encode("utf-8", "replace")
+
+
+def _exact(text: str) -> _Matcher:
+    return _Matcher("exact", text, partial(operator.eq, text))
+
+
+def _below(text: str) -> _Matcher:
+    return _Matcher("below", text, lambda value: value.startswith(text))
+
+
+_ITEM = r"(?:[^\\\]\-]|\\.)"
+_GLOB_TOKEN = re.compile(
+    rf"(?P<star>\*+)|(?P<any>\?)|\[(?P<negated>\^?+)(?P<ranges>(?:{_ITEM}(?:-{_ITEM})?)++)\]"
+    r"|\\(?P<escaped>.)|(?P<plain>[^\\\[*?])",
+    re.DOTALL,
+)
+_RANGE = re.compile(rf"({_ITEM})(?:-({_ITEM}))?", re.DOTALL)
+# Go's `*` skips bytes, and what `?` or a class finds inside a character counts as U+FFFD. So every
+# further byte of a character is represented by this one, which no valid string contains.
+_BYTE = "\udc80"
+
+
+def _compile_glob(pattern: str) -> _Matcher | None:
+    """Go's path.Match: what `*` took is given back to the last `*` only, hence the atomic groups.
+
+    They make a difference only where a class takes a slash, which no `*` may cross.
+    """
+    tokens: list[re.Match[str]] = []
+    position = 0
+    while position < len(pattern):
+        token = _GLOB_TOKEN.match(pattern, position)
+        if token is None:
+            return None
+        tokens.append(token)
+        position = token.end()
+    text = "".join(itertools.takewhile(bool, map(_literal, tokens)))
+    special = tokens[len(text) :]
+    if not special:
+        return _exact(text)
+    if len(special) == 1 and special[0]["star"] and (not text or text.endswith("/")):
+        return _Matcher(
+            "children", text, lambda value: value.startswith(text) and "/" not in value[len(text) :]
+        )
+    first, *chunks = _chunks(tokens)
+    inner = "".join(f"(?>[^/]*?{chunk})" for chunk in chunks[:-1])
+    last = f"[^/]*?{chunks[-1]}" if chunks else ""
+    compiled = re.compile(f"{first}{inner}{last}")
+    superset = "".join(
+        _literal(token).translate(_QUOTED) or ("[^/]*" if token["star"] else "(?s:.)")
+        for token in tokens
+    )
+    return _Matcher(
+        "test", text, lambda value: bool(compiled.fullmatch(_mark_bytes(value))), f"^{superset}$"
+    )
+
+
+def _literal(token: re.Match[str]) -> str:
+    return token["escaped"] or token["plain"] or ""
+
+
+def _chunks(tokens: Iterable[re.Match[str]]) -> list[str]:
+    """The regexes of what stands between the stars."""
+    chunks = [""]
+    for token in tokens:
+        if token["star"]:
+            chunks.append("")
+        elif token["any"]:
+            chunks[-1] += f"(?>[^/{_BYTE}]{_BYTE}*|{_BYTE})"
+        elif token["ranges"]:
+            chunks[-1] += _class(token["ranges"], is_negated=bool(token["negated"]))
+        else:
+            chunks[-1] += re.escape(_mark_bytes(_literal(token)))
+    return chunks
+
+
+def _class(ranges: str, *, is_negated: bool) -> str:
+    """The regex of a class; a range that ends before it begins is empty in Go."""
+    bounds = [(low[-1], high[-1:] or low[-1]) for low, high in _RANGE.findall(ranges)]
+    members = "".join(f"{re.escape(a)}-{re.escape(b)}" for a, b in bounds if a <= b)
+    has_replacement = any(low <= "\ufffd" <= high for low, high in bounds)
+    if is_negated:
+        one = f"[^{members}]" if members else r"[\s\S]"
+    else:
+        one = f"[{members}]" if members else "(?!)"
+    inside = f"|{_BYTE}" if has_replacement != is_negated else ""
+    return f"(?>(?!{_BYTE}){one}{_BYTE}*{inside})"
+
+
+def _mark_bytes(value: str) -> str:
+    if value.isascii():
+        return value
+    return "".join(char + _BYTE * (len(_encode(char)) - 1) for char in value)
+
+
+# Entries against a request
+
+
+class _Request:
+    """The values that patterns are matched against, and what stands for their placeholders."""
+
+    def __init__(self, account: Account, service: str, name: str = "") -> None:
+        self.account = account
+        self.fields = {
+            "account": account.name,
+            "type": "repository",
+            "name": name,
+            "service": service,
+        }
+        self.quoted = {
+            f"${{{field}}}": text.translate(_QUOTED) for field, text in self.fields.items()
+        }
+        self.labels = {f"${{labels:{label}}}": texts for label, texts in account.labels.items()}
+
+
+def _matchers(entry: _Entry, request: _Request) -> list[_Matcher]:
+    """What together matches the names that the entry matches, its `ip` apart.
+
+    An entry that is too complex fails closed: it matches nothing if it allows, else everything.
+    """
+    pattern = entry.patterns["name"]
+    conditions = _conditions(entry, request, ("account", "type", "service"))
+    known = [condition for condition in conditions if not _NAME.search(condition[0])]
+    try:
+        variables = _variables(entry, request)
+        if not _hold(known, variables):
+            return []
+        if len(known) < len(conditions) or (pattern and _NAME.search(pattern)):
+            return [_Matcher("test", "", partial(_matches_name, entry, request))]
+        if pattern is None:
+            return [_EVERYTHING]
+        compiled = map(_compile, _candidates(pattern, variables, request.labels))
+        return [matcher for matcher in compiled if matcher is not None]
+    except _TooComplex:
+        return [] if entry.allows else [_EVERYTHING]
+
+
+def _matches_name(entry: _Entry, request: _Request, name: str) -> bool:
+    request = _Request(request.account, request.fields["service"], name)
+    try:
+        return _hold(_conditions(entry, request, _FIELDS), _variables(entry, request))
+    except _TooComplex:
+        return not entry.allows
+
+
+def _conditions(entry: _Entry, request: _Request, fields: Iterable[str]) -> list[_Condition]:
+    patterns = [(field, entry.patterns[field]) for field in fields]
+    labels = request.account.labels
+    return [
+        *(
+            (text, (request.fields[name],), request.labels)
+            for name, text in patterns
+            if text is not None
+        ),
+        *((text, labels.get(label, ()), {}) for label, text in entry.labels.items()),
+    ]
+
+
+def _hold(conditions: Iterable[_Condition], variables: Mapping[str, str]) -> bool:
+    """Whether every condition is met by one of its values."""
+    return all(
+        any(
+            _matches(candidate, value)
+            for candidate in _candidates(pattern, variables, labels)
+            for value in values
+        )
+        for pattern, values, labels in conditions
+    )
+
+
+def _matches(pattern: str, value: str) -> bool:
+    matcher = _compile(pattern)
+    return matcher is not None and matcher.test(value)
+
+
+def _variables(entry: _Entry, request: _Request) -> dict[str, str]:
+    """What stands for the placeholders of this entry's patterns, labels apart.
+
+    A group counts where one of the four fields mentions it, as in docker_auth: with the regex as
+    it is written, and unknown when another placeholder stands before it in the same pattern.
+    """
+    variables = dict(request.quoted)
+    for found in itertools.chain(*(_CAPTURE.finditer(p) for p in entry.patterns.values() if p)):
+        field = found[1][0].lower() + found[1][1:]
+        pattern = entry.patterns.get(field) or ""
+        group = int(found[2].lstrip("0")[:9] or 0)
+        if _is_regex(pattern) and 0 < group <= _regex(pattern[1:-1]).groups:
+            match = _regex(pattern[1:-1]).search(_encode(request.fields[field]))
+            if match is not None:
+                variables[found[0]] = (match[group] or b"").decode("utf-8", "replace")
+    return variables
+
+
+def _candidates(pattern: str, variables: Mapping[str, str], labels: _Labels) -> Iterator[str]:
+    """The pattern with its label placeholders left as they are, then with every combination.
+
+    Raises:
+        _TooComplex: there are more than MAX_COMBINATIONS.
+    """
+    yield _substitute(pattern, variables)
+    used = {placeholder: texts for placeholder, texts in labels.items() if placeholder in pattern}
+    if math.prod(map(len, used.values())) > MAX_COMBINATIONS:
+        raise _TooComplex("too many combinations of labels")
+    for combination in itertools.product(*used.values()) if used else ():
+        yield _substitute(pattern, {**variables, **dict(zip(used, combination, strict=True))})
+
+
+def _substitute(pattern: str, variables: Mapping[str, str]) -> str:
+    """Replace in one pass, so that a placeholder in a value stays as it is."""
+    if "${" not in pattern:
+        return pattern
+    used = "|".join(re.escape(key) for key in variables if key in pattern)
+    return re.sub(used, lambda found: variables[found[0]], pattern) if used else pattern
+
+
+# Rules
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """The repositories that a rule allows: the union of these sets.
+
+    `namespaces` holds names up to the last slash (`""`: names without one), `parents` stands for
+    all that lies at any depth below `<parent>/`. Exact for every repository name (app.references).
+    """
+
+    everything: bool
+    namespaces: frozenset[str]
+    repositories: frozenset[str]
+    parents: frozenset[str]
+
+
+class Rule:
+    """What one request may see.
+
+    Attributes:
+        shape: what `may_pull` allows, or None when that is not simple.
+        prefixes: every repository name that may be pulled begins with one of these; `()` when none
+            may be, `("",)` when they can begin with anything.
+    """
+
+    def __init__(self, steps: Sequence[tuple[_Matcher, bool]], *, otherwise: bool = False) -> None:
+        """The first step that matches says whether a name is allowed; `otherwise`, if none does."""
+        steps = _without_tail(steps, otherwise)
+        self._allows = [*(allows for _, allows in steps), otherwise]
+        self._first: dict[tuple[str, str], int] = {}
+        self._tests: list[tuple[int, _Matcher]] = []
+        for index, (matcher, _) in enumerate(steps):
+            if matcher.kind == "test":
+                self._tests.append((index, matcher))
+            else:
+                self._first.setdefault((matcher.kind, matcher.text), index)
+        self._has_below = any(kind == "below" for kind, _ in self._first)
+        self._filter = None
+        if len(self._tests) >= MIN_FILTERED:
+            self._filter = _filter(tuple(matcher.superset for _, matcher in self._tests))
+        self.shape = _shape(steps, otherwise)
+        self.prefixes = _prefixes(steps, otherwise)
+
+    def may_pull(self, repository: str) -> bool:
+        """Whether the repository may be pulled; right for any string."""
+        slash = repository.rfind("/") + 1
+        keys = [("exact", repository), ("children", repository[:slash])]
+        while self._has_below and slash > 0:
+            keys.append(("below", repository[:slash]))
+            slash = repository.rfind("/", 0, slash - 1) + 1
+        first = min(self._first.get(key, len(self._allows) - 1) for key in keys)
+        for position in self._plausible_tests(repository):
+            index, matcher = self._tests[position]
+            if index > first:
+                break
+            if repository.startswith(matcher.text) and matcher.test(repository):
+                first = index
+                break
+        return self._allows[first]
+
+    def _plausible_tests(self, repository: str) -> Iterable[int]:
+        if self._filter is not None and repository.isascii():
+            found = sorted(self._filter.Match(repository) or ())
+            if found and found[0] == 0:
+                return (position - 1 for position in found[1:])
+        return range(len(self._tests))
+
+
+@lru_cache(maxsize=64)
+def _filter(supersets: tuple[str, ...]) -> Any:
+    """One automaton for all regexes, or None where that is too large.
+
+    The empty regex before them is always found, unless RE2 runs out of memory for this name.
+    """
+    found = re2.Set.SearchSet(_OPTIONS)
+    try:
+        for superset in ("", *supersets):
+            found.Add(superset)
+        found.Compile()
+    except re2.error:
+        return None
+    return found
+
+
+def _without_tail(
+    steps: Sequence[tuple[_Matcher, bool]], otherwise: bool
+) -> Sequence[tuple[_Matcher, bool]]:
+    """Without the last steps that only say what would be said without them."""
+    end = len(steps)
+    while end and steps[end - 1][1] == otherwise:
+        end -= 1
+    return steps[:end]
+
+
+def _can_be_repository(matcher: _Matcher) -> bool:
+    """Whether a repository name may match: none holds an unknown placeholder or begins with `/`."""
+    return "${" not in matcher.text and not matcher.text.startswith("/")
+
+
+def _shape(steps: Sequence[tuple[_Matcher, bool]], otherwise: bool) -> Shape | None:
+    steps = [step for step in steps if _can_be_repository(step[0])]
+    steps = [*_without_tail(steps, otherwise), *([(_EVERYTHING, True)] if otherwise else ())]
+    if any(matcher.kind == "test" for matcher, _ in steps):
+        return None
+    denied = [index for index, (_, allows) in enumerate(steps) if not allows]
+    if len(denied) * len(steps) > MAX_COMPARISONS:
+        return None
+    for index in denied:
+        matcher = steps[index][0]
+        is_settled = any(_covers(earlier, matcher) for earlier, _ in steps[:index])
+        if not is_settled and any(
+            allows and (_covers(later, matcher) or _covers(matcher, later))
+            for later, allows in steps[index + 1 :]
+        ):
+            return None
+    if otherwise:
+        return Shape(True, frozenset(), frozenset(), frozenset())
+    allowed = {(matcher.kind, matcher.text) for matcher, allows in steps if allows}
+    return Shape(
+        False,
+        namespaces=frozenset(text[:-1] for kind, text in allowed if kind == "children"),
+        repositories=frozenset(text for kind, text in allowed if kind == "exact"),
+        parents=frozenset(text[:-1] for kind, text in allowed if kind == "below"),
+    )
+
+
+def _covers(wide: _Matcher, narrow: _Matcher) -> bool:
+    """Whether `wide` matches all of `narrow`. Neither covers the other: disjoint."""
+    if wide.kind == "everything" or narrow.kind == "exact":
+        return wide.test(narrow.text)
+    if wide.kind == "below":
+        return narrow.text.startswith(wide.text) and narrow.kind != "everything"
+    return wide.kind == "children" == narrow.kind and wide.text == narrow.text
+
+
+def _prefixes(steps: Sequence[tuple[_Matcher, bool]], otherwise: bool) -> tuple[str, ...]:
+    texts = {matcher.text for matcher, allows in steps if allows and _can_be_repository(matcher)}
+    prefixes: list[str] = []
+    for text in sorted({*texts, ""} if otherwise else texts):
+        if not prefixes or not text.startswith(prefixes[-1]):
+            prefixes.append(text)
+    return tuple(prefixes) if len(prefixes) <= MAX_PREFIXES else ("",)
+
+
+def compile_rule(
+    acl: Acl,
+    account: Account,
+    *,
+    address: str | None,
+    service: str,
+    own_namespace: bool,
+    administrators: Collection[str],
+) -> Rule:
+    """The rule of one request for repositories.
+
+    A named account in `administrators` sees everything; an invalid list denies all else. With
+    `own_namespace` a named account also sees what lies below its name, where no entry matches. An
+    entry whose patterns are too many (MAX_COMBINATIONS) or too large does not allow anything; if
+    it denies, it denies all that no earlier entry decides.
+
+    Args:
+        address: the client's, without port; an `ip` condition is never met without one.
+        service: the registry's name for its token service.
+    """
+    if account.name and account.name in administrators:
+        return Rule([], otherwise=True)
+    if not acl.is_valid:
+        return Rule([])
+    request, client = _Request(account, service), _parse_address(address)
+    steps: list[tuple[_Matcher, bool]] = []
+    for entry in acl.entries:
+        if entry.network and (client is None or client not in entry.network):
+            continue
+        for matcher in _matchers(entry, request):
+            if matcher.kind == "everything":
+                return Rule(steps, otherwise=entry.allows)
+            steps.append((matcher, entry.allows))
+    if own_namespace and account.name:
+        steps.append((_below(f"{account.name}/"), True))
+    return Rule(steps)

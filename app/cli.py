@@ -1,0 +1,351 @@
+"""`rns`: the command line. Exit 0 done, 1 failed, 2 wrong usage; errors are one line on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import click
+import msgspec
+from tqdm import tqdm
+
+from app import demo as demo_data
+from app.errors import AppError, InvalidEnvelope, InvalidQuery
+from app.ingest import Ingest
+from app.server import check_port
+from app.settings import Settings, load_settings
+from app.store import Stores, connect
+from app.store.embedded import running_or_started
+from app.version import VERSION
+
+pass_settings = click.make_pass_decorator(Settings)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.UsageError as error:
+        _fail(error.format_message(), 2)
+    except (AppError, click.ClickException, OSError) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        _fail(message, 1)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; what is done is kept, and the command can be run again", 1)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"rns: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="rns")
+@click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), help="Default: config.yml."
+)
+@click.pass_context
+def cli(context: click.Context, config: Path | None) -> None:
+    """Registry Notification Server."""
+    if config:
+        os.environ["RNS_CONFIG"] = str(config)  # for the workers too
+    context.obj = load_settings(config)
+
+
+@contextlib.contextmanager
+def opened_stores(settings: Settings) -> Iterator[Stores]:
+    """The stores of a command; runs the embedded database for it if no server does."""
+    if not settings.is_embedded:
+        yield connect(settings)
+        return
+    with running_or_started(Path(settings.mongodb.data_dir)) as uri:
+        stores = connect(settings, uri)
+        try:
+            stores.ensure_indexes()
+            yield stores
+        finally:
+            stores.close()
+
+
+def with_stores(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the stores as its first argument."""
+
+    @pass_settings
+    def opened(settings: Settings, /, *args: Any, **kwargs: Any) -> Any:
+        with opened_stores(settings) as stores:
+            return command(stores, *args, **kwargs)
+
+    opened.__doc__ = command.__doc__
+    opened.__name__ = command.__name__
+    # click keeps the options of a command here until the command is made.
+    opened.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    return opened
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document per line.")
+
+
+def _print_rows(rows: list[dict[str, Any]], columns: list[str], as_json: bool) -> None:
+    if as_json:
+        for row in rows:
+            print(msgspec.json.encode(row).decode())
+        return
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    widths = [max(map(len, values)) for values in zip(columns, *cells, strict=True)]
+    for line in [[column.upper() for column in columns], *cells]:
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print(text.rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode().strip('"')
+
+
+@cli.command()
+@pass_settings
+def serve(settings: Settings) -> None:
+    """Run the server in the foreground; with `mongodb.uri: embedded` the database too."""
+    check_port(settings.server.bind)
+    program = [sys.executable, "-m", "gunicorn", "--config", "python:app.gunicorn_conf"]
+    os.execv(sys.executable, [*program, "app:create_app()"])  # noqa: S606 - no shell wanted
+
+
+@cli.command()
+@pass_settings
+def check(settings: Settings) -> None:
+    """Check configuration, database, accounts and ACL; exit 1 if something is wrong."""
+    print("configuration  ok")
+    with opened_stores(settings) as stores:
+        stores.check()
+        print("database       ok")
+        problems = list(stores.accounts.load_acl().problems)
+        accounts = len(stores.accounts.find_all())
+        print(f"accounts       {accounts or 'none: add one with rns accounts add NAME'}")
+        for problem in problems:
+            where = "without seq" if problem.seq is None else f"seq {problem.seq}"
+            print(f"ACL entry      {where}: {problem.message}")
+        if not stores.accounts.load_acl().is_valid:
+            raise AppError("the ACL has an invalid entry, so only administrators see anything")
+
+
+@cli.command()
+@click.option("--days", type=click.IntRange(1, 365), default=14, show_default=True)
+@click.option("--remove", is_flag=True, help="Remove all demonstration data again.")
+@with_stores
+def demo(stores: Stores, days: int, remove: bool) -> None:
+    """Fill the pages with recorded events, moved to the last days."""
+    if remove:
+        print(f"removed {demo_data.remove(stores):,} events")
+        return
+    envelopes = demo_data.make_envelopes(datetime.now(UTC), days)
+    stored = demo_data.replay(stores, tqdm(envelopes, unit="event", disable=None))
+    print(f"stored {stored:,} events of the registry `{demo_data.REGISTRY}`")
+
+
+@cli.group()
+def accounts() -> None:
+    """Accounts, in docker_auth's collection."""
+
+
+def _read_password(from_stdin: bool, name: str) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise click.UsageError("no terminal to ask for a password on; use --password-stdin")
+    return str(click.prompt(f"Password for {name}", hide_input=True, confirmation_prompt=True))
+
+
+def _parse_labels(labels: tuple[str, ...]) -> dict[str, list[str]]:
+    parsed: dict[str, list[str]] = {}
+    for label in labels:
+        name, separator, value = label.partition("=")
+        if not separator or not name or not value:
+            raise click.UsageError(f"--label: expected name=value, got {label!r}")
+        parsed.setdefault(name, []).append(value)
+    return parsed
+
+
+password_stdin = click.option("--password-stdin", is_flag=True, help="Read it from stdin.")
+
+
+@accounts.command("add")
+@click.argument("name")
+@password_stdin
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
+@with_stores
+def accounts_add(stores: Stores, name: str, password_stdin: bool, labels: tuple[str, ...]) -> None:
+    """Create an account."""
+    parsed = _parse_labels(labels)
+    if not stores.accounts.add(name, _read_password(password_stdin, name), parsed):
+        raise InvalidQuery(f"the account {name} exists; change it with rns accounts passwd {name}")
+    print(f"added {name}")
+
+
+@accounts.command("passwd")
+@click.argument("name")
+@password_stdin
+@with_stores
+def accounts_passwd(stores: Stores, name: str, password_stdin: bool) -> None:
+    """Change a password; its sessions end."""
+    if not stores.accounts.set_password(name, _read_password(password_stdin, name)):
+        raise InvalidQuery(f"there is no account {name}")
+    print(f"changed {name}")
+
+
+@accounts.command("remove")
+@click.argument("name")
+@with_stores
+def accounts_remove(stores: Stores, name: str) -> None:
+    """Delete an account; its sessions end."""
+    if not stores.accounts.remove(name):
+        raise InvalidQuery(f"there is no account {name}")
+    print(f"removed {name}")
+
+
+@accounts.command("list")
+@as_json
+@with_stores
+def accounts_list(stores: Stores, as_json: bool) -> None:
+    """List the accounts and their labels."""
+    rows = [
+        {"name": account.name, "labels": dict(account.labels)}
+        for account in stores.accounts.find_all()
+    ]
+    _print_rows(rows, ["name", "labels"], as_json)
+
+
+@cli.group()
+def acl() -> None:
+    """Access control entries, in docker_auth's collection."""
+
+
+@acl.command("add")
+@click.option("--seq", type=click.IntRange(-(2**53), 2**53), required=True, help="Its position.")
+@click.option("--account", help="Pattern for the account.")
+@click.option("--name", help="Pattern for the repository.")
+@click.option("--ip", help="Address or CIDR of the client.")
+@click.option("--service", help="Pattern for the service.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=PATTERN")
+@click.option("--actions", required=True, help="As pull,push; * for all; empty to deny.")
+@click.option("--comment", default="")
+@with_stores
+def acl_add(
+    stores: Stores,
+    /,
+    seq: int,
+    actions: str,
+    comment: str,
+    labels: tuple[str, ...],
+    **match: str | None,
+) -> None:
+    """Add an entry; the first entry by seq that matches decides."""
+    conditions: dict[str, Any] = {key: value for key, value in match.items() if value is not None}
+    if labels:
+        conditions["labels"] = {name: values[0] for name, values in _parse_labels(labels).items()}
+    entry: dict[str, Any] = {
+        "seq": seq,
+        "match": conditions,
+        "actions": [action.strip() for action in actions.split(",") if action.strip()],
+    }
+    if comment:
+        entry["comment"] = comment
+    if not stores.accounts.add_acl_entry(entry):
+        raise InvalidQuery(f"--seq {seq} is taken; see rns acl list")
+    print(f"added {seq}")
+
+
+@acl.command("list")
+@as_json
+@with_stores
+def acl_list(stores: Stores, as_json: bool) -> None:
+    """List the entries in the order in which they are tried."""
+    rows = [
+        json.loads(json.dumps(row, default=str)) for row in stores.accounts.find_acl_documents()
+    ]
+    _print_rows(rows, ["seq", "match", "actions", "comment"], as_json)
+
+
+@acl.command("remove")
+@click.option("--seq", type=int, required=True)
+@with_stores
+def acl_remove(stores: Stores, seq: int) -> None:
+    """Delete the entry at a position."""
+    if not stores.accounts.remove_acl_entry(seq):
+        raise InvalidQuery(f"there is no entry with seq {seq}")
+    print(f"removed {seq}")
+
+
+@cli.group()
+def events() -> None:
+    """Move recorded events, and look after rejected ones."""
+
+
+@events.command("export")
+@click.option("--output", type=click.File("w", encoding="utf-8"), default="-")
+@with_stores
+def events_export(stores: Stores, output: IO[str]) -> None:
+    """Write everything the server keeps, but accounts, as NDJSON."""
+    number = 0
+    for line in tqdm(stores.dump(), unit="row", disable=None):
+        output.write(f"{line}\n")
+        number += 1
+    print(f"exported {number:,} documents", file=sys.stderr)
+
+
+@events.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+@click.option("--registry", default="default", help="For lines that are raw envelopes.")
+@with_stores
+def events_import(stores: Stores, file: IO[str], registry: str) -> None:
+    """Read an export, or raw envelopes, one per line; repeating is harmless."""
+    ingest, new, known = Ingest(stores), 0, 0
+    for number, line in enumerate(tqdm(file, unit="line", disable=None), 1):
+        if not line.strip():
+            continue
+        try:
+            if line.startswith('{"events"'):
+                receipt = ingest.receive(line.encode(), registry)
+                new, known = new + receipt.stored, known + receipt.duplicate
+            elif stores.load(line):
+                new += 1
+            else:
+                known += 1
+        except (InvalidQuery, InvalidEnvelope) as error:
+            raise InvalidQuery(f"line {number}: {error}") from None
+    print(f"imported {new:,}, already there {known:,}", file=sys.stderr)
+
+
+@events.command("rejected")
+@click.option("--retry", is_flag=True, help="Try all of them again, after an update.")
+@click.option("--drop", metavar="ID", help="Forget one.")
+@click.option("--drop-all", is_flag=True, help="Forget all.")
+@as_json
+@with_stores
+def events_rejected(
+    stores: Stores, retry: bool, drop: str | None, drop_all: bool, as_json: bool
+) -> None:
+    """List, retry or drop the events that could not be understood."""
+    if drop:
+        if not stores.rejected.drop(drop):
+            raise InvalidQuery(f"there is no rejected event {drop}")
+        print(f"dropped {drop}")
+        return
+    rejected = list(stores.rejected.find_all())
+    if drop_all:
+        for event in rejected:
+            stores.rejected.drop(event.id)
+        print(f"dropped {len(rejected)}")
+    elif retry:
+        stored = Ingest(stores).retry(rejected)
+        print(f"stored {stored}, still rejected {len(rejected) - stored}")
+    else:
+        rows = [msgspec.to_builtins(event) for event in rejected]
+        _print_rows(rows, ["id", "registry", "received_at", "reason"], as_json)

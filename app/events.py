@@ -1,0 +1,470 @@
+"""What a registry sends, turned into events worth keeping. Pure: no Flask, no MongoDB.
+
+Source: distribution's notification format (docs "Work with notifications",
+`notifications/event.go` 2.8 and 3.x). Parsing is lenient where a registry differs and strict where
+a value would become a key: names, tags and digests follow the OCI grammar or the event is rejected,
+whole, with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+import unicodedata
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Literal
+
+import msgspec
+
+from app.errors import InvalidEnvelope, InvalidEvent, InvalidReference
+from app.references import (
+    digest_tag_kind,
+    is_digest,
+    namespace_of,
+    parse_digest,
+    parse_repository,
+    parse_tag,
+)
+
+MAX_EVENTS = 10_000  # of one envelope; distribution sends one
+MAX_ID_LENGTH = 255
+MAX_ACTOR_LENGTH = 255
+MAX_ADDRESS_LENGTH = 64
+MAX_USER_AGENT_LENGTH = 512
+MAX_MEDIA_TYPE_LENGTH = 255
+MAX_REFERENCES = 10_000
+MAX_REJECTED_CHARACTERS = 64 * 1024
+INT64_MAX = 2**63 - 1
+
+INDEX_TYPES = {
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+}
+MANIFEST_TYPES = INDEX_TYPES | {
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.artifact.manifest.v1+json",
+}
+_CHART_CONFIG = "application/vnd.cncf.helm.config.v1+json"
+_IMAGE_CONFIGS = {
+    "application/vnd.docker.container.image.v1+json",
+    "application/vnd.oci.image.config.v1+json",
+}
+
+Action = Literal["push", "pull", "check", "delete", "mount"]
+ACTIONS: tuple[Action, ...] = ("push", "pull", "check", "delete", "mount")
+KINDS = ("image", "index", "chart", "signature", "attestation", "sbom", "artifact", "blob")
+
+OWN_CLIENT = "own"  # our own migration worker, left out of every statistic
+OWN_USER_AGENT = "rns-migrate/"
+# The first word found decides, so what is built on another tool stands before it.
+_CLIENT_WORDS: tuple[tuple[str, str], ...] = (
+    (OWN_USER_AGENT, OWN_CLIENT),
+    ("trivy", "scanner"),
+    ("grype", "scanner"),
+    ("clair", "scanner"),
+    ("anchore", "scanner"),
+    ("snyk", "scanner"),
+    ("syft", "scanner"),
+    ("regsync", "mirror"),
+    ("image-syncer", "mirror"),
+    ("dregsy", "mirror"),
+    ("harbor", "mirror"),
+    ("zot", "mirror"),
+    ("artifactory", "mirror"),
+    ("nexus", "mirror"),
+    ("gitlab", "ci"),
+    ("github-actions", "ci"),
+    ("jenkins", "ci"),
+    ("drone", "ci"),
+    ("tekton", "ci"),
+    ("kaniko", "kaniko"),
+    ("buildkit", "buildkit"),
+    ("helm", "helm"),
+    ("oras", "oras"),
+    ("cri-o", "cri-o"),
+    ("containerd", "containerd"),
+    ("nerdctl", "containerd"),
+    ("skopeo", "podman"),
+    ("buildah", "podman"),
+    ("podman", "podman"),
+    ("libpod", "podman"),
+    ("containers/", "podman"),
+    ("crane", "crane"),
+    ("go-containerregistry", "crane"),
+    ("regclient", "crane"),
+    ("regctl", "crane"),
+    ("cosign", "crane"),
+    ("docker", "docker"),
+    ("mozilla", "browser"),
+)
+CLIENTS = (*dict.fromkeys(name for _, name in _CLIENT_WORDS if name != OWN_CLIENT), "other")
+
+
+class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a child of an index runs on (OCI image-spec, "Image Index")."""
+
+    os: str = ""
+    architecture: str = ""
+    variant: str = ""
+
+
+class Descriptor(msgspec.Struct, frozen=True, rename="camel"):
+    """One entry of `target.references`: a config, a layer, or a child of an index."""
+
+    digest: str
+    size: int = 0
+    media_type: str = ""
+    platform: Platform | None = None
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One recorded event. `None` means that the registry did not say."""
+
+    id: str  # the event's own id; another registry than `default` puts its name before it
+    registry: str  # name from config.yml of the registry that sent it
+    action: Action  # push, pull, check (a HEAD), delete or mount
+    namespace: str  # the repository up to its last slash
+    repository: str
+    tag: str | None = None
+    tag_from: Literal["event", "paired", "catalogue"] | None = None  # who told the tag
+    digest: str | None = None
+    parent: str | None = None  # digest of the index whose pull this pull belongs to
+    followed_by: str | None = None  # of a check: id of the pull it began; of an index: of a child
+    media_type: str = ""
+    kind: str = "image"
+    size: int | None = None  # bytes of the manifest, as the registry said
+    actor: str = ""  # whom the registry saw; "" without authentication
+    address: str = ""  # the client's, without port
+    client: str = "other"  # client class from the user agent
+    user_agent: str = ""
+    timestamp: datetime  # when it happened, UTC, milliseconds
+    position: str  # timestamp in fixed width + "-" + id: lists are ordered and paged by it
+    received_at: datetime  # when it came here, UTC, milliseconds
+    source: str = ""  # the registry node that generated the event
+    instance: str = ""  # changes with every start of that node
+    request_id: str = ""
+    from_repository: str | None = None  # of a mount: where the blob came from
+    references: tuple[Descriptor, ...] = ()
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """An event that could not be understood: why, and its text, cut at 64 Ki characters."""
+
+    id: str  # of the content, so that a redelivery is the same document
+    registry: str
+    reason: str
+    body: str
+    received_at: datetime  # UTC
+
+
+class Envelope(msgspec.Struct):
+    """What one request body held; `ignored` counts blob transfers."""
+
+    events: list[Event]
+    rejected: list[Rejected]
+    ignored: int = 0
+
+
+class _Target(msgspec.Struct, rename="camel"):
+    media_type: str = ""
+    size: int | None = None
+    length: int | None = None
+    digest: str = ""
+    repository: str = ""
+    from_repository: str = ""
+    url: str = ""
+    tag: str = ""
+    artifact_type: str = ""
+    references: list[Descriptor] | None = None
+
+
+class _Request(msgspec.Struct):
+    id: str = ""
+    addr: str = ""
+    method: str = ""
+    useragent: str = ""
+
+
+class _Actor(msgspec.Struct):
+    name: str = ""
+
+
+class _Source(msgspec.Struct):
+    addr: str = ""
+    instance_id: str = msgspec.field(default="", name="instanceID")
+
+
+class _WireEvent(msgspec.Struct):
+    id: str
+    timestamp: str
+    action: str
+    target: _Target
+    request: _Request | None = None
+    actor: _Actor | None = None
+    source: _Source | None = None
+
+
+class _WireEnvelope(msgspec.Struct):
+    events: list[msgspec.Raw]
+
+
+_decode_envelope = msgspec.json.Decoder(_WireEnvelope).decode
+_decode_event = msgspec.json.Decoder(_WireEvent).decode
+
+
+def parse_envelope(body: bytes, registry: str, received_at: datetime) -> Envelope:
+    """Parse every event of a notification envelope on its own.
+
+    A broken event ends up in `rejected` and never touches its neighbours.
+
+    Raises:
+        InvalidEnvelope: the body is not JSON, has no `events` list, or one of more than 10,000.
+    """
+    try:
+        raw_events = _decode_envelope(body).events
+    except msgspec.MsgspecError as error:
+        raise InvalidEnvelope(f"not a notification envelope: {error}") from None
+    except RecursionError:
+        rejected = _reject(body, registry, "nested too deeply", received_at)
+        return Envelope([], [rejected])
+    if len(raw_events) > MAX_EVENTS:
+        raise InvalidEnvelope(f"events: {len(raw_events)} in one envelope, at most {MAX_EVENTS}")
+    envelope = Envelope([], [])
+    for raw in raw_events:
+        try:
+            event = _parse_event(bytes(raw), registry, received_at)
+        except (InvalidEvent, InvalidReference) as error:
+            envelope.rejected.append(_reject(bytes(raw), registry, str(error), received_at))
+            continue
+        if event:
+            envelope.events.append(event)
+        else:
+            envelope.ignored += 1
+    return envelope
+
+
+def event_key(registry: str, event_id: str) -> str:
+    """The id an event is stored under: unique across registries, and the same on redelivery."""
+    return event_id if registry == "default" else f"{registry}:{event_id}"
+
+
+def position_at(moment: datetime) -> str:
+    """The lower bound of all positions at or after `moment` (aware): positions compare as text."""
+    local = moment.astimezone(UTC).replace(tzinfo=None)
+    return local.isoformat(timespec="microseconds") + "000Z"
+
+
+def client_class(user_agent: str) -> str:
+    """The client class of a user agent, `other` when no known word is in it."""
+    text = user_agent.lower()
+    return next((name for word, name in _CLIENT_WORDS if word in text), "other")
+
+
+def clean_text(text: str, limit: int) -> str:
+    """`text` without control, format and unpaired surrogate characters, cut at `limit`."""
+    if text.isascii() and text.isprintable():
+        return text[:limit]
+    kept = (c for c in text[: limit * 4] if unicodedata.category(c) not in _UNSHOWN)
+    return "".join(kept)[:limit]
+
+
+_UNSHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def parse_address(text: str) -> str:
+    """The client address out of `ip:port`, `[v6]:port`, a bare address, or whatever came instead.
+
+    IPv4 in IPv6 becomes IPv4, IPv6 its canonical spelling. Text that is no address stays as it
+    is, cleaned and bounded: X-Forwarded-For may hold anything.
+    """
+    bracketed = re.fullmatch(r"\[([^\]]*)\](?::\d+)?", text)
+    with_port = re.fullmatch(r"([^:]*):\d+", text)
+    bare = bracketed[1] if bracketed else with_port[1] if with_port else text
+    try:
+        address = ipaddress.ip_address(bare.strip())
+    except ValueError:
+        return clean_text(bare.strip(), MAX_ADDRESS_LENGTH)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return clean_text(str(mapped or address), MAX_ADDRESS_LENGTH)
+
+
+_TIMESTAMP = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d{2}:\d{2})",
+    re.ASCII,
+)
+
+
+def parse_timestamp(text: str) -> tuple[datetime, str]:
+    """An RFC 3339 time as (UTC at millisecond precision, UTC in fixed width with nanoseconds).
+
+    Raises:
+        InvalidEvent: not RFC 3339, or outside the years 1 to 9999 once in UTC.
+    """
+    match = _TIMESTAMP.fullmatch(text)
+    if not match:
+        raise InvalidEvent(f"timestamp: not RFC 3339: {text[:40]!r}")
+    nanoseconds = (match[3] or "").ljust(9, "0")
+    try:
+        offset = UTC if match[4] in "Zz" else _parse_offset(match[4])
+        local = datetime.fromisoformat(f"{match[1]}T{match[2]}").replace(tzinfo=offset)
+        moment = local.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidEvent(f"timestamp: no such time: {text[:40]!r}") from None
+    fixed = f"{moment.replace(tzinfo=None).isoformat()}.{nanoseconds}Z"
+    return moment.replace(microsecond=int(nanoseconds[:3]) * 1000), fixed
+
+
+def _parse_offset(text: str) -> timezone:
+    hours, minutes = int(text[1:3]), int(text[4:6])
+    if minutes > 59:
+        raise ValueError("minutes of an offset")
+    delta = timedelta(hours=hours, minutes=minutes)
+    return timezone(-delta if text[0] == "-" else delta)
+
+
+def _reject(raw: bytes, registry: str, reason: str, received_at: datetime) -> Rejected:
+    digest = hashlib.sha256(registry.encode() + b"\0" + raw).hexdigest()
+    body = raw[:MAX_REJECTED_CHARACTERS].decode("utf-8", "replace")
+    return Rejected(digest, registry, clean_text(reason, 500), body, received_at)
+
+
+def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | None:
+    """One event, or None for the blob transfers that are not recorded."""
+    try:
+        wire = _decode_event(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent(f"not an event: {error}") from None
+    request, source = wire.request or _Request(), wire.source or _Source()
+    target = wire.target
+    action = _parse_action(wire, request)
+    is_blob = _is_blob(wire.action, target)
+    if is_blob and action != "mount":
+        return None
+    if not wire.id or len(wire.id) > MAX_ID_LENGTH or not wire.id.isprintable():
+        raise InvalidEvent("id: empty, unprintable or longer than 255 characters")
+    repository = parse_repository(target.repository)
+    tag = _find_tag(target)
+    digest = parse_digest(target.digest) if target.digest else None
+    if action in ("push", "pull", "check", "mount") and not digest:
+        raise InvalidEvent(f"target.digest: is missing from a {wire.action}")
+    timestamp, fixed = parse_timestamp(wire.timestamp)
+    key = event_key(registry, wire.id)
+    user_agent = clean_text(request.useragent, MAX_USER_AGENT_LENGTH)
+    return Event(
+        id=key,
+        registry=registry,
+        action=action,
+        namespace=namespace_of(repository),
+        repository=repository,
+        tag=tag,
+        tag_from="event" if tag else None,
+        digest=digest,
+        media_type=clean_text(target.media_type, MAX_MEDIA_TYPE_LENGTH),
+        kind="blob" if is_blob else _kind_of(target, tag),
+        size=_parse_size(target),
+        actor=clean_text(wire.actor.name if wire.actor else "", MAX_ACTOR_LENGTH),
+        address=parse_address(request.addr),
+        client=client_class(user_agent),
+        user_agent=user_agent,
+        timestamp=timestamp,
+        position=f"{fixed}-{key}",
+        received_at=received_at.replace(microsecond=received_at.microsecond // 1000 * 1000),
+        source=clean_text(source.addr, MAX_ACTOR_LENGTH),
+        instance=clean_text(source.instance_id, MAX_ACTOR_LENGTH),
+        request_id=clean_text(request.id, MAX_ACTOR_LENGTH),
+        from_repository=parse_repository(target.from_repository)
+        if target.from_repository
+        else None,
+        references=_parse_references(target),
+    )
+
+
+def _parse_action(wire: _WireEvent, request: _Request) -> Action:
+    if wire.action == "pull":
+        return "check" if request.method.upper() == "HEAD" else "pull"
+    if wire.action in ("push", "delete", "mount"):
+        return wire.action  # type: ignore[return-value]
+    raise InvalidEvent(f"action: expected push, pull, mount or delete, got {wire.action[:40]!r}")
+
+
+def _url_parts(target: _Target) -> tuple[str, str]:
+    """The last two parts of the target's URL path: `manifests` or `blobs`, and the reference."""
+    parts = target.url.split("?")[0].rsplit("/", 2)
+    return (parts[1], parts[2]) if len(parts) == 3 else ("", "")
+
+
+def _is_blob(action: str, target: _Target) -> bool:
+    if action == "mount":
+        return target.media_type not in MANIFEST_TYPES
+    if action == "delete" or target.tag:
+        return False
+    where = _url_parts(target)[0]
+    if where in ("blobs", "manifests"):
+        return where == "blobs"
+    return bool(target.media_type) and target.media_type not in MANIFEST_TYPES
+
+
+def _find_tag(target: _Target) -> str | None:
+    """The event's tag; before distribution 2.4 it stood only in the URL."""
+    if target.tag:
+        return parse_tag(target.tag)
+    where, reference = _url_parts(target)
+    if where == "manifests" and reference and not is_digest(reference):
+        return parse_tag(reference)
+    return None
+
+
+def _kind_of(target: _Target, tag: str | None) -> str:
+    """What the manifest is, by its media types, or by a cosign-style tag."""
+    if tag and (kind := digest_tag_kind(tag)):
+        return kind
+    if target.media_type in INDEX_TYPES:
+        return "index"
+    config = target.references[0].media_type if target.references else ""
+    if _CHART_CONFIG in (config, target.artifact_type):
+        return "chart"
+    if target.artifact_type or target.media_type == "application/vnd.oci.artifact.manifest.v1+json":
+        return "artifact"
+    if target.media_type == "application/vnd.oci.image.manifest.v1+json" and config:
+        return "image" if config in _IMAGE_CONFIGS else "artifact"
+    return "image"
+
+
+def _parse_size(target: _Target) -> int | None:
+    size = target.size if target.size is not None else target.length
+    if size is not None and not 0 <= size <= INT64_MAX:
+        raise InvalidEvent("target.size: not between 0 and 2^63-1")
+    return size
+
+
+def _parse_references(target: _Target) -> tuple[Descriptor, ...]:
+    references = target.references or []
+    if len(references) > MAX_REFERENCES:
+        raise InvalidEvent(f"target.references: more than {MAX_REFERENCES}")
+    for index, reference in enumerate(references):
+        parse_digest(reference.digest)
+        if not 0 <= reference.size <= INT64_MAX:
+            raise InvalidEvent(f"target.references[{index}].size: not between 0 and 2^63-1")
+    return tuple(
+        Descriptor(
+            reference.digest,
+            reference.size,
+            clean_text(reference.media_type, MAX_MEDIA_TYPE_LENGTH),
+            _clean_platform(reference.platform),
+        )
+        for reference in references
+    )
+
+
+def _clean_platform(platform: Platform | None) -> Platform | None:
+    if platform is None:
+        return None
+    return Platform(
+        clean_text(platform.os, 100),
+        clean_text(platform.architecture, 100),
+        clean_text(platform.variant, 100),
+    )

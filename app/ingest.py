@@ -1,0 +1,168 @@
+"""From a request body to stored events: the one way in.
+
+Order of writes: what could not be understood, manifests, catalogue, and the events last. Each is
+idempotent, so a crash between any two followed by the registry's redelivery loses nothing and
+counts nothing twice. Round trips of a one-event envelope: a pull or check by tag 1, a pull by
+digest 2 (3 where nothing but the catalogue can tell its tag), a push 3, a mount 1; the first event
+of a repository that this process sees pulled costs one more.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from app.errors import InvalidEnvelope
+from app.events import Envelope, Event, Rejected, parse_envelope
+from app.store import Stores
+from app.store.events import PAIRING_WINDOW
+
+KNOWN_REPOSITORIES = 10_000  # that one process remembers having made known
+
+
+class Receipt(msgspec.Struct):
+    """What became of the events of one envelope; the four numbers add up to its length."""
+
+    stored: int = 0
+    duplicate: int = 0
+    ignored: int = 0
+    rejected: int = 0
+
+
+class Ingest:
+    """Stores envelopes. One instance serves all threads of a process."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def receive(self, body: bytes, registry: str, now: datetime | None = None) -> Receipt:
+        """Store every event of one notification envelope; returns once all of it is durable.
+
+        Raises:
+            InvalidEnvelope: the body is no envelope; nothing was stored.
+            StoreUnavailable: the sender must send the whole envelope again.
+        """
+        envelope = parse_envelope(body, registry, now or datetime.now(UTC))
+        return self.store(envelope)
+
+    def retry(self, rejected: Sequence[Rejected]) -> int:
+        """Try rejected events again; those understood now are stored and no longer rejected."""
+        stored = 0
+        for event in rejected:
+            body = b'{"events":[' + event.body.encode() + b"]}"
+            try:
+                envelope = parse_envelope(body, event.registry, event.received_at)
+            except InvalidEnvelope:
+                continue
+            if not envelope.rejected:
+                self.store(envelope)
+                self._stores.rejected.drop(event.id)
+                stored += 1
+        return stored
+
+    def store(self, envelope: Envelope) -> Receipt:
+        """Store a parsed envelope; see `receive`."""
+        if envelope.rejected:
+            self._stores.rejected.add(envelope.rejected)
+        events = self._resolve_deletes(envelope.events)
+        receipt = Receipt(ignored=envelope.ignored + len(envelope.events) - len(events))
+        receipt.rejected = len(envelope.rejected)
+        self.apply_to_catalogue(envelope.events)
+        if events:
+            receipt.stored = self._stores.events.add(self._resolve_pulls(events))
+            receipt.duplicate = len(events) - receipt.stored
+        return receipt
+
+    def _resolve_deletes(self, events: Sequence[Event]) -> list[Event]:
+        """Give deletes by digest their kind, and leave out those of blobs.
+
+        A delete says nothing of what it deleted: a digest that was never seen as a manifest,
+        pushed or pulled, in this envelope or before, is a blob.
+        """
+        kept = []
+        for event in events:
+            if event.action != "delete" or not event.digest:
+                kept.append(event)
+                continue
+            here = (e.kind for e in events if e.digest == event.digest and e.action != "delete")
+            kind = (
+                next(here, None)
+                or self._stores.catalogue.find_kind(event.digest)
+                or self._stores.events.find_kind(event.repository, event.digest)
+            )
+            if kind:
+                kept.append(msgspec.structs.replace(event, kind=kind))
+        return kept
+
+    def apply_to_catalogue(self, events: Sequence[Event]) -> None:
+        """Apply pushes and deletes, and make every repository known."""
+        pushes = [event for event in events if event.action == "push"]
+        if pushes:
+            self._stores.catalogue.add_manifests(pushes)
+            self._stores.catalogue.add_pushes(pushes)
+        for event in events:
+            if event.action == "delete":
+                self._stores.catalogue.add_delete(event)
+            elif event.action != "push":
+                self._make_known(event)
+
+    def _make_known(self, event: Event) -> None:
+        key = (event.registry, event.repository)
+        if key in self._known:
+            return
+        self._stores.catalogue.add_repository(event)
+        self._known[key] = None
+        if len(self._known) > KNOWN_REPOSITORIES:
+            self._known.popitem(last=False)
+
+    def _resolve_pulls(self, events: Sequence[Event]) -> list[Event]:
+        """Find out which pull an untagged pull belongs to, within the envelope or before it.
+
+        Returns each id once.
+        """
+        resolved: dict[str, Event] = {}
+        recent: dict[tuple[str, ...], list[Event]] = {}
+        for event in sorted(events, key=lambda event: event.position):
+            neighbours = recent.setdefault(_client(event), [])
+            if event.action == "pull" and event.digest and not event.tag:
+                before = _find_before(event, neighbours)
+                if before and before.action == "check":
+                    resolved[before.id] = msgspec.structs.replace(before, followed_by=event.id)
+                event = self._belonging(event, before or self._stores.events.pair(event))
+            if event.action == "check" or (event.action == "pull" and event.kind == "index"):
+                neighbours.append(event)
+            resolved[event.id] = event
+        return list(resolved.values())
+
+    def _belonging(self, pull: Event, before: Event | None) -> Event:
+        if before and before.action == "pull":
+            return msgspec.structs.replace(pull, parent=before.digest)
+        if before and before.tag:
+            return msgspec.structs.replace(pull, tag=before.tag, tag_from="paired")
+        tags = self._stores.catalogue.find_tags_of_digest(pull)
+        if len(tags) == 1:
+            return msgspec.structs.replace(pull, tag=tags[0], tag_from="catalogue")
+        return pull
+
+
+def _client(event: Event) -> tuple[str, ...]:
+    return (event.registry, event.repository, event.actor, event.address)
+
+
+def _find_before(pull: Event, neighbours: Sequence[Event]) -> Event | None:
+    """The in-envelope counterpart of EventStore.pair."""
+    for event in reversed(neighbours[-100:]):
+        if pull.timestamp - event.timestamp > PAIRING_WINDOW:
+            return None
+        if event.digest == pull.digest:
+            if event.action == "check":
+                return event
+        elif event.action == "pull":
+            children = {reference.digest for reference in event.references}
+            if not children or pull.digest in children:
+                return event
+    return None

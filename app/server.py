@@ -1,0 +1,155 @@
+"""gunicorn's configuration: `rns serve` and plain `gunicorn wsgi:app` both read this.
+
+With `mongodb.uri: embedded` the master starts the database before the workers and stops it after
+them.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from app.errors import AppError, ConfigError, StartupError
+from app.settings import Settings, load_settings, parse_bind
+from app.store import Stores, connect
+from app.store.embedded import EmbeddedDatabase
+
+logger = logging.getLogger(__name__)
+
+KEEPALIVE_S = 75  # longer than the 60 s between events that proxies usually allow
+EMBEDDED_NOTICE = (
+    "embedded database: to try this out, up to about 50,000 events. "
+    "For production set mongodb.uri; `rns events export` and `import` move what is here."
+)
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {
+            "()": "app.logs.LineFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        }
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"level": "INFO", "handlers": ["stderr"]},
+    "loggers": {
+        "gunicorn.error": {"level": "INFO", "propagate": True, "handlers": []},
+        "gunicorn.access": {"level": "INFO", "propagate": True, "handlers": []},
+        "pymongo": {"level": "WARNING"},
+    },
+}
+
+
+def gunicorn_settings(settings: Settings) -> dict[str, Any]:
+    """What gunicorn needs to know, by its own setting names."""
+    return {
+        "bind": [settings.server.bind],
+        "worker_class": "gthread",
+        "workers": settings.server.workers,
+        "threads": settings.server.threads,
+        "keepalive": KEEPALIVE_S,
+        "timeout": 60,
+        "graceful_timeout": 20,
+        "certfile": settings.server.tls.certificate or None,
+        "keyfile": settings.server.tls.private_key or None,
+        "control_socket_disable": True,
+        "preload_app": False,  # a MongoClient must not cross the fork
+        "forwarded_allow_ips": "",  # X-Forwarded-* is read by the application alone
+        "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
+        "logconfig_dict": LOGGING,
+    }
+
+
+class Hooks:
+    """What the gunicorn master does around its workers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._database: EmbeddedDatabase | None = None
+        self._master = 0
+
+    def on_starting(self, server: Any) -> None:
+        """Start the embedded database, create indexes and, if there is none, the first account."""
+        logging.config.dictConfig(LOGGING)
+        self._master = os.getpid()
+        try:
+            check_port(self._settings.server.bind)
+            self._start()
+        except AppError as error:
+            if self._database:
+                self._database.stop()
+            print(f"rns: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    def _start(self) -> None:
+        if self._settings.is_embedded:
+            data_dir = Path(self._settings.mongodb.data_dir)
+            self._database = EmbeddedDatabase(data_dir, logger.warning)
+            self._database.start()
+            logger.warning(EMBEDDED_NOTICE)
+        prepare(connect(self._settings), self._settings)
+
+    def on_exit(self, server: Any) -> None:
+        """Stop the embedded database, after the workers."""
+        if self._database and os.getpid() == self._master:
+            self._database.stop()
+
+
+def prepare(stores: Stores, settings: Settings) -> None:
+    """Create indexes, and `admin` with a random password where our own database has no account.
+
+    A database that is away now is no reason not to start: POST /events answers 503 until it is
+    back, and the registry keeps its events.
+    """
+    try:
+        stores.ensure_indexes()
+        if settings.docker_auth.uri or stores.accounts.has_any():
+            return
+        name = next(iter(settings.access.administrators), "admin")
+        password = secrets.token_urlsafe(12)
+        if stores.accounts.add(name, password, {}):
+            # To the terminal and not through the log, which is kept.
+            print(
+                f"\n  First account: {name}\n  Password:      {password}\n"
+                f"  Shown once; change it with: rns accounts passwd {name}\n",
+                flush=True,
+            )
+    except AppError as error:
+        logger.error("starting without the database: %s", error)
+
+
+def check_port(bind: str) -> None:
+    """Raise StartupError when nothing can listen on `bind`.
+
+    gunicorn itself would try for five seconds, with a traceback's worth of lines.
+    """
+    host, port = parse_bind(bind)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartupError(f"server.bind: cannot listen on {bind}: {reason}") from None
+
+
+def configure(namespace: dict[str, Any]) -> None:
+    """Fill the namespace of a gunicorn configuration file; exits with one line if it cannot."""
+    try:
+        settings = load_settings()
+    except ConfigError as error:
+        print(f"rns: {error}", file=sys.stderr)
+        sys.exit(1)
+    hooks = Hooks(settings)
+    namespace.update(gunicorn_settings(settings))
+    namespace.update(on_starting=hooks.on_starting, on_exit=hooks.on_exit)

@@ -1,0 +1,59 @@
+"""The edge at which pymongo's errors become ours."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from pymongo.errors import BulkWriteError, PyMongoError
+
+from app.errors import StoreUnavailable
+
+DUPLICATE_KEY = 11000
+
+Class = TypeVar("Class", bound=type)
+
+
+def translate_errors(cls: Class) -> Class:
+    """Make every public method of a class raise StoreUnavailable where pymongo raised its own."""
+    for name, method in list(vars(cls).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(cls, name, _translated(method))
+    return cls
+
+
+def _translated(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def translated(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = method(*args, **kwargs)
+        except PyMongoError as error:
+            raise _unavailable(error) from error
+        return _translated_iterator(result) if inspect.isgenerator(result) else result
+
+    return translated
+
+
+def _translated_iterator(iterator: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from iterator
+    except PyMongoError as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: PyMongoError) -> StoreUnavailable:
+    # Messages of pymongo name hosts, never credentials; the first line is what an operator needs.
+    reason = str(error).splitlines()[0][:200] if str(error) else ""
+    return StoreUnavailable(f"the database does not answer: {type(error).__name__}: {reason}")
+
+
+def only_duplicates(error: BulkWriteError) -> list[int]:
+    """The indexes of the writes refused as duplicates; raises `error` again if any other failed."""
+    failures = error.details.get("writeErrors", [])
+    if error.details.get("writeConcernErrors"):
+        raise error
+    if any(failure.get("code") != DUPLICATE_KEY for failure in failures):
+        raise error
+    return [failure["index"] for failure in failures]

@@ -1,0 +1,69 @@
+"""What an account may see, as queries: every query for a person takes a Scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pymongo.collection import Collection
+
+from app.access import Rule
+from app.references import namespace_of
+from app.store.paging import Document, chunks
+
+
+class Scope:
+    """The repositories that one request may see.
+
+    `queries` are disjoint conditions on `namespace` or `repository`: none at all means nothing is
+    visible, `{}` that everything is. `may_see` answers for one name without asking the database.
+    """
+
+    def __init__(self, rule: Rule, queries: list[dict[str, Any]]) -> None:
+        self._rule = rule
+        self.queries = queries
+
+    def may_see(self, repository: str) -> bool:
+        """Whether the account may see (docker_auth: pull) this repository."""
+        return self._rule.may_pull(repository)
+
+    def within(self, repository: str | None) -> list[dict[str, Any]]:
+        """`queries`, narrowed to one repository when one is given."""
+        if repository is None:
+            return self.queries
+        return [{"repository": repository}] if self.may_see(repository) else []
+
+
+def find_scope(catalogue: Collection[Document], rule: Rule) -> Scope:
+    """Turn a rule into queries, exactly.
+
+    The usual rules (everything, `team/*`, own namespace, single names) become conditions on
+    indexed fields; any other is answered name by name over the known repositories.
+    """
+    shape = rule.shape
+    if shape is None:
+        names = (
+            name for prefix in rule.prefixes for name in _find(catalogue, "repository", prefix)
+        )
+        return Scope(rule, _any_of("repository", {name for name in names if rule.may_pull(name)}))
+    if shape.everything:
+        return Scope(rule, [{}])
+    namespaces = set(shape.namespaces)
+    for parent in shape.parents:
+        namespaces |= {parent, *_find(catalogue, "namespace", f"{parent}/")}
+    single = {name for name in shape.repositories if namespace_of(name) not in namespaces}
+    return Scope(rule, _any_of("namespace", namespaces) + _any_of("repository", single))
+
+
+def _find(catalogue: Collection[Document], field: str, prefix: str) -> Iterable[str]:
+    """The known values of `namespace` or `repository` that begin with `prefix`."""
+    query: dict[str, Any] = {"type": "repository"}
+    if prefix:
+        query[field] = {"$gte": prefix, "$lt": f"{prefix[:-1]}{chr(ord(prefix[-1]) + 1)}"}
+    return (row[field] for row in catalogue.find(query, {field: 1, "_id": 0}))
+
+
+def _any_of(field: str, values: set[str]) -> list[dict[str, Any]]:
+    if len(values) == 1:
+        return [{field: next(iter(values))}]
+    return [{field: {"$in": chunk}} for chunk in chunks(sorted(values))]

@@ -1,0 +1,56 @@
+"""How values look on a page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import humanize
+from flask import Flask
+from markupsafe import Markup
+
+from app.store.paging import Count
+from app.version import VERSION
+from app.web import lists
+from app.web.signin import account_name
+
+
+def init_app(app: Flask) -> None:
+    """Give templates their filters and the names every page needs."""
+    app.jinja_env.filters.update(moment=moment, ago=ago, size=size, short=short_digest, total=total)
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.context_processor(_page_names)
+
+
+def _page_names() -> dict[str, Any]:
+    return {"account_name": account_name, "url_with": lists.url_with, "version": VERSION}
+
+
+def moment(when: datetime | None) -> Markup:
+    """A time to the second with its zone; machine-readable, with the age as a tooltip."""
+    if when is None:
+        return Markup('<span class="text-body-secondary">–</span>')
+    utc = when.astimezone(UTC)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        utc.isoformat().replace("+00:00", "Z"), ago(when), f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    )
+
+
+def ago(when: datetime) -> str:
+    """How long ago, in words."""
+    return humanize.naturaltime(datetime.now(UTC) - when)
+
+
+def size(number: int | None) -> str:
+    """Bytes in decimal units, as registries show them."""
+    return "–" if number is None else humanize.naturalsize(number)
+
+
+def short_digest(digest: str | None) -> str:
+    """The first 12 hexadecimal digits, as docker shows them."""
+    return digest.partition(":")[2][:12] if digest else ""
+
+
+def total(count: Count) -> str:
+    """A count with thousands separators; `more than` where counting stopped."""
+    return f"more than {count.number:,}" if count.at_least else f"{count.number:,}"

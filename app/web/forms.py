@@ -1,0 +1,214 @@
+"""The forms: sign-in, and the filters that pages, exports and API share.
+
+A filter form is read from the query string. `query()` of a valid one gives the store's query; the
+names of the fields are the names of the API's parameters.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask_wtf import FlaskForm
+from werkzeug.datastructures import MultiDict
+from wtforms import BooleanField, Field, Form, PasswordField, SelectField, StringField
+from wtforms.fields.choices import SelectChoice
+from wtforms.validators import InputRequired, Length, ValidationError
+
+from app.errors import InvalidQuery, InvalidReference
+from app.events import ACTIONS, CLIENTS, MAX_ACTOR_LENGTH
+from app.references import MAX_REPOSITORY_LENGTH, parse_digest
+from app.store.catalogue import CatalogueQuery
+from app.store.events import RecordQuery
+
+MAX_WILDCARDS = 8  # more make a pattern needlessly slow to match
+_DIGEST_START = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:?[A-Za-z0-9=_-]*")
+
+
+class SignInForm(FlaskForm):
+    """User name and password of a registry account."""
+
+    username = StringField("User name", [InputRequired(), Length(max=255)])
+    password = PasswordField("Password", [InputRequired(), Length(max=1024)])
+
+
+class MomentField(Field):
+    """A day or a time, UTC unless it names an offset; `data` is aware or None."""
+
+    def __init__(self, label: str, *, is_end: bool = False, **kwargs: Any) -> None:
+        super().__init__(label, **kwargs)
+        self._is_end = is_end
+        self.data: datetime | None = None
+        self.text = ""
+
+    def process_formdata(self, valuelist: Sequence[str]) -> None:
+        """Read `2026-11-23`, `2026-11-23T18:04` or a full RFC 3339 time.
+
+        As the end of a range, a day counts whole.
+        """
+        self.text = valuelist[0].strip() if valuelist else ""
+        if not self.text:
+            return
+        try:
+            moment = datetime.fromisoformat(self.text.replace(" ", "T", 1))
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
+            if self._is_end and "T" not in self.text.replace(" ", "T", 1):
+                moment += timedelta(days=1)
+            self.data = moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise ValueError(
+                "expected a day or a time in UTC, as 2026-11-23 or 2026-11-23T18:04"
+            ) from None
+
+
+class FilterForm(Form):
+    """A form read from the query string; wrong values are kept for the page to show."""
+
+    def __init__(self, given: MultiDict[str, str]) -> None:
+        super().__init__(given)
+        self.is_empty = not any(given.get(field.name, "").strip() for field in self)
+
+    def check(self) -> None:
+        """Raise InvalidQuery naming the first field that is wrong."""
+        if not self.validate():
+            name, messages = next(iter(self.named_errors().items()))
+            raise InvalidQuery(f"{name}: {messages[0]}")
+
+    def named_errors(self) -> dict[str, list[str]]:
+        """The messages by field name, as the query string spells it."""
+        return {field.name: list(field.errors) for field in self if field.errors}
+
+
+def _strip(text: str | None) -> str:
+    return (text or "").strip()
+
+
+def _pattern(form: Form, field: Field) -> None:
+    if len(field.data) > MAX_REPOSITORY_LENGTH + 129:
+        raise ValidationError("longer than any name")
+    if sum(field.data.count(wildcard) for wildcard in "*?") > MAX_WILDCARDS:
+        raise ValidationError(f"at most {MAX_WILDCARDS} wildcards")
+
+
+def _text(label: str, *validators: Any, **kwargs: Any) -> StringField:
+    return StringField(label, [Length(max=MAX_ACTOR_LENGTH), *validators], [_strip], **kwargs)
+
+
+def _any_of(values: Sequence[str]) -> list[SelectChoice]:
+    return [SelectChoice("", "Any"), *(SelectChoice(value, value) for value in values)]
+
+
+_SORTS = [SelectChoice("name", "Name"), SelectChoice("pushed", "Last push")]
+
+
+class RepositoryFilter(FilterForm):
+    """Filters of the repository list."""
+
+    q = _text("Repository", _pattern, description="part of a name, ^begin, or a glob: team/*")
+    registry = _text("Registry")
+    sort = SelectField("Sort by", choices=_SORTS, default="name")
+
+    def query(self) -> CatalogueQuery:
+        """The store's query."""
+        return CatalogueQuery(
+            q=self.q.data, registry=self.registry.data, sort=self.sort.data or "name"
+        )
+
+
+class TagFilter(FilterForm):
+    """Filters of the tag list."""
+
+    q = StringField(
+        "Repository",
+        [_pattern],
+        [_strip],
+        description="part of a name, ^begin, a glob, or name:tag as in app:1.*",
+    )
+    tag = _text("Tag", _pattern, description="part of a tag, ^begin, or a glob: 1.*")
+    repository = _text("Exact repository")
+    digest = _text("Digest", description="sha256:… or its beginning")
+    registry = _text("Registry")
+    sort = SelectField("Sort by", choices=_SORTS, default="name")
+    deleted = BooleanField("Show deleted tags")
+
+    def validate_digest(self, field: Field) -> None:
+        """A digest may be cut short anywhere."""
+        if field.data and not _DIGEST_START.fullmatch(field.data):
+            raise ValidationError("expected sha256: and hexadecimal digits, or their beginning")
+
+    def query(self) -> CatalogueQuery:
+        """The store's query."""
+        digest = self.digest.data
+        if digest and ":" not in digest and re.fullmatch("[0-9a-f]{6,}", digest):
+            digest = f"sha256:{digest}"
+        return CatalogueQuery(
+            q=self.q.data,
+            tag_pattern=self.tag.data,
+            repository=self.repository.data,
+            digest=digest,
+            registry=self.registry.data,
+            sort=self.sort.data or "name",
+            deleted=self.deleted.data,
+        )
+
+
+class RecordFilter(FilterForm):
+    """Filters of the record list."""
+
+    action = SelectField(
+        "Action",
+        choices=_any_of(ACTIONS),
+        default="",
+    )
+    repository = _text("Repository", description="the whole name, as team/app")
+    tag = _text("Tag", description="the whole tag")
+    digest = _text("Digest", description="the whole digest")
+    actor = _text("Account", description="whom the registry saw")
+    address = _text("Address", description="an address or a network: 10.0.0.0/8")
+    client = SelectField("Client", choices=_any_of(CLIENTS), default="")
+    since = MomentField("From (UTC)", name="from")
+    until = MomentField("To (UTC)", name="to", is_end=True)
+    registry = _text("Registry")
+    parts = BooleanField("Show the parts of a pull")
+
+    def validate_digest(self, field: Field) -> None:
+        """Records are found by a whole digest."""
+        if field.data:
+            try:
+                parse_digest(field.data)
+            except InvalidReference:
+                raise ValidationError("expected a whole digest, as sha256:…") from None
+
+    def validate_address(self, field: Field) -> None:
+        """An address, or a network whose host bits are ignored."""
+        if field.data:
+            try:
+                ipaddress.ip_network(field.data, strict=False)
+            except ValueError:
+                raise ValidationError("expected an address or a network, as 10.0.0.0/8") from None
+
+    def validate_until(self, field: Field) -> None:
+        """The range must not be empty."""
+        if self.since.data and field.data and field.data <= self.since.data:
+            raise ValidationError("is not after from")
+
+    def query(self) -> RecordQuery:
+        """The store's query."""
+        network = self.address.data and ipaddress.ip_network(self.address.data, strict=False)
+        return RecordQuery(
+            action=self.action.data,
+            registry=self.registry.data,
+            repository=self.repository.data,
+            tag=self.tag.data,
+            digest=self.digest.data,
+            actor=self.actor.data,
+            network=network or None,
+            client=self.client.data,
+            since=self.since.data,
+            until=self.until.data,
+            parts=self.parts.data,
+        )

@@ -1,0 +1,142 @@
+"""One list, four forms: an HTML page, CSV, NDJSON, and the API's JSON.
+
+Every list is a `Listing`: how to fetch a page, how to count, and the columns of an export.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from flask import Response, request, stream_with_context, url_for
+
+from app.errors import InvalidQuery
+from app.store.paging import Count, Page
+
+PAGE_SIZE = 50
+MAX_PAGE_SIZE = 500
+EXPORT_PAGE_SIZE = 500
+PAGE_COUNT_CAP = 1_000  # a page says "more than 1,000"
+API_COUNT_CAP = 10_000
+
+Item = dict[str, Any]
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """`find(cursor, limit)` gives a page of items, `count(cap)` the total, both for one viewer."""
+
+    name: str  # of the exported file
+    columns: Sequence[str]
+    find: Callable[[str | None, int], Page[Item]]
+    count: Callable[[int], Count]
+
+
+def fields_of(struct: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
+    """A stored value as the API and the exports name its fields."""
+    return {
+        name: getattr(struct, name) for name in struct.__struct_fields__ if name not in leave_out
+    }
+
+
+def api_page(listing: Listing) -> dict[str, Any]:
+    """The API's answer: items, the URL of the next page or null, and the total.
+
+    `total` is exact up to 10,000; `total_is_minimum` says that there are more.
+    """
+    limit = _limit()
+    page = listing.find(request.args.get("cursor") or None, limit)
+    total = listing.count(API_COUNT_CAP)
+    return {
+        "items": page.items,
+        "next": next_url(page, external=True),
+        "total": total.number,
+        "total_is_minimum": total.at_least,
+    }
+
+
+def next_url(page: Page[Any], *, external: bool = False) -> str | None:
+    """The URL of the page after this one, with the same filters."""
+    if page.next is None:
+        return None
+    return url_with(external=external, cursor=page.next)
+
+
+def url_with(*, external: bool = False, **changes: str | None) -> str:
+    """The current URL with some parameters changed, or removed where None."""
+    arguments: dict[str, Any] = {**request.args.to_dict(), **(request.view_args or {}), **changes}
+    given = {name: value for name, value in arguments.items() if value is not None}
+    assert request.endpoint
+    return url_for(request.endpoint, _external=external, **given)
+
+
+def _limit() -> int:
+    text = request.args.get("limit", str(PAGE_SIZE))
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= MAX_PAGE_SIZE:
+        raise InvalidQuery(f"limit: expected 1 to {MAX_PAGE_SIZE}")
+    return int(text)
+
+
+def cursor() -> str | None:
+    """The page asked for; any text is a valid place in an ordered list."""
+    return request.args.get("cursor") or None
+
+
+def export(listing: Listing) -> Response | None:
+    """The whole list as CSV or NDJSON if `format` asks for it, else None.
+
+    Rows are sent as they are read, page by page.
+
+    Raises:
+        InvalidQuery: another format.
+    """
+    kind = request.args.get("format")
+    if not kind or kind == "html":
+        return None
+    writers = {"csv": (_csv_rows, "text/csv"), "ndjson": (_ndjson_rows, "application/x-ndjson")}
+    if kind not in writers:
+        raise InvalidQuery("format: expected csv or ndjson")
+    rows, mimetype = writers[kind]
+    first = listing.find(None, EXPORT_PAGE_SIZE)  # an error here still gets its own status
+    stream = stream_with_context(rows(listing, _all_items(listing, first)))
+    response = Response(stream, mimetype=mimetype)
+    response.headers["Content-Disposition"] = f'attachment; filename="{listing.name}.{kind}"'
+    return response
+
+
+def _all_items(listing: Listing, page: Page[Item]) -> Iterator[Item]:
+    yield from page.items
+    while page.next is not None:
+        page = listing.find(page.next, EXPORT_PAGE_SIZE)
+        yield from page.items
+
+
+def _csv_rows(listing: Listing, items: Iterator[Item]) -> Iterator[bytes]:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(listing.columns)
+    for item in items:
+        writer.writerow([_cell(item.get(column)) for column in listing.columns])
+        if buffer.tell() > 32 * 1024:
+            yield buffer.getvalue().encode()
+            buffer.seek(0)
+            buffer.truncate()
+    yield buffer.getvalue().encode()
+
+
+def _ndjson_rows(listing: Listing, items: Iterator[Item]) -> Iterator[bytes]:
+    for item in items:
+        yield msgspec.json.encode(item) + b"\n"
+
+
+def _cell(value: Any) -> str:
+    """A cell that a spreadsheet shows as text and never runs as a formula (OWASP)."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    text = str(value)
+    return f"'{text}" if text[:1] in "=+-@\t\r" and text[:1] else text

@@ -1,0 +1,78 @@
+"""POST /events: the webhook that registries send to.
+
+Answers what distribution's retry logic needs: 2xx once everything is stored, never a redirect, and
+never a 4xx for what is in an event, because a registry repeats a refused event for ever while all
+later ones wait behind it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import shutil
+
+from flask import Blueprint, Response, request
+
+from app.errors import InvalidEnvelope, NotAuthenticated, StoreUnavailable
+from app.settings import Registry
+from app.store import deadline
+from app.store.embedded import MIN_FREE_BYTES
+from app.web.runtime import json_response, runtime
+
+logger = logging.getLogger(__name__)
+bp = Blueprint("notifications", __name__)
+
+DEADLINE_S = 1.8  # an answer is due within 2 s, whatever the database does
+
+
+@bp.post("/events")
+def receive() -> Response:
+    """Store one envelope: 202 with counts, 400, 401, 413 or 503."""
+    registry = _identify_registry()
+    if not request.mimetype.endswith(("/json", "+json")):
+        raise InvalidEnvelope(f"Content-Type: expected JSON, got {request.mimetype or 'none'}")
+    body = request.get_data(cache=False)
+    _refuse_without_space()
+    with deadline(DEADLINE_S):
+        receipt = runtime().ingest.receive(body, registry.name)
+    if receipt.rejected:
+        logger.warning("kept %d events of %s as rejected", receipt.rejected, registry.name)
+    return json_response(receipt, 202)
+
+
+def _identify_registry() -> Registry:
+    """The registry whose token came with the request.
+
+    Where a registry has no token, a request without one is from it; `X-Registry-Id` tells
+    several such registries apart, else the first is taken.
+
+    Raises:
+        NotAuthenticated: no token matches.
+    """
+    registries = runtime().settings.registries
+    given = request.headers.get("Authorization", "").strip()
+    scheme, _, credentials = given.partition(" ")
+    token = (credentials.strip() if scheme.lower() == "bearer" else given).encode("utf-8")
+    found: Registry | None = None
+    for registry in registries:  # all of them, so that the time does not tell which one matched
+        expected = registry.token.encode("ascii")
+        if expected and hmac.compare_digest(expected, token):
+            found = registry
+    if found is None and not token:
+        open_ones = [registry for registry in registries if not registry.token]
+        named = request.headers.get("X-Registry-Id")
+        found = next((r for r in open_ones if named in (None, r.name)), None)
+    if found is None:
+        raise NotAuthenticated("Authorization: no registry of config.yml has this token")
+    return found
+
+
+def _refuse_without_space() -> None:
+    settings = runtime().settings.mongodb
+    if runtime().settings.is_embedded:
+        try:
+            free = shutil.disk_usage(settings.data_dir).free
+        except OSError as error:
+            raise StoreUnavailable(f"{settings.data_dir}: {error.strerror}") from None
+        if free < MIN_FREE_BYTES:
+            raise StoreUnavailable(f"{settings.data_dir}: only {free // 2**20} MB of disk are free")

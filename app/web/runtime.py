@@ -1,0 +1,30 @@
+"""What every view shares: settings, stores, and who is asking."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+from flask import Response, current_app
+
+from app.ingest import Ingest
+from app.settings import Settings
+from app.store import Stores
+
+
+class Runtime(msgspec.Struct, frozen=True):
+    """The long-lived objects of one application, in `app.extensions["rns"]`."""
+
+    settings: Settings
+    stores: Stores
+    ingest: Ingest
+
+
+def runtime() -> Runtime:
+    """The current application's Runtime."""
+    return cast(Runtime, current_app.extensions["rns"])
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """`value` as JSON; datetimes as RFC 3339 in UTC."""
+    return Response(msgspec.json.encode(value), status, mimetype="application/json")

@@ -1,0 +1,258 @@
+"""Search: repositories, tags, one repository, one tag, one digest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, redirect, render_template, request, url_for
+from werkzeug.datastructures import MultiDict
+
+from app.errors import InvalidQuery, NotFound
+from app.events import Descriptor
+from app.store.catalogue import CatalogueQuery, Manifest, Repository, Tag
+from app.store.events import RecordQuery
+from app.store.paging import Page
+from app.web import lists
+from app.web.forms import FilterForm, RepositoryFilter, SignInForm, TagFilter
+from app.web.lists import Item, Listing, fields_of
+from app.web.runtime import runtime
+from app.web.signin import is_signed_in, sign_in, viewer
+
+bp = Blueprint("search", __name__, url_prefix="/search")
+
+RECENT = 10
+
+
+@bp.get("/")
+def home() -> Any:
+    """The search forms and the latest pushes; without a session the sign-in page."""
+    if not is_signed_in():
+        return redirect(url_for("signin.login", next=request.path))
+    stores = runtime().stores
+    newest = CatalogueQuery(sort="pushed")
+    tags = tag_items(stores.catalogue.find_tags(newest, viewer().scope, limit=RECENT))
+    repositories = stores.catalogue.count(
+        "repository", CatalogueQuery(), viewer().scope, cap=lists.PAGE_COUNT_CAP
+    )
+    return render_template("search/home.html", tags=tags, repositories=repositories)
+
+
+@bp.get("/user/")
+def repositories_form() -> Any:
+    """The repository search form."""
+    return filter_form("search/repositories.html", RepositoryFilter(MultiDict()))
+
+
+@bp.route("/user/login/", methods=["GET", "POST"])
+def repositories() -> Any:
+    """The repositories found."""
+    return results("search/repositories.html", RepositoryFilter, repository_listing)
+
+
+@bp.get("/user/repo/")
+def tags_form() -> Any:
+    """The repository and tag search form."""
+    return filter_form("search/tags.html", TagFilter(MultiDict()))
+
+
+@bp.route("/user/repo/login/", methods=["GET", "POST"])
+def tags() -> Any:
+    """The tags found."""
+    return results("search/tags.html", TagFilter, tag_listing)
+
+
+def filter_form(template: str, form: FilterForm) -> Any:
+    """The page of a filter form without results; asks to sign in on the way if need be."""
+    context = {"form": form, "sign_in_form": None if is_signed_in() else SignInForm()}
+    return render_template(template, page=None, **context)
+
+
+def results(template: str, form_class: Any, make_listing: Any) -> Any:
+    """The result path of a form.
+
+    POST signs in and redirects (303) to GET with the filters in the query string, so that a result
+    can be linked, paged, reloaded and exported. GET without a session goes to the form.
+    """
+    if request.method == "POST":
+        return _sign_in_and_redirect(template, form_class(request.form))
+    assert request.endpoint
+    if not is_signed_in():
+        return redirect(url_for(f"{request.endpoint}_form"))
+    form = form_class(request.args)
+    if not form.validate():
+        return render_template(template, form=form, page=None, sign_in_form=None), 400
+    listing: Listing = make_listing(form)
+    exported = lists.export(listing)
+    if exported:
+        return exported
+    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    count = listing.count(lists.PAGE_COUNT_CAP)
+    return render_template(template, form=form, page=page, count=count, sign_in_form=None)
+
+
+def _sign_in_and_redirect(template: str, form: FilterForm) -> Any:
+    sign_in_form = SignInForm()
+    if not is_signed_in() or sign_in_form.username.data:
+        message: str | None = "Fill in user name and password."
+        if sign_in_form.validate():
+            message = sign_in(sign_in_form.username.data, sign_in_form.password.data)
+        if message:
+            page = render_template(
+                template, form=form, page=None, sign_in_form=sign_in_form, message=message
+            )
+            return page, 401
+    names = [field.name for field in form]
+    filters: dict[str, Any] = {name: value for name in names if (value := request.form.get(name))}
+    assert request.endpoint
+    return redirect(url_for(request.endpoint, **filters), 303)
+
+
+def repository_listing(form: RepositoryFilter) -> Listing:
+    """The repositories that a valid form selects."""
+    catalogue, scope, query = runtime().stores.catalogue, viewer().scope, form.query()
+
+    def find(cursor: str | None, limit: int) -> Page[Item]:
+        page = catalogue.find_repositories(query, scope, cursor=cursor, limit=limit)
+        tags = catalogue.count_tags(page.items)
+        items = [repository_item(row, tags) for row in page.items]
+        return Page(items, page.next)
+
+    columns = (*Repository.__struct_fields__, "tags")
+    return Listing(
+        "repositories",
+        columns,
+        find,
+        lambda cap: catalogue.count("repository", query, scope, cap=cap),
+    )
+
+
+def repository_item(row: Repository, tags: dict[tuple[str, str], int]) -> Item:
+    """A repository with its number of tags."""
+    return {**fields_of(row), "tags": tags.get((row.registry, row.repository), 0)}
+
+
+def tag_listing(form: TagFilter) -> Listing:
+    """The tags that a valid form selects."""
+    catalogue, scope, query = runtime().stores.catalogue, viewer().scope, form.query()
+
+    def find(cursor: str | None, limit: int) -> Page[Item]:
+        return tag_items(catalogue.find_tags(query, scope, cursor=cursor, limit=limit))
+
+    columns = (*Tag.__struct_fields__, "size")
+    return Listing("tags", columns, find, lambda cap: catalogue.count("tag", query, scope, cap=cap))
+
+
+def tag_items(page: Page[Tag]) -> Page[Item]:
+    """A page of tags, each with the size of what it points to."""
+    sizes = content_sizes([row.digest for row in page.items if row.digest])
+    items = [{**fields_of(row), "size": sizes.get(row.digest or "")} for row in page.items]
+    return Page(items, page.next)
+
+
+def content_sizes(digests: list[str]) -> dict[str, int | None]:
+    """Bytes of config and layers by digest; an index counts each blob of its children once."""
+    catalogue = runtime().stores.catalogue
+    manifests = catalogue.find_manifests(digests)
+    indexes = [manifest for manifest in manifests.values() if manifest.kind == "index"]
+    children = catalogue.find_manifests(
+        reference.digest for index in indexes for reference in index.references
+    )
+    sizes = {digest: manifest.content_size for digest, manifest in manifests.items()}
+    for index in indexes:
+        sizes[index.digest] = _index_size(index, children)
+    return sizes
+
+
+def _index_size(index: Manifest, children: dict[str, Manifest]) -> int | None:
+    known = [children[r.digest] for r in index.references if r.digest in children]
+    if len(known) < len(index.references) or not known:
+        return None
+    blobs: dict[str, Descriptor] = {r.digest: r for child in known for r in child.references}
+    return sum(reference.size for reference in blobs.values()) or None
+
+
+@bp.get("/repository")
+def repository() -> Any:
+    """One repository: its tags and latest records. 404 also when it may not be seen."""
+    name, registry = _visible_repository()
+    stores, scope = runtime().stores, viewer().scope
+    query = CatalogueQuery(repository=name, registry=registry)
+    found = stores.catalogue.find_repositories(
+        CatalogueQuery(repository=name, registry=registry, deleted=True), scope, limit=1
+    )
+    if not found.items:
+        raise NotFound("There is no such repository.")
+    page = tag_items(stores.catalogue.find_tags(query, scope, cursor=lists.cursor()))
+    records = stores.events.find_page(
+        RecordQuery(repository=name, registry=registry), scope, limit=RECENT
+    )
+    return render_template(
+        "search/repository.html",
+        repository=found.items[0],
+        page=page,
+        count=stores.catalogue.count("tag", query, scope, cap=lists.PAGE_COUNT_CAP),
+        records=records.items,
+        last_pull=stores.events.find_last("pull", RecordQuery(repository=name), scope),
+    )
+
+
+@bp.get("/tag")
+def tag() -> Any:
+    """One tag: what it points to, its history, its latest records. 404 also when not visible."""
+    name, registry = _visible_repository()
+    stores, scope = runtime().stores, viewer().scope
+    found = stores.catalogue.get_tag(registry, name, request.args.get("tag", ""))
+    if found is None:
+        raise NotFound("There is no such tag.")
+    manifest = stores.catalogue.find_manifests([found.digest or ""]).get(found.digest or "")
+    query = RecordQuery(repository=name, registry=registry, tag=found.tag)
+    return render_template(
+        "search/tag.html",
+        tag=found,
+        manifest=manifest,
+        size=content_sizes([found.digest or ""]).get(found.digest or ""),
+        pull_reference=_pull_reference(found),
+        history=stores.catalogue.find_history(found),
+        records=stores.events.find_page(query, scope, limit=RECENT).items,
+        last_pull=stores.events.find_last("pull", query, scope),
+    )
+
+
+@bp.get("/digest")
+def digest() -> Any:
+    """One digest: its tags, what it consists of, its records. 404 also when not visible."""
+    wanted = request.args.get("digest", "")
+    stores, scope = runtime().stores, viewer().scope
+    query = CatalogueQuery(digest=wanted, deleted=True)
+    tags = tag_items(stores.catalogue.find_tags(query, scope)).items if wanted else []
+    tags = [row for row in tags if row["digest"] == wanted]
+    records = stores.events.find_page(RecordQuery(digest=wanted, parts=True), scope, limit=RECENT)
+    if not wanted or not (tags or records.items):
+        raise NotFound("There is no such digest.")
+    return render_template(
+        "search/digest.html",
+        digest=wanted,
+        manifest=stores.catalogue.find_manifests([wanted]).get(wanted),
+        size=content_sizes([wanted]).get(wanted),
+        tags=tags,
+        records=records.items,
+        last_pull=stores.events.find_last("pull", RecordQuery(digest=wanted), scope),
+    )
+
+
+def _visible_repository() -> tuple[str, str]:
+    """Repository and registry of the query string, if the viewer may see the repository."""
+    name = request.args.get("repository", "")
+    registry = request.args.get("registry", "") or runtime().settings.registries[0].name
+    if not name:
+        raise InvalidQuery("repository: is missing")
+    if not viewer().scope.may_see(name):
+        raise NotFound("There is no such repository.")
+    return name, registry
+
+
+def _pull_reference(tag: Tag) -> str:
+    """What to write after `docker pull`; the host as config.yml names it."""
+    registries = runtime().settings.registries
+    hosts = next((r.hosts for r in registries if r.name == tag.registry), [])
+    return f"{hosts[0] if hosts else 'REGISTRY'}/{tag.repository}:{tag.tag}"

@@ -1,0 +1,175 @@
+"""Signing in with a registry account, and what the one who signed in may see."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from flask import Blueprint, current_app, g, redirect, render_template, request, session, url_for
+from werkzeug.wrappers import Response
+
+from app.access import compile_rule
+from app.errors import NotAuthenticated
+from app.store.accounts import MAX_PASSWORD_BYTES, SignedIn
+from app.store.scope import Scope
+from app.web.forms import SignInForm
+from app.web.runtime import runtime
+
+logger = logging.getLogger(__name__)
+bp = Blueprint("signin", __name__)
+
+SESSION_LIFETIME = timedelta(days=7)  # however active
+WRONG = "The user name or the password is wrong."
+TOO_LONG = f"A password has at most {MAX_PASSWORD_BYTES} bytes: bcrypt reads no more."
+
+
+class Viewer(msgspec.Struct, frozen=True):
+    """Who asks, and the repositories this request may see."""
+
+    name: str  # "" is the anonymous account
+    is_administrator: bool
+    scope: Scope
+
+
+def viewer() -> Viewer:
+    """The one who asks, by HTTP Basic or session.
+
+    Raises:
+        NotAuthenticated: neither, and the ACL shows nothing to the anonymous account.
+    """
+    if "viewer" not in g:
+        g.viewer = _find_viewer()
+    if g.viewer is None:
+        raise NotAuthenticated("Sign in with your registry account.")
+    return g.viewer  # type: ignore[no-any-return]
+
+
+def is_signed_in() -> bool:
+    """Whether somebody asks who may see anything at all; never raises NotAuthenticated."""
+    try:
+        viewer()
+    except NotAuthenticated:
+        return False
+    return True
+
+
+def account_name() -> str:
+    """The signed-in account's name for the page head, "" without one; asks no database."""
+    found = g.get("viewer")
+    return found.name if found else ""
+
+
+def sign_in(name: str, password: str) -> str | None:
+    """Start a session; returns None, or the message to show when it did not work."""
+    if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES:
+        return TOO_LONG
+    signed_in = runtime().stores.accounts.sign_in(name, password)
+    if signed_in is None:
+        logger.info("sign-in refused for %r from %s", name, request.remote_addr)
+        return WRONG
+    session.clear()
+    session.permanent = True
+    session["account"] = name
+    session["stamp"] = _stamp(signed_in)
+    session["since"] = datetime.now(UTC).timestamp()
+    g.viewer = _viewer_for(signed_in)
+    logger.info("sign-in of %r from %s", name, request.remote_addr)
+    return None
+
+
+def _find_viewer() -> Viewer | None:
+    basic = request.authorization
+    if basic is not None:
+        if basic.type != "basic" or basic.username is None or basic.password is None:
+            raise NotAuthenticated("Authorization: expected HTTP Basic with a registry account.")
+        signed_in = runtime().stores.accounts.sign_in(basic.username, basic.password)
+        if signed_in is None:
+            raise NotAuthenticated(WRONG)
+        return _viewer_for(signed_in)
+    signed_in = _from_session()
+    if signed_in:
+        return _viewer_for(signed_in)
+    anonymous = _viewer_for(None)
+    return anonymous if anonymous.scope.queries else None
+
+
+def _from_session() -> SignedIn | None:
+    """The account of the session, unless it was removed or its password changed since."""
+    name, stamp, since = (session.get(key) for key in ("account", "stamp", "since"))
+    if not name or not stamp or not since:
+        return None
+    found = runtime().stores.accounts.find(name)
+    age = datetime.now(UTC).timestamp() - since
+    is_valid = (
+        found is not None
+        and hmac.compare_digest(stamp, _stamp(found))
+        and age < SESSION_LIFETIME.total_seconds()
+    )
+    if not is_valid:
+        session.clear()
+        return None
+    return found
+
+
+def _stamp(signed_in: SignedIn) -> str:
+    secret = current_app.config["SECRET_KEY"].encode()
+    return hmac.new(secret, signed_in.password_hash, hashlib.sha256).hexdigest()
+
+
+def _viewer_for(signed_in: SignedIn | None) -> Viewer:
+    from app.access import Account
+
+    account = signed_in.account if signed_in else Account(name="", labels={})
+    here = runtime()
+    access = here.settings.access
+    rule = compile_rule(
+        here.stores.accounts.load_acl(),
+        account,
+        address=request.remote_addr,
+        service=here.settings.docker_auth.service,
+        own_namespace=access.own_namespace,
+        administrators=access.administrators,
+    )
+    is_administrator = bool(account.name) and account.name in access.administrators
+    return Viewer(account.name, is_administrator, here.stores.catalogue.find_scope(rule))
+
+
+@bp.get("/")
+def index() -> Response:
+    """To the search pages."""
+    return redirect(url_for("search.home"))
+
+
+@bp.route("/login", methods=["GET", "POST"])
+def login() -> Any:
+    """Sign in: 200 the form, 303 to `next`, 401 the form again."""
+    form = SignInForm()
+    target = local_path(request.values.get("next", "")) or url_for("search.home")
+    if request.method == "GET":
+        return render_template("login.html", form=form, next=target)
+    message = "Fill in user name and password."
+    if form.validate():
+        message = sign_in(form.username.data, form.password.data) or ""
+        if not message:
+            return redirect(target, 303)
+    return render_template("login.html", form=form, next=target, message=message), 401
+
+
+@bp.post("/logout")
+def logout() -> Response:
+    """End the session, 303 to the sign-in page."""
+    session.clear()
+    return redirect(url_for("signin.login"), 303)
+
+
+def local_path(target: str) -> str | None:
+    """`target` if it is a path on this server, else None: no open redirect.
+
+    Browsers read a backslash as a slash and drop control characters.
+    """
+    is_local = target.startswith("/") and not target.startswith("//")
+    return target if is_local and "\\" not in target and target.isprintable() else None

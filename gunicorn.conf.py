@@ -1,0 +1,5 @@
+"""Read by gunicorn when it is started in this directory; everything stands in app/server.py."""
+
+from app.server import configure
+
+configure(globals())

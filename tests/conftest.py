@@ -1,0 +1,103 @@
+"""Databases for the tests: mongomock, and a server that speaks MongoDB's wire protocol.
+
+The server is the one of RNS_TEST_MONGODB_URI, else the embedded SecantusDB; no test runs on both
+at once. A test that takes `stores` runs on mongomock and on the server.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mongomock
+import pytest
+from mongomock.collection import BulkOperationBuilder
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from app.ingest import Ingest
+from app.store import Stores, accounts
+from app.store.embedded import EmbeddedDatabase
+
+accounts.BCRYPT_ROUNDS = 4  # bcrypt's least: tests sign in hundreds of times
+
+_add_update = BulkOperationBuilder.add_update
+
+
+def _add_update_without_sort(self: Any, *args: Any, sort: Any = None, **kwargs: Any) -> Any:
+    assert sort is None
+    return _add_update(self, *args, **kwargs)
+
+
+# mongomock 4.3 does not know the argument that pymongo 4.20 always passes.
+BulkOperationBuilder.add_update = _add_update_without_sort
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    uri = os.environ.get("RNS_TEST_MONGODB_URI")
+    terminalreporter.write_line(
+        f"wire server: {'RNS_TEST_MONGODB_URI' if uri else 'embedded SecantusDB, not mongod'}"
+    )
+
+
+@pytest.fixture(scope="session")
+def wire_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    uri = os.environ.get("RNS_TEST_MONGODB_URI")
+    if uri:
+        yield uri
+        return
+    server = EmbeddedDatabase(tmp_path_factory.mktemp("database"))
+    server.start()
+    yield server.uri
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def wire_client(wire_uri: str) -> Iterator[MongoClient[Any]]:
+    with MongoClient(wire_uri, tz_aware=True) as client:
+        yield client
+
+
+@pytest.fixture
+def wire_database(wire_client: MongoClient[Any]) -> Iterator[Database[Any]]:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    yield wire_client[name]
+    wire_client.drop_database(name)
+
+
+@pytest.fixture
+def mock_database() -> Any:
+    return mongomock.MongoClient(tz_aware=True)["registry"]
+
+
+@pytest.fixture
+def mock_stores(mock_database: Any) -> Stores:
+    stores = Stores(mock_database)
+    stores.ensure_indexes()
+    return stores
+
+
+@pytest.fixture(params=["mongomock", pytest.param("wire", marks=pytest.mark.wire)])
+def stores(request: pytest.FixtureRequest) -> Stores:
+    name = {"mongomock": "mock_database", "wire": "wire_database"}[request.param]
+    made = Stores(request.getfixturevalue(name))
+    made.ensure_indexes()
+    return made
+
+
+@pytest.fixture
+def receive(stores: Stores) -> Callable[..., Any]:
+    """Store wire events as one envelope each and return the sum of the receipts' fields."""
+    from builders import NOW, envelope
+
+    ingest = Ingest(stores)
+
+    def receive(*events: Any, together: bool = False, registry: str = "default") -> Any:
+        groups = [events] if together else [(event,) for event in events]
+        receipts = [ingest.receive(envelope(*group), registry, NOW) for group in groups]
+        fields = receipts[0].__struct_fields__
+        return tuple(sum(getattr(receipt, field) for receipt in receipts) for field in fields)
+
+    return receive

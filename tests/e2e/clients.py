@@ -1,0 +1,169 @@
+"""What people and programs do with the two servers, as sentences: no test speaks HTTP itself."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import requests
+from images import IMAGE, INDEX, Image
+from processes import PASSWORDS, TOKEN, Registry, Server
+
+DOCKER = "docker/27.3.1 go/go1.22.7 git-commit/41ca978 kernel/6.1.0 os/linux arch/amd64"
+ENVELOPE = "application/vnd.docker.distribution.events.v1+json"
+SKOPEO_S = 60.0
+
+Item = dict[str, Any]
+
+
+class _Client:
+    """A session that takes nothing from the environment: no proxy, no netrc."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.session = requests.Session()
+        self.session.trust_env = False
+
+    def close(self) -> None:
+        self.session.close()
+
+
+class Account(_Client):
+    """Somebody who uses the API and reads the pages by HTTP Basic."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        super().__init__(server.url)
+        self.session.auth = (name, PASSWORDS[name])
+
+    def get(self, path: str, **parameters: Any) -> requests.Response:
+        return self.session.get(f"{self.url}{path}", params=parameters, timeout=10)
+
+    def items(self, collection: str, **filters: Any) -> list[Item]:
+        """All items of a list of the API, over all of its pages."""
+        found: list[Item] = []
+        url: str | None = f"{self.url}/api/v1/{collection}"
+        while url:
+            answer = self.session.get(url, params=filters, timeout=30)
+            assert answer.status_code == 200, answer.text
+            page = answer.json()
+            found += page["items"]
+            url, filters = page["next"], {}
+        assert len(found) == page["total"]
+        return found
+
+    def records(self, **filters: Any) -> list[Item]:
+        return self.items("records", **filters)
+
+    def tags(self, **filters: Any) -> list[Item]:
+        return self.items("tags", **filters)
+
+    def repositories(self, **filters: Any) -> list[Item]:
+        return self.items("repositories", **filters)
+
+    def read(self, path: str, **parameters: Any) -> str:
+        """The text of a page, without markup."""
+        answer = self.get(path, **parameters)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["Content-Type"].startswith("text/html")
+        return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", answer.text)).split())
+
+
+class Webhook(_Client):
+    """Whoever posts envelopes to the server as a registry does."""
+
+    def __init__(self, server: Server, token: str = TOKEN) -> None:
+        super().__init__(server.url)
+        self.session.headers.update({"Authorization": f"Bearer {token}", "Content-Type": ENVELOPE})
+
+    def post(self, *events: Any, timeout_s: float = 10.0) -> requests.Response:
+        """Send events, whatever they are, in one envelope."""
+        return self.post_body(json.dumps({"events": events}).encode(), timeout_s)
+
+    def post_body(self, body: bytes, timeout_s: float = 10.0) -> requests.Response:
+        return self.session.post(f"{self.url}/events", data=body, timeout=timeout_s)
+
+    def is_acknowledged(self, event: Item) -> bool:
+        """Send one event once, with the time-out of a registry."""
+        try:
+            return self.post(event, timeout_s=1.0).status_code == 202
+        except requests.RequestException:
+            return False
+
+
+class DockerClient(_Client):
+    """The requests of `docker` 20.10 and later."""
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        super().__init__(f"{registry.url}/v2")
+        self.session.auth = (name, PASSWORDS[name])
+        self.session.headers.update({"User-Agent": DOCKER, "Accept": f"{INDEX}, {IMAGE}"})
+
+    def look_up(self, repository: str, tag: str) -> str:
+        """Ask for the digest of a tag, as `docker pull` begins and `docker manifest` ends."""
+        answer = self.session.head(f"{self.url}/{repository}/manifests/{tag}", timeout=10)
+        assert answer.status_code == 200
+        return answer.headers["Docker-Content-Digest"]
+
+    def get_manifest(self, repository: str, digest: str) -> Item:
+        answer = self.session.get(f"{self.url}/{repository}/manifests/{digest}", timeout=10)
+        assert answer.status_code == 200
+        return answer.json()
+
+    def pull(self, repository: str, tag: str, architecture: str = "amd64") -> None:
+        """`docker pull` of an image or of the one for an architecture."""
+        manifest = self.get_manifest(repository, self.look_up(repository, tag))
+        for child in manifest.get("manifests", []):
+            if child["platform"]["architecture"] == architecture:
+                manifest = self.get_manifest(repository, child["digest"])
+        for blob in [manifest["config"], *manifest["layers"]]:
+            answer = self.session.get(
+                f"{self.url}/{repository}/blobs/{blob['digest']}", timeout=10
+            )
+            assert answer.status_code == 200
+
+
+class Skopeo:
+    """skopeo, as one account of the registry."""
+
+    def __init__(self, registry: Registry, name: str, home: Path) -> None:
+        self._registry = registry
+        self._credentials = f"{name}:{PASSWORDS[name]}"
+        self._home = home
+
+    def push(self, image: Image, reference: str, *options: str) -> None:
+        """Copy an image, with all its platforms, to `repository:tag`."""
+        kept = () if "--format" in options else ("--preserve-digests",)
+        target = f"docker://{self._registry.address}/{reference}"
+        self._run("copy", "--all", *kept, *options, *self._there("dest-"), image.source, target)
+
+    def pull(self, reference: str, directory: Path) -> None:
+        """Copy an image, with all its platforms, out of the registry."""
+        source = f"docker://{self._registry.address}/{reference}"
+        self._run("copy", "--all", *self._there("src-"), source, f"dir:{directory}")
+
+    def inspect(self, reference: str) -> Item:
+        """What skopeo says about an image, from the registry."""
+        source = f"docker://{self._registry.address}/{reference}"
+        return json.loads(self._run("inspect", *self._there(), source))
+
+    def delete(self, reference: str) -> None:
+        self._run("delete", *self._there(), f"docker://{self._registry.address}/{reference}")
+
+    def _there(self, prefix: str = "") -> list[str]:
+        return [f"--{prefix}tls-verify=false", f"--{prefix}creds={self._credentials}"]
+
+    def _run(self, *arguments: str) -> str:
+        finished = subprocess.run(
+            ["skopeo", "--insecure-policy", *arguments],
+            env={"HOME": str(self._home), "PATH": "/usr/local/bin:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=SKOPEO_S,
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout

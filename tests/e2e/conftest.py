@@ -1,0 +1,130 @@
+"""A real registry that notifies a real server, and the people who use both."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import images
+import pytest
+from clients import Account, DockerClient, Skopeo, Webhook
+from processes import LOGS, Registry, Server, cleaned_up
+
+LOG_TAIL = 4_000  # characters of each log in the report of a failed test
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
+    report = yield
+    if report.failed and Path(__file__).parent in item.path.parents:
+        for name, file in LOGS.items():
+            if file.exists():
+                text = file.read_text("utf-8", "replace")[-LOG_TAIL:]
+                report.sections.append((f"log {name}", text))
+    return report
+
+
+def need_program(name: str) -> str:
+    """The path of a program; skips the test without it, but fails where CI=true."""
+    path = shutil.which(name)
+    if path is None:
+        reason = f"the program {name} is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Make a server in a directory of its own; the caller starts it."""
+    with ExitStack() as stack:
+
+        def make(**config: Any) -> Server:
+            server = Server(tmp_path_factory.mktemp("rns"), config)
+            return stack.enter_context(cleaned_up(server))
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def server(make_server: Callable[..., Server]) -> Server:
+    """A running server: `alice` may see team/*, `bob` all, `mallory` nothing."""
+    server = make_server()
+    server.start()
+    for name in ("alice", "bob", "mallory"):
+        server.add_account(name)
+    for seq, name, pattern in ((10, "alice", "team/*"), (20, "bob", "*")):
+        server.rns(
+            *("acl", "add", "--seq", str(seq), "--account", name),
+            *("--name", pattern, "--actions", "pull"),
+        )
+    return server
+
+
+@pytest.fixture(scope="session")
+def registry(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A running registry that notifies `server`."""
+    need_program("docker-registry")
+    with cleaned_up(Registry(tmp_path_factory.mktemp("registry"), server)) as registry:
+        registry.start()
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def skopeo(
+    registry: Registry, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Skopeo]:
+    """skopeo as an account: `skopeo("alice").pull(…)`."""
+    need_program("skopeo")
+    home = tmp_path_factory.mktemp("home")
+    return lambda name: Skopeo(registry, name, home)
+
+
+@pytest.fixture
+def docker(registry: Registry) -> Iterator[Callable[[str], DockerClient]]:
+    """The requests of docker as an account: `docker("alice").pull(…)`."""
+    with ExitStack() as stack:
+        yield lambda name: stack.enter_context(closing(DockerClient(registry, name)))
+
+
+@pytest.fixture
+def alice(server: Server) -> Iterator[Account]:
+    with closing(Account(server, "alice")) as account:
+        yield account
+
+
+@pytest.fixture
+def mallory(server: Server) -> Iterator[Account]:
+    with closing(Account(server, "mallory")) as account:
+        yield account
+
+
+@pytest.fixture
+def webhook(server: Server) -> Iterator[Webhook]:
+    with closing(Webhook(server)) as webhook:
+        yield webhook
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def repository() -> str:
+    """A name that no other test uses, and that `alice` may see."""
+    return f"team/app-{next(_numbers)}"
+
+
+@pytest.fixture
+def build_image(tmp_path: Path) -> Callable[..., images.Image]:
+    return lambda seed: images.build_image(tmp_path / f"image-{next(_numbers)}", seed)
+
+
+@pytest.fixture
+def build_index(tmp_path: Path) -> Callable[..., images.Image]:
+    return lambda seed: images.build_index(tmp_path / f"index-{next(_numbers)}", seed)

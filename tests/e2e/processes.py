@@ -1,0 +1,297 @@
+"""The programs under test as a user runs them: `rns serve` and a CNCF registry."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import requests
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+HOST = "127.0.0.1"
+TOKEN = "token-of-the-registry"
+READY_S = 30.0
+STOP_S = 40.0
+PASSWORDS = {
+    name: f"password-of-{name}" for name in ("admin", "ci-bot", "alice", "bob", "mallory")
+}
+
+LOGS: dict[str, Path] = {}  # of every program started, for the report of a failed test
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(check: Callable[[], Any], within: float, what: str, every: float = 0.05) -> Any:
+    """The first true result of `check`; fails when there is none within that many seconds."""
+    deadline = time.monotonic() + within
+    while True:
+        result = check()
+        if result:
+            return result
+        assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
+        time.sleep(every)
+
+
+def answers(url: str, *statuses: int) -> bool:
+    """Whether a GET is answered with one of these statuses."""
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.get(url, timeout=3).status_code in statuses
+    except requests.RequestException:
+        return False
+
+
+class Program:
+    """A child process in its own process group, its output in a file."""
+
+    def __init__(
+        self, name: str, command: list[str], directory: Path, environment: Mapping[str, str]
+    ) -> None:
+        self.log_file = directory / f"{name}.log"
+        LOGS[str(self.log_file)] = self.log_file
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=directory,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    @property
+    def log(self) -> str:
+        """Everything it printed, in earlier runs too."""
+        return self.log_file.read_text("utf-8", "replace")
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def terminate(self) -> int:
+        """SIGTERM, and SIGKILL when that does not end it; returns the exit status."""
+        return self.end_by(signal.SIGTERM)
+
+    def end_by(self, number: signal.Signals) -> int:
+        """Send a signal to the process itself, wait for its end and return the exit status."""
+        if self.is_alive():
+            self._process.send_signal(number)
+        try:
+            return self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill_group()
+            raise AssertionError(f"still alive {STOP_S:g} s after {number.name}") from None
+
+    def kill_group(self) -> None:
+        """SIGKILL to it and to all children that did not leave its process group."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._process.wait(STOP_S)
+
+
+class Server:
+    """`rns serve` with its own configuration and data in one directory."""
+
+    def __init__(self, directory: Path, config: Mapping[str, Any] | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.data_dir = directory / "data"
+        self.port = free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        self.config_file = directory / "config.yml"
+        document = {
+            "server": {"bind": f"{HOST}:{self.port}", "workers": 2, "threads": 4},
+            "mongodb": {"uri": "embedded", "data_dir": str(self.data_dir)},
+            "registries": [{"name": "default", "token": TOKEN}],
+        }
+        for section, values in (config or {}).items():
+            document[section] = {**document.get(section, {}), **values}  # type: ignore[dict-item]
+        self.config_file.write_text(yaml.safe_dump(document))
+        self._program: Program | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """That of the tests, with this server's configuration and no other."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("RNS_")}
+        return {**kept, "RNS_CONFIG": str(self.config_file), "PYTHONPATH": str(CHECKOUT)}
+
+    @property
+    def program(self) -> Program:
+        assert self._program is not None, "never started"
+        return self._program
+
+    def launch(self) -> Program:
+        """Run `rns serve` without waiting for it."""
+        command = [sys.executable, "-m", "app", "serve"]
+        self._program = Program("rns-serve", command, self.directory, self.environment)
+        return self._program
+
+    def start(self) -> None:
+        """Run `rns serve` and return when it is ready."""
+        program = self.launch()
+        self.wait_until_ready(lambda: program.is_alive())
+
+    def wait_until_ready(self, may_wait: Callable[[], bool] = lambda: True) -> None:
+        def is_ready() -> bool:
+            assert may_wait(), f"rns serve ended:\n{self.program.log}"
+            return answers(f"{self.url}/readyz", 200)
+
+        eventually(is_ready, READY_S, f"{self.url}/readyz answers 200")
+
+    def restart_until_ready(self) -> None:
+        """Start it as a supervisor does: again until it stays, since a killed one still dies."""
+        for _ in range(10):
+            program = self.launch()
+            while program.is_alive():
+                if answers(f"{self.url}/readyz", 200) and program.is_alive():
+                    return
+                time.sleep(0.1)
+        raise AssertionError(f"does not start again:\n{self.program.log}")
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit status once it is gone."""
+        return self.program.terminate()
+
+    def clean_up(self) -> None:
+        """End everything, without complaint."""
+        if self._program is not None:
+            for pid in database_pids(self.data_dir):
+                os.kill(pid, signal.SIGKILL) if not self._program.is_alive() else None
+            try:
+                self._program.terminate()
+            finally:
+                self._program.kill_group()
+
+    def rns(self, *arguments: str, given: str = "", status: int = 0) -> str:
+        """Run an `rns` command as a user does and return what it printed."""
+        finished = self.run_rns(*arguments, given=given)
+        assert finished.returncode == status, f"rns {arguments}: {finished.stderr}"
+        return finished.stdout
+
+    def run_rns(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "app", *arguments],
+            cwd=self.directory,
+            env=self.environment,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def add_account(self, name: str) -> None:
+        self.rns("accounts", "add", name, "--password-stdin", given=f"{PASSWORDS[name]}\n")
+
+
+def database_pids(data_dir: Path) -> list[int]:
+    """The processes of the embedded database on a data directory."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = file.read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:
+            continue  # it ended meanwhile
+        is_database = any("secantusd" in argument for argument in arguments)
+        if is_database and str(data_dir / "embedded") in arguments:
+            found.append(int(file.parent.name))
+    return found
+
+
+class Registry:
+    """A CNCF registry with accounts, which notifies one RNS."""
+
+    def __init__(self, directory: Path, notify: Server) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self.port = free_port()
+        self._debug_port = free_port()
+        self.address = f"{HOST}:{self.port}"
+        self.url = f"http://{self.address}"
+        self._program: Program | None = None
+        endpoint = {
+            "name": "rns",
+            "url": f"{notify.url}/events",
+            "headers": {"Authorization": [f"Bearer {TOKEN}"]},
+            "timeout": "1s",
+            "threshold": 5,
+            "backoff": "1s",
+        }
+        accounts = directory / "htpasswd"
+        accounts.write_text("".join(_htpasswd_line(name) for name in PASSWORDS))
+        self._config_file = directory / "registry.yml"
+        document = {
+            "version": "0.1",
+            "log": {"level": "warn"},
+            "storage": {
+                "filesystem": {"rootdirectory": str(directory / "storage")},
+                "delete": {"enabled": True},
+            },
+            "auth": {"htpasswd": {"realm": "registry", "path": str(accounts)}},
+            "http": {
+                "addr": self.address,
+                "secret": "shared by the nodes of a registry",
+                "debug": {"addr": f"{HOST}:{self._debug_port}"},
+            },
+            "notifications": {
+                "events": {"includereferences": True},
+                "endpoints": [endpoint],
+            },
+        }
+        self._config_file.write_text(yaml.safe_dump(document))
+
+    def start(self) -> None:
+        command = ["docker-registry", "serve", str(self._config_file)]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
+        self._program = Program("registry", command, self._directory, environment)
+        eventually(lambda: answers(f"{self.url}/v2/", 401), READY_S, "the registry answers")
+
+    def clean_up(self) -> None:
+        if self._program is not None:
+            self._program.kill_group()
+
+    def pending(self) -> int:
+        """How many events wait for their delivery."""
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.get(f"http://{HOST}:{self._debug_port}/debug/vars", timeout=5)
+        (endpoint,) = answer.json()["registry"]["notifications"]["endpoints"]
+        return int(endpoint["Metrics"]["Pending"])
+
+    def wait_until_delivered(self, within: float = 15.0) -> None:
+        """Return when every event so far was answered with success."""
+        time.sleep(0.05)  # an event reaches the queue a moment after the client has its answer
+        eventually(lambda: self.pending() == 0, within, "every event is delivered")
+
+
+def _htpasswd_line(name: str) -> str:
+    hashed = bcrypt.hashpw(PASSWORDS[name].encode(), bcrypt.gensalt(4)).decode()
+    return f"{name}:{hashed}\n"
+
+
+@contextmanager
+def cleaned_up(program: Any) -> Iterator[Any]:
+    """End a Server or Registry when the context ends, however it ends."""
+    try:
+        yield program
+    finally:
+        program.clean_up()

@@ -1,0 +1,475 @@
+"""The pages, exports and the API, each as an account that may and as one that must see nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from builders import INDEX, NOW, PASSWORDS, basic, csrf_token, digest, wire_event
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app.store import Stores
+
+SignIn = Callable[[str], FlaskClient]
+Store = Callable[..., None]
+
+FORMS = {
+    "/search/user/": "/search/user/login/",
+    "/search/user/repo/": "/search/user/repo/login/",
+    "/analysis/user/": "/analysis/user/login/",
+}
+PAGES = [
+    "/search/",
+    "/analysis/",
+    *FORMS.values(),
+    "/search/repository?repository=team/app",
+    "/search/tag?repository=team/app&tag=v1",
+    f"/search/digest?digest={digest('image')}",
+]
+
+
+@pytest.fixture(autouse=True)
+def recorded(app: Flask, store: Store) -> None:
+    store(
+        wire_event("push", tag="v1", actor="ci-bot"),
+        wire_event("pull", tag="v1", at=1, actor="k8s", address="10.9.8.7:1234"),
+        wire_event("push", "other/app", tag="v9", of="other", at=2, actor="eve"),
+    )
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_an_account_sees_what_it_may_pull_and_nothing_else(sign_in: SignIn, path: str) -> None:
+    response = sign_in("alice").get(path)
+
+    assert response.status_code == 200
+    assert "team/app" in response.text
+    assert "other/app" not in response.text
+    assert "eve" not in response.text
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_an_account_without_rights_sees_nothing(sign_in: SignIn, path: str) -> None:
+    response = sign_in("mallory").get(path)
+
+    text = response.text.replace("team/*", "").replace("as team/app", "")
+    assert "team/app" not in text
+    assert "ci-bot" not in text
+    assert digest("image") not in text
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_an_administrator_sees_everything(sign_in: SignIn, path: str) -> None:
+    assert sign_in("admin").get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_nobody_sees_a_page_without_signing_in(client: FlaskClient, path: str) -> None:
+    response = client.get(path)
+
+    assert response.status_code in (302, 401)
+    assert "ci-bot" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("real", "missing"),
+    [
+        ("/search/repository?repository=team/app", "/search/repository?repository=team/none"),
+        ("/search/tag?repository=team/app&tag=v1", "/search/tag?repository=team/none&tag=v1"),
+        (f"/search/digest?digest={digest('image')}", f"/search/digest?digest={digest('none')}"),
+    ],
+)
+def test_what_may_not_be_seen_answers_as_what_does_not_exist(
+    sign_in: SignIn, real: str, missing: str
+) -> None:
+    client = sign_in("mallory")
+
+    hidden, absent = client.get(real), client.get(missing)
+
+    assert (hidden.status_code, hidden.text) == (absent.status_code, absent.text)
+    assert hidden.status_code == 404
+
+
+@pytest.mark.parametrize(("form", "result"), FORMS.items())
+def test_a_form_signs_in_and_leads_to_a_result_that_can_be_linked(
+    client: FlaskClient, form: str, result: str
+) -> None:
+    token = csrf_token(client.get(form).text)
+    fields = {"username": "alice", "password": PASSWORDS["alice"], "csrf_token": token}
+
+    posted = client.post(result, data={**fields, "registry": "default"})
+    shown = client.get(posted.headers["Location"])
+
+    assert posted.status_code == 303
+    assert posted.headers["Location"] == f"{result}?registry=default"
+    assert "team/app" in shown.text
+
+
+@pytest.mark.parametrize(("form", "result"), FORMS.items())
+def test_a_result_without_session_goes_to_its_form(
+    client: FlaskClient, form: str, result: str
+) -> None:
+    response = client.get(result)
+
+    assert (response.status_code, response.headers["Location"]) == (302, form)
+
+
+@pytest.mark.parametrize("result", FORMS.values())
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [("alice", "wrong"), ("nobody", "wrong"), ("", ""), ("alice", ""), ("alice", "x" * 73)],
+)
+def test_wrong_credentials_show_the_form_again(
+    client: FlaskClient, result: str, name: str, password: str
+) -> None:
+    token = csrf_token(client.get("/login").text)
+
+    response = client.post(
+        result, data={"username": name, "password": password, "csrf_token": token}
+    )
+
+    assert response.status_code == 401
+    assert 'role="alert"' in response.text
+    assert "team/app" not in response.text.replace("as team/app", "")
+
+
+@pytest.mark.parametrize("path", [*FORMS.values(), "/login", "/logout"])
+def test_a_post_without_csrf_token_is_refused(client: FlaskClient, path: str) -> None:
+    fields = {"username": "alice", "password": PASSWORDS["alice"]}
+
+    assert client.post(path, data=fields).status_code == 400
+
+
+def test_an_account_without_password_cannot_sign_in(
+    client: FlaskClient, mock_database: Any
+) -> None:
+    mock_database["users"].insert_one({"username": "open"})
+    token = csrf_token(client.get("/login").text)
+
+    response = client.post(
+        "/login", data={"username": "open", "password": "anything", "csrf_token": token}
+    )
+
+    assert response.status_code == 401
+
+
+def test_signing_out_ends_the_session(sign_in: SignIn) -> None:
+    client = sign_in("alice")
+    token = csrf_token(client.get("/search/").text)
+
+    client.post("/logout", data={"csrf_token": token})
+
+    assert client.get("/search/").status_code == 302
+
+
+def test_a_changed_password_or_removed_account_ends_the_session(
+    sign_in: SignIn, mock_stores: Stores
+) -> None:
+    alice, mallory = sign_in("alice"), sign_in("mallory")
+
+    mock_stores.accounts.set_password("alice", "new")
+    mock_stores.accounts.remove("mallory")
+
+    assert [c.get("/search/").status_code for c in (alice, mallory)] == [302, 302]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/analysis/?a=b", "/analysis/?a=b"),
+        ("//evil.example", "/search/"),
+        ("https://evil.example", "/search/"),
+        ("/\\evil.example", "/search/"),
+        ("/\tx", "/search/"),
+        ("javascript:alert(1)", "/search/"),
+    ],
+)
+def test_sign_in_leads_only_to_local_pages(client: FlaskClient, target: str, expected: str) -> None:
+    token = csrf_token(client.get("/login").text)
+    fields = {"username": "alice", "password": PASSWORDS["alice"], "csrf_token": token}
+
+    response = client.post("/login", data={**fields, "next": target})
+
+    assert response.headers["Location"] == expected
+
+
+def test_every_answer_carries_a_strict_policy(client: FlaskClient) -> None:
+    for path in ("/login", "/nowhere", "/api/v1/records", "/events", "/static/site.css"):
+        with client.get(path) as response:
+            headers = response.headers
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_no_page_has_inline_code_or_style(sign_in: SignIn) -> None:
+    for path in [*PAGES, *FORMS, "/login"]:
+        text = sign_in("admin").get(path).text
+        assert "<style" not in text
+        assert " style=" not in text
+        assert " onclick=" not in text
+        assert text.count("<script") == text.count("<script src=")
+
+
+def test_hostile_names_are_shown_as_text(sign_in: SignIn, store: Store) -> None:
+    script = "<script>alert(1)</script>"
+    store(wire_event("push", tag="x", actor=script, user_agent=f'"{script}', at=5))
+
+    text = sign_in("alice").get("/analysis/").text
+
+    assert script not in text
+    assert "&lt;script&gt;" in text
+
+
+RECORD_FILTERS = [
+    ("action=pull", 1),
+    ("action=delete", 0),
+    ("repository=team/app", 2),
+    ("repository=team", 0),
+    ("tag=v1", 2),
+    (f"digest={digest('image')}", 2),
+    ("actor=k8s", 1),
+    ("address=10.9.8.7", 1),
+    ("address=10.0.0.0/8", 2),
+    ("address=10.9.0.0/16", 1),
+    ("address=fd00::/8", 0),
+    ("client=docker", 2),
+    ("client=helm", 0),
+    ("from=2026-11-23", 2),
+    ("from=2026-11-24", 0),
+    ("to=2026-11-23", 2),
+    ("to=2026-11-22", 0),
+    ("from=2026-11-23T18:00:01Z", 1),
+    ("to=2026-11-23T18:00:01Z", 1),
+    ("from=2026-11-23T20:00:01%2B02:00", 1),
+    ("registry=default", 2),
+    ("registry=other", 0),
+    ("action=pull&actor=k8s&tag=v1", 1),
+]
+
+
+@pytest.mark.parametrize(("query", "number"), RECORD_FILTERS)
+def test_record_filters_are_the_same_on_page_api_and_export(
+    sign_in: SignIn, query: str, number: int
+) -> None:
+    client = sign_in("alice")
+
+    page = client.get(f"/analysis/user/login/?{query}")
+    api = client.get(f"/api/v1/records?{query}").json
+    export = client.get(f"/analysis/user/login/?{query}&format=ndjson").text.splitlines()
+
+    assert page.text.count("badge action-") == number
+    assert (len(api["items"]), api["total"], api["next"]) == (number, number, None)
+    assert [json.loads(line) for line in export] == api["items"]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("from=yesterday", "from"),
+        ("to=2026-13-01", "to"),
+        ("from=2026-11-24&to=2026-11-22", "to"),
+        ("address=10.0.0.300", "address"),
+        ("digest=sha256:1", "digest"),
+        ("action=steal", "action"),
+        ("client=none", "client"),
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=x", "limit"),
+        ("format=pdf", "format"),
+        ("repo=x", "repo"),
+        ("actor=" + "x" * 300, "actor"),
+    ],
+)
+def test_a_wrong_filter_is_named(client: FlaskClient, query: str, field: str) -> None:
+    response = client.get(f"/api/v1/records?{query}", headers=basic("alice"))
+
+    assert response.status_code == 400
+    assert response.json["error"].startswith(f"{field}: ")
+
+
+def test_a_wrong_filter_is_shown_beside_its_field(sign_in: SignIn) -> None:
+    response = sign_in("alice").get("/analysis/user/login/?from=yesterday")
+
+    assert response.status_code == 400
+    assert "expected a day or a time" in response.text
+    assert 'value="yesterday"' in response.text
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", ["other/app", "team/app"]),
+        ("q=app", ["other/app", "team/app"]),
+        ("q=TEAM", ["team/app"]),
+        ("q=^team", ["team/app"]),
+        ("q=^app", []),
+        ("q=*/app", ["other/app", "team/app"]),
+        ("q=te%3Fm/app", ["team/app"]),
+        ("q=.*", []),
+        ("sort=pushed", ["other/app", "team/app"]),
+    ],
+)
+def test_repositories_are_found_by_pattern(
+    client: FlaskClient, query: str, expected: list[str]
+) -> None:
+    found = client.get(f"/api/v1/repositories?{query}", headers=basic("admin")).json
+
+    assert [row["repository"] for row in found["items"]] == expected
+    assert found["total"] == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", ["v9", "v1"]),
+        ("q=team/app", ["v1"]),
+        ("q=app:v*", ["v9", "v1"]),
+        ("q=^team:v1", ["v1"]),
+        ("q=:v9", ["v9"]),
+        ("tag=^v", ["v9", "v1"]),
+        ("tag=V1", []),
+        ("repository=team/app", ["v1"]),
+        (f"digest={digest('image')}", ["v1"]),
+        (f"digest={digest('image')[:12]}", ["v1"]),
+        (f"digest={digest('image')[7:19]}", ["v1"]),
+        ("digest=sha256:0000", []),
+    ],
+)
+def test_tags_are_found_by_pattern(client: FlaskClient, query: str, expected: list[str]) -> None:
+    found = client.get(f"/api/v1/tags?{query}", headers=basic("admin")).json
+
+    assert [row["tag"] for row in found["items"]] == expected
+
+
+def test_a_tag_in_the_api_has_digest_pusher_and_size(client: FlaskClient, store: Store) -> None:
+    layers = [
+        {"digest": digest("layer"), "size": 1000, "mediaType": "l"},
+        {"digest": digest("config"), "size": 50, "mediaType": "c"},
+    ]
+    store(
+        wire_event("push", "team/x", of="amd64", references=layers, at=3),
+        wire_event("push", "team/x", of="arm64", references=layers, at=4),
+        wire_event(
+            "push",
+            "team/x",
+            tag="multi",
+            of="index",
+            media_type=INDEX,
+            children=["amd64", "arm64"],
+            at=5,
+        ),
+    )
+
+    [tag] = client.get("/api/v1/tags?q=team/x", headers=basic("alice")).json["items"]
+
+    assert tag == {
+        "registry": "default",
+        "namespace": "team",
+        "repository": "team/x",
+        "tag": "multi",
+        "digest": digest("index"),
+        "media_type": INDEX,
+        "kind": "index",
+        "pushed_at": "2026-11-23T18:00:05Z",
+        "pushed_by": "alice",
+        "deleted": False,
+        "deleted_at": None,
+        "size": 1050,
+    }
+
+
+def test_the_api_pages_through_everything_exactly_once(client: FlaskClient, store: Store) -> None:
+    store(*(wire_event("pull", tag="v1", at=NOW) for _ in range(25)))
+
+    for name in ("records", "tags", "repositories"):
+        url: str | None = f"/api/v1/{name}?limit=4"
+        seen: list[Any] = []
+        while url:
+            page = client.get(url, headers=basic("admin")).json
+            seen += page["items"]
+            url = page["next"]
+        keys = {json.dumps(item, sort_keys=True) for item in seen}
+        assert len(keys) == len(seen) == page["total"]
+
+
+@pytest.mark.parametrize("name", ["records", "tags", "repositories"])
+def test_the_api_shows_each_account_its_own(client: FlaskClient, name: str) -> None:
+    found = {
+        account: client.get(f"/api/v1/{name}", headers=basic(account)).json["total"]
+        for account in PASSWORDS
+    }
+
+    everything = {"records": 3, "tags": 2, "repositories": 2}[name]
+    assert found == {"admin": everything, "alice": everything - 1, "mallory": 0}
+
+
+@pytest.mark.parametrize("path", ["/api/v1/records", "/api/v1/nothing", "/api/v1/"])
+@pytest.mark.parametrize(
+    "headers",
+    [{}, basic("alice", "wrong"), basic("nobody", "x"), {"Authorization": "Bearer x"}],
+    ids=["none", "wrong password", "unknown account", "bearer"],
+)
+def test_the_api_asks_for_an_account(
+    client: FlaskClient, path: str, headers: dict[str, str]
+) -> None:
+    response = client.get(path, headers=headers)
+
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"].startswith("Basic ")
+
+
+def test_an_unknown_resource_of_the_api_is_404_as_json(client: FlaskClient) -> None:
+    response = client.get("/api/v1/nothing", headers=basic("alice"))
+
+    assert (response.status_code, list(response.json)) == (404, ["error"])
+
+
+def test_csv_is_complete_and_safe_in_a_spreadsheet(client: FlaskClient, store: Store) -> None:
+    store(wire_event("push", tag="x", actor="=HYPERLINK(1)", at=5))
+
+    text = client.get("/api/v1/records?format=csv", headers=basic("alice")).text
+
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["actor"] for row in rows] == ["'=HYPERLINK(1)", "k8s", "ci-bot"]
+    assert rows[0]["timestamp"] == "2026-11-23T18:00:05Z"
+
+
+def test_the_acl_may_show_something_to_the_anonymous_account(
+    client: FlaskClient, mock_stores: Stores
+) -> None:
+    mock_stores.accounts.add_acl_entry(
+        {"seq": 1, "match": {"account": "", "name": "team/*"}, "actions": ["pull"]}
+    )
+
+    assert client.get("/api/v1/repositories").json["total"] == 1
+    assert client.get("/api/v1/repositories", headers=basic("mallory")).json["total"] == 0
+
+
+def test_an_acl_with_an_invalid_entry_shows_nothing_but_to_administrators(
+    client: FlaskClient, mock_stores: Stores
+) -> None:
+    mock_stores.accounts.add_acl_entry({"seq": 99, "match": {"name": "/(/"}, "actions": ["pull"]})
+
+    totals = [
+        client.get("/api/v1/tags", headers=basic(name)).json["total"] for name in ("alice", "admin")
+    ]
+
+    assert totals == [0, 2]
+
+
+def test_an_account_sees_its_own_namespace_however_deep(client: FlaskClient, store: Store) -> None:
+    store(
+        wire_event("push", "mallory/a", tag="x", of="a", at=5),
+        wire_event("push", "mallory/a/b/c", tag="x", of="b", at=6),
+        wire_event("push", "mallory-x/a", tag="x", of="c", at=7),
+        wire_event("push", "mallory", tag="x", of="d", at=8),
+    )
+
+    found = client.get("/api/v1/tags", headers=basic("mallory")).json["items"]
+
+    assert [row["repository"] for row in found] == ["mallory/a", "mallory/a/b/c"]
