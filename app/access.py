@@ -27,7 +27,7 @@ MIN_FILTERED = 8  # tests of a rule; fewer are as quick one by one
 _FIELDS = ("account", "type", "name", "service")
 _QUOTED = str.maketrans({char: f"\\{char}" for char in r"\.+*?()|[]{}^$"})  # Go: QuoteMeta
 _CAPTURE = re.compile(r"\$\{(.+?):([0-9]+)\}")  # acl.go: captureGroupRegex
-_NAME = re.compile(r"\$\{[nN]ame[:}]")  # the pattern can be resolved once the name is known
+_NAME = re.compile(r"\$\{[nN]ame[:}]")  # what is unknown until the name is
 _Labels = Mapping[str, tuple[str, ...]]
 _Condition = tuple[str, tuple[str, ...], _Labels]  # pattern, values, labels for its placeholders
 _OPTIONS = re2.Options()
@@ -139,9 +139,11 @@ def _parse_entry(document: Mapping[str, Any]) -> _Entry:
     labels = {} if match.get("labels") is None else match["labels"]
     if not isinstance(labels, Mapping):
         raise ValueError("labels is not a document")
-    for field, pattern in (*patterns.items(), *labels.items()):
-        if pattern is not None or field in labels:
+    for field, pattern in patterns.items():
+        if pattern is not None:
             _check_pattern(field, pattern)
+    for label, pattern in labels.items():
+        _check_pattern(f"label {label}", pattern)
     network = None if match.get("ip") is None else _parse_network(match["ip"])
     return _Entry(patterns, labels, network, "pull" in actions or list(actions) == ["*"])
 
@@ -400,16 +402,14 @@ def _matches_name(entry: _Entry, request: _Request, name: str) -> bool:
 
 
 def _conditions(entry: _Entry, request: _Request, fields: Iterable[str]) -> list[_Condition]:
-    patterns = [(field, entry.patterns[field]) for field in fields]
-    labels = request.account.labels
-    return [
-        *(
-            (text, (request.fields[name],), request.labels)
-            for name, text in patterns
-            if text is not None
-        ),
-        *((text, labels.get(label, ()), {}) for label, text in entry.labels.items()),
-    ]
+    """On these fields and on the labels, whose patterns have no placeholders for labels."""
+    conditions: list[_Condition] = []
+    for field in fields:
+        if (pattern := entry.patterns[field]) is not None:
+            conditions.append((pattern, (request.fields[field],), request.labels))
+    for label, pattern in entry.labels.items():
+        conditions.append((pattern, request.account.labels.get(label, ()), {}))
+    return conditions
 
 
 def _hold(conditions: Iterable[_Condition], variables: Mapping[str, str]) -> bool:
@@ -548,7 +548,7 @@ def _filter(supersets: tuple[str, ...]) -> Any:
         for superset in ("", *supersets):
             found.Add(superset)
         found.Compile()
-    except re2.error:
+    except (re2.error, UnicodeEncodeError):
         return None
     return found
 
@@ -600,7 +600,7 @@ def _covers(wide: _Matcher, narrow: _Matcher) -> bool:
     if wide.kind == "everything" or narrow.kind == "exact":
         return wide.test(narrow.text)
     if wide.kind == "below":
-        return narrow.text.startswith(wide.text) and narrow.kind != "everything"
+        return narrow.text.startswith(wide.text)
     return wide.kind == "children" == narrow.kind and wide.text == narrow.text
 
 

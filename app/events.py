@@ -35,6 +35,7 @@ MAX_USER_AGENT_LENGTH = 512
 MAX_MEDIA_TYPE_LENGTH = 255
 MAX_REFERENCES = 10_000
 MAX_REJECTED_CHARACTERS = 64 * 1024
+MAX_DEPTH = 64  # of an envelope's nesting; what lies deeper is not looked at
 INT64_MAX = 2**63 - 1
 
 INDEX_TYPES = {
@@ -224,13 +225,7 @@ def parse_envelope(body: bytes, registry: str, received_at: datetime) -> Envelop
     Raises:
         InvalidEnvelope: the body is not JSON, has no `events` list, or one of more than 10,000.
     """
-    try:
-        raw_events = _decode_envelope(body).events
-    except msgspec.MsgspecError as error:
-        raise InvalidEnvelope(f"not a notification envelope: {error}") from None
-    except RecursionError:
-        rejected = _reject(body, registry, "nested too deeply", received_at)
-        return Envelope([], [rejected])
+    raw_events = _split(body)
     if len(raw_events) > MAX_EVENTS:
         raise InvalidEnvelope(f"events: {len(raw_events)} in one envelope, at most {MAX_EVENTS}")
     envelope = Envelope([], [])
@@ -245,6 +240,50 @@ def parse_envelope(body: bytes, registry: str, received_at: datetime) -> Envelop
         else:
             envelope.ignored += 1
     return envelope
+
+
+def _split(body: bytes) -> list[msgspec.Raw]:
+    """The events of a body; what only our decoder cannot read is repaired and read again."""
+    try:
+        return _decode_envelope(body).events
+    except (msgspec.DecodeError, RecursionError):
+        repaired = _cut_depths(_replace_lone_surrogates(body))
+    try:
+        return _decode_envelope(repaired).events
+    except msgspec.DecodeError as error:
+        raise InvalidEnvelope(f"not a notification envelope: {error}") from None
+
+
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+
+
+def _replace_lone_surrogates(body: bytes) -> bytes:
+    """Half a surrogate pair becomes U+FFFD, as in Go: JSON's grammar allows it, no text does."""
+    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["lone"] else escape[0], body)
+
+
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{\]}]', re.DOTALL)
+
+
+def _cut_depths(body: bytes) -> bytes:
+    """`body` with null in place of what is nested deeper than MAX_DEPTH."""
+    kept = []
+    depth = start = 0
+    for token in _STRING_OR_BRACKET.finditer(body):
+        if token[0] in b"[{":
+            depth += 1
+            if depth == MAX_DEPTH + 1:
+                kept += body[start : token.start()], b"null"
+                start = len(body)
+        elif token[0] in b"]}":
+            if depth == MAX_DEPTH + 1:
+                start = token.end()
+            depth -= 1
+    return b"".join((*kept, body[start:]))
 
 
 def event_key(registry: str, event_id: str) -> str:
@@ -281,6 +320,7 @@ def parse_address(text: str) -> str:
     IPv4 in IPv6 becomes IPv4, IPv6 its canonical spelling. Text that is no address stays as it
     is, cleaned and bounded: X-Forwarded-For may hold anything.
     """
+    text = text.strip()
     bracketed = re.fullmatch(r"\[([^\]]*)\](?::\d+)?", text)
     with_port = re.fullmatch(r"([^:]*):\d+", text)
     bare = bracketed[1] if bracketed else with_port[1] if with_port else text
@@ -328,7 +368,7 @@ def _parse_offset(text: str) -> timezone:
 
 def _reject(raw: bytes, registry: str, reason: str, received_at: datetime) -> Rejected:
     digest = hashlib.sha256(registry.encode() + b"\0" + raw).hexdigest()
-    body = raw[:MAX_REJECTED_CHARACTERS].decode("utf-8", "replace")
+    body = raw.decode("utf-8", "replace")[:MAX_REJECTED_CHARACTERS]
     return Rejected(digest, registry, clean_text(reason, 500), body, received_at)
 
 

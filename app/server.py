@@ -40,8 +40,8 @@ LOGGING: dict[str, Any] = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"level": "INFO", "handlers": ["stderr"]},
     "loggers": {
-        "gunicorn.error": {"level": "INFO", "propagate": True, "handlers": []},
-        "gunicorn.access": {"level": "INFO", "propagate": True, "handlers": []},
+        "gunicorn.error": {"level": "INFO"},
+        "gunicorn.access": {"level": "WARNING"},
         "pymongo": {"level": "WARNING"},
     },
 }

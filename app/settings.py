@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -23,6 +23,20 @@ ENVIRONMENT_PREFIX = "RNS_"
 RESERVED_VARIABLES = ("RNS_CONFIG", "RNS_TEST_MONGODB_URI")
 SECRETS = {"token", "secret_key", "uri", "password"}  # keys that have a `<key>_file` twin
 MAX_WORKERS = 256
+
+# msgspec's names of types, as a person who writes YAML would say them.
+_TYPE_WORDS = {
+    "object": "a section",
+    "array": "a list",
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "nothing",
+    "date": "a date",
+    "datetime": "a date",
+}
+_NEEDS_QUOTES = {"int", "float", "bool", "date", "datetime"}  # what YAML makes of bare text
 
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -78,7 +92,7 @@ class Access(_Section, frozen=True):
 class Registry(_Section, frozen=True):
     """One registry that may send events; `name` is what its events are filed under."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")] = "default"
+    name: str = "default"
     hosts: list[str] = []
     token: str = ""
     token_file: str = ""
@@ -115,22 +129,6 @@ class Settings(_Section, frozen=True):
         return self.mongodb.uri == "embedded"
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, which PyYAML takes silently."""
-
-
-def _construct_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ConfigError(f"{key}: given twice (line {node.start_mark.line + 1})")
-    loader.flatten_mapping(node)
-    return dict(loader.construct_pairs(node, deep=True))
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
-
-
 def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the configuration from `path` and `environ`.
 
@@ -146,38 +144,86 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.envi
     if named or file.exists():
         document = _read_yaml(file)
     _overlay_environment(document, environ)
+    _drop_nulls(document)
     _read_secret_files(document)
     try:
         settings = msgspec.convert(document, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigError(_with_path_first(str(error), document)) from None
+        raise ConfigError(_with_path_first(str(error))) from None
     _check(settings)
     return settings
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        document = yaml.load(file.read_text("utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except (OSError, UnicodeDecodeError) as error:
+        text = file.read_text("utf-8")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _refuse_duplicates(node)
+        document = loader.construct_document(node) if node else None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{file}: not valid YAML: {_describe(error)}") from None
+    except ValueError:
+        raise ConfigError(f"{file}: not valid YAML: there is no such date or number") from None
+    except RecursionError:
+        raise ConfigError(f"{file}: nested too deeply, or contains itself") from None
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigError(f"{file}: expected a mapping of sections, got {type(document).__name__}")
+        raise ConfigError(f"{file}: expected sections, as in `server:`, and found none")
     return document
 
 
+def _refuse_duplicates(node: yaml.Node | None, path: str = "") -> None:
+    """Refuse a key that is given twice, which PyYAML takes silently."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, entry in enumerate(node.value):
+            _refuse_duplicates(entry, f"{path}[{index}]")
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            below = _join(path, str(key.value))
+            if below in seen:
+                raise ConfigError(f"{below}: given twice (line {key.start_mark.line + 1})")
+            seen.add(below)
+            _refuse_duplicates(value, below)
+
+
+def _join(path: str, key: str) -> str:
+    """The path of a key; of a key that is none only the beginning: `token:abc` holds a secret."""
+    shown = re.sub(r"[^A-Za-z0-9_.-].*", "…", key, flags=re.DOTALL)
+    return f"{path}.{shown}" if path else shown
+
+
+def _describe(error: yaml.YAMLError) -> str:
+    """Where the error is and what, without the text found there: it may be a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError) or not error.problem or not error.problem_mark:
+        return " ".join(str(error).split())
+    hint = r"\1; text that begins with * or ! needs quotes"
+    problem = re.sub(r"\b(alias|tag) .*", hint, error.problem, flags=re.DOTALL)
+    return f"line {error.problem_mark.line + 1}: {problem}"
+
+
 def _overlay_environment(document: dict[str, Any], environ: Mapping[str, str]) -> None:
-    for variable, text in sorted(environ.items()):
+    for variable in sorted(environ, key=_by_number):
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in RESERVED_VARIABLES:
             continue
         path = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
         here: Any = document
         for step in path[:-1]:
             here = _descend(here, step, variable)
-        _assign(here, path[-1], text, variable)
+        if not isinstance(here, dict):
+            raise ConfigError(f"{variable}: no such key")
+        here[path[-1]] = _read_variable(environ[variable], path)
+
+
+def _by_number(variable: str) -> list[str | int]:
+    """A sort key: entry 10 of a list comes after entry 9."""
+    parts = re.split(r"([0-9]+)", variable)
+    return [int(part) if part.isdecimal() else part for part in parts]
 
 
 def _descend(here: Any, step: str, variable: str) -> Any:
@@ -195,14 +241,38 @@ def _descend(here: Any, step: str, variable: str) -> Any:
     return here[step]
 
 
-def _assign(here: Any, key: str, text: str, variable: str) -> None:
-    if not isinstance(here, dict):
-        raise ConfigError(f"{variable}: no such key")
-    is_secret = key in SECRETS or key in {f"{secret}_file" for secret in SECRETS}
+def _read_variable(text: str, path: list[str]) -> Any:
+    """The value of a variable: YAML, unless the key takes text, which stays as it is."""
+    key = path[-1].removesuffix("_file")
+    if not text or key in SECRETS or _is_text(path):
+        return text
     try:
-        here[key] = text if is_secret else yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        here[key] = text
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
+def _is_text(path: list[str]) -> bool:
+    kind: Any = Settings
+    for step in path:
+        if get_origin(kind) is list:
+            kind = get_args(kind)[0]
+        else:
+            kind = get_type_hints(kind).get(step) if hasattr(kind, "__struct_fields__") else None
+    return kind is str
+
+
+def _drop_nulls(part: Any) -> None:
+    """Take out keys with nothing after them, in place: they keep their default."""
+    if isinstance(part, list):
+        for entry in part:
+            _drop_nulls(entry)
+    if isinstance(part, dict):
+        for key, value in list(part.items()):
+            if value is None:
+                del part[key]
+            elif key != "migrations":
+                _drop_nulls(value)
 
 
 def _read_secret_files(part: Any, path: str = "") -> None:
@@ -210,17 +280,17 @@ def _read_secret_files(part: Any, path: str = "") -> None:
     if isinstance(part, list):
         for index, entry in enumerate(part):
             _read_secret_files(entry, f"{path}[{index}]")
-    if not isinstance(part, dict) or path.startswith("migrations"):
+    if not isinstance(part, dict) or path.startswith("migrations["):
         return
     for key, value in list(part.items()):
-        below = f"{path}.{key}" if path else str(key)
+        below = _join(path, str(key))
         secret = str(key).removesuffix("_file")
         if str(key).endswith("_file") and secret in SECRETS and isinstance(value, str) and value:
             if part.get(secret) and part[secret] != "embedded":
                 raise ConfigError(f"{below}: {secret} is given too; keep one of the two")
             try:
                 part[secret] = Path(value).read_text("utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, ValueError) as error:
                 raise ConfigError(f"{below}: cannot be read: {error}") from None
             if not part[secret]:
                 raise ConfigError(f"{below}: the file {value} is empty")
@@ -228,16 +298,19 @@ def _read_secret_files(part: Any, path: str = "") -> None:
             _read_secret_files(value, below)
 
 
-def _with_path_first(message: str, document: Any) -> str:
-    """Turn msgspec's "… - at `$.server.workers`" into "server.workers: …"."""
-    match = re.fullmatch(r"(.*) - at `\$\.?(.*)`", message)
-    text, path = (match[1], match[2]) if match else (message, "")
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
+def _with_path_first(message: str) -> str:
+    """Turn msgspec's "… - at `$.server.workers`" into "server.workers: …", in plain words."""
+    match = re.fullmatch(r"(.*?) - at (`key` in )?`\$\.?(.*)`", message, re.DOTALL)
+    text, is_key, path = match.groups() if match else (message, None, "")
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL)
     if unknown:
-        path = f"{path}.{unknown[1]}" if path else unknown[1]
-        text = "unknown key"
-    path = re.sub(r"\[\.\.\.\]", "[…]", path)
-    return f"{path or 'config'}: {text[:1].lower()}{text[1:]}"
+        return f"{_join(path, unknown[1]) or 'config'}: unknown key"
+    if is_key:
+        return f"{path or 'config'}: a key that is not text"
+    wanted = re.fullmatch(r"Expected `str`, got `(.*)`", text)
+    text = re.sub(r"`(\w+)`", lambda name: _TYPE_WORDS.get(name[1], name[1]), text)
+    hint = "; put quotes around it" if wanted and wanted[1] in _NEEDS_QUOTES else ""
+    return f"{path or 'config'}: {text[:1].lower()}{text[1:]}{hint}"
 
 
 def _check(settings: Settings) -> None:
@@ -263,10 +336,11 @@ def _check(settings: Settings) -> None:
 
 
 def _check_uri(uri: str, section: str) -> None:
-    allowed = ("mongodb://", "mongodb+srv://")
-    is_word = uri == ("embedded" if section == "mongodb" else "")
-    if not is_word and not uri.startswith(allowed):
-        raise ConfigError(f"{section}.uri: expected embedded, mongodb://… or mongodb+srv://…")
+    word = "embedded" if section == "mongodb" else ""
+    if uri != word and not uri.startswith(("mongodb://", "mongodb+srv://")):
+        raise ConfigError(
+            f"{section}.uri: expected {word or 'nothing'}, mongodb://… or mongodb+srv://…"
+        )
 
 
 def _check_registries(registries: list[Registry]) -> None:
@@ -280,8 +354,15 @@ def _check_registries(registries: list[Registry]) -> None:
                 raise ConfigError(f"registries[{index}].{key}: another registry has the same")
             seen.add(value)
     for index, registry in enumerate(registries):
-        if registry.token and not registry.token.isascii():
-            raise ConfigError(f"registries[{index}].token: only ASCII can go into a header")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", registry.name):
+            raise ConfigError(
+                f"registries[{index}].name: expected up to 63 of a-z, 0-9, dot, _ and -, "
+                "beginning with a letter or digit"
+            )
+        if not re.fullmatch(r"[!-~]*", registry.token):
+            raise ConfigError(
+                f"registries[{index}].token: only ASCII without spaces can go into a header"
+            )
 
 
 def parse_bind(bind: str) -> tuple[str, int]:
@@ -290,11 +371,15 @@ def parse_bind(bind: str) -> tuple[str, int]:
     Raises:
         ConfigError: it is none of them.
     """
-    host, separator, port = bind.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not separator or not port.isdecimal() or int(port) > 65535:
+    match = _BIND.fullmatch(bind)
+    if not match or int(match["port"]) > 65535:
         raise ConfigError(f"server.bind: expected address:port, got {bind!r}")
-    return host or "0.0.0.0", int(port)  # noqa: S104 - what ":8000" means
+    host = match["v6"] or match["host"]
+    return host or "0.0.0.0", int(match["port"])  # noqa: S104 - what ":8000" means
+
+
+# What gunicorn reads the same way: an IPv6 address needs its brackets.
+_BIND = re.compile(r"(?:\[(?P<v6>[^\[\]\s]+)\]|(?P<host>[^\[\]\s:/]*)):(?P<port>[0-9]{1,5})")
 
 
 def _is_loopback(host: str) -> bool:

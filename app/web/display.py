@@ -43,7 +43,7 @@ def ago(when: datetime) -> str:
 
 def size(number: int | None) -> str:
     """Bytes in decimal units, as registries show them."""
-    return "–" if number is None else humanize.naturalsize(number)
+    return "–" if number is None else humanize.naturalsize(number).replace(" Bytes", " B")
 
 
 def short_digest(digest: str | None) -> str:

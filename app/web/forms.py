@@ -72,6 +72,15 @@ class FilterForm(Form):
         super().__init__(given)
         self.is_empty = not any(given.get(field.name, "").strip() for field in self)
 
+    def in_force(self) -> list[tuple[Field, str]]:
+        """The fields that narrow the list, each with its value as given."""
+        texts = ((field, getattr(field, "text", field.data)) for field in self)
+        return [
+            (field, "yes" if text is True else str(text))
+            for field, text in texts
+            if text and text != field.default
+        ]
+
     def check(self) -> None:
         """Raise InvalidQuery naming the first field that is wrong."""
         if not self.validate():

@@ -45,7 +45,7 @@ class Account(_Client):
     def items(self, collection: str, **filters: Any) -> list[Item]:
         """All items of a list of the API, over all of its pages."""
         found: list[Item] = []
-        url: str | None = f"{self.url}/api/v1/{collection}"
+        url: str | None = f"{self.url}/api/v1/{collection}?limit=500"
         while url:
             answer = self.session.get(url, params=filters, timeout=30)
             assert answer.status_code == 200, answer.text
@@ -120,9 +120,7 @@ class DockerClient(_Client):
             if child["platform"]["architecture"] == architecture:
                 manifest = self.get_manifest(repository, child["digest"])
         for blob in [manifest["config"], *manifest["layers"]]:
-            answer = self.session.get(
-                f"{self.url}/{repository}/blobs/{blob['digest']}", timeout=10
-            )
+            answer = self.session.get(f"{self.url}/{repository}/blobs/{blob['digest']}", timeout=10)
             assert answer.status_code == 200
 
 

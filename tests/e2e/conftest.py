@@ -6,13 +6,16 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import images
 import pytest
+from browser import CHROMIUM, TIMEOUT_MS, sign_in, watch
 from clients import Account, DockerClient, Skopeo, Webhook
+from playwright.sync_api import Browser, Page, sync_playwright
 from processes import LOGS, Registry, Server, cleaned_up
 
 LOG_TAIL = 4_000  # characters of each log in the report of a failed test
@@ -77,9 +80,7 @@ def registry(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def skopeo(
-    registry: Registry, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Skopeo]:
+def skopeo(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Skopeo]:
     """skopeo as an account: `skopeo("alice").pull(…)`."""
     need_program("skopeo")
     home = tmp_path_factory.mktemp("home")
@@ -128,3 +129,54 @@ def build_image(tmp_path: Path) -> Callable[..., images.Image]:
 @pytest.fixture
 def build_index(tmp_path: Path) -> Callable[..., images.Image]:
     return lambda seed: images.build_index(tmp_path / f"index-{next(_numbers)}", seed)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    path = need_program("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def sessions(browser: Browser, server: Server) -> Callable[[str], Any]:
+    """The cookies of an account that signed in on the sign-in page, once for all tests."""
+
+    @cache
+    def session_of(name: str) -> Any:
+        with browser.new_context(base_url=server.url) as context:
+            sign_in(context.new_page(), name)
+            return context.storage_state()
+
+    return session_of
+
+
+@pytest.fixture
+def open_page(
+    browser: Browser, server: Server, sessions: Callable[[str], Any]
+) -> Iterator[Callable[..., Page]]:
+    """A page in a window of its own, signed in or not; at its end nothing may have gone wrong."""
+    with ExitStack() as stack:
+        problems: list[list[str]] = []
+
+        def open_page(
+            account: str = "", width: int = 1440, scheme: Any = "light", javascript: bool = True
+        ) -> Page:
+            context = browser.new_context(
+                base_url=server.url,
+                viewport={"width": width, "height": 900},
+                color_scheme=scheme,
+                java_script_enabled=javascript,
+                storage_state=sessions(account) if account else None,
+            )
+            stack.enter_context(context)
+            page = context.new_page()
+            page.set_default_timeout(TIMEOUT_MS)
+            problems.append(watch(page, server.url))
+            return page
+
+        yield open_page
+        assert sum(problems, []) == []

@@ -41,7 +41,9 @@ def build_image(directory: Path, seed: str, layers: int = 2) -> Image:
     return _finish(directory, manifest)
 
 
-def build_index(directory: Path, seed: str, architectures: tuple[str, ...] = ("amd64", "arm64")) -> Image:
+def build_index(
+    directory: Path, seed: str, architectures: tuple[str, ...] = ("amd64", "arm64")
+) -> Image:
     """An index with one image for each architecture."""
     children = [
         _add_image(directory, f"{seed} {architecture}", architecture, 1)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,7 @@ HOST = "127.0.0.1"
 TOKEN = "token-of-the-registry"
 READY_S = 30.0
 STOP_S = 40.0
-PASSWORDS = {
-    name: f"password-of-{name}" for name in ("admin", "ci-bot", "alice", "bob", "mallory")
-}
+PASSWORDS = {name: f"password-of-{name}" for name in ("admin", "ci-bot", "alice", "bob", "mallory")}
 
 LOGS: dict[str, Path] = {}  # of every program started, for the report of a failed test
 
@@ -101,10 +99,8 @@ class Program:
 
     def kill_group(self) -> None:
         """SIGKILL to it and to all children that did not leave its process group."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait(STOP_S)
 
 
@@ -172,14 +168,13 @@ class Server:
         return self.program.terminate()
 
     def clean_up(self) -> None:
-        """End everything, without complaint."""
+        """End everything at once; what it stored is thrown away."""
         if self._program is not None:
-            for pid in database_pids(self.data_dir):
-                os.kill(pid, signal.SIGKILL) if not self._program.is_alive() else None
-            try:
-                self._program.terminate()
-            finally:
-                self._program.kill_group()
+            pids = database_pids(self.data_dir)
+            self._program.kill_group()
+            for pid in {*pids, *database_pids(self.data_dir)}:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def rns(self, *arguments: str, given: str = "", status: int = 0) -> str:
         """Run an `rns` command as a user does and return what it printed."""

@@ -44,12 +44,13 @@ def test_a_push_and_its_pulls_are_in_the_api_and_on_the_pages_within_a_second(
     options: tuple[str, ...],
     tmp_path: Any,
 ) -> None:
-    skopeo("ci-bot").push(build_image("single"), f"{repository}:v1", *options)
+    image = build_image(f"single {options}")
+    skopeo("ci-bot").push(image, f"{repository}:v1", *options)
     eventually(lambda: alice.records(repository=repository), WITHIN_S, "the push is visible")
     digest = skopeo("alice").inspect(f"{repository}:v1")["Digest"]
     skopeo("alice").pull(f"{repository}:v1", tmp_path / "pulled")
     eventually(
-        lambda: len(alice.records(repository=repository)) == 3, WITHIN_S, "the pulls are visible"
+        lambda: len(alice.records(repository=repository)) >= 3, WITHIN_S, "the pulls are visible"
     )
     registry.wait_until_delivered()
 
@@ -111,6 +112,28 @@ def test_an_account_without_rights_sees_nothing_of_the_traffic(
     assert lists == [[], [], []]
     assert [answer.status_code for answer in direct] == [404, 404, 404]
     assert repository not in mallory.read("/search/") + mallory.read("/analysis/")
+
+
+def test_a_mounted_layer_is_a_mount_and_nothing_else(
+    registry: Registry,
+    skopeo: AsSkopeo,
+    alice: Account,
+    mallory: Account,
+    build_image: Build,
+    repository: str,
+) -> None:
+    image = build_image("mounted")
+    skopeo("ci-bot").push(image, f"secret/{repository}:v1")
+    skopeo("ci-bot").push(image, f"{repository}:v1")
+    registry.wait_until_delivered()
+
+    mounts = alice.records(repository=repository, action="mount")
+    others = alice.records(repository=repository, action="push")
+
+    assert {(mount["kind"], mount["actor"]) for mount in mounts} == {("blob", "ci-bot")}
+    assert [told(push) for push in others] == [("push", "v1", image.digest, "ci-bot", HOST)]
+    assert f"secret/{repository}" not in json.dumps(mounts), "alice may not see it"
+    assert mallory.records(action="mount") == []
 
 
 def test_a_multi_arch_push_is_one_push_of_the_tag_and_its_pull_one_pull(
@@ -306,9 +329,10 @@ GARBAGE = {
     ),
     "no target": new_event(target=None),
     "deep nesting": new_event(target=nested(500)),
-    "a huge user agent": new_event(request={"useragent": HUGE, "addr": HUGE}),
+    "a huge user agent": new_event(request={"useragent": HUGE}),
     "a huge actor": new_event(actor={"name": HUGE}),
-    "NUL and surrogates": new_event(actor={"name": "a\0b\ud800c\u202e"}),
+    "NUL and marks of direction": new_event(actor={"name": "a\0b\u202ec"}),
+    "half a surrogate pair": new_event(actor={"name": "a\ud800b"}),
     "keys that MongoDB reserves": new_event(**{"$where": "1", "a.b": 1, "__proto__": {}}),
 }
 
@@ -342,7 +366,8 @@ def test_the_queue_of_the_registry_moves_on_behind_garbage(
     registry.wait_until_delivered()
 
     assert len(alice.records(repository=repository)) == 1
-    rejected = [json.loads(line) for line in server.rns("events", "rejected", "--json").split("\n") if line]
+    lines = server.rns("events", "rejected", "--json").splitlines()
+    rejected = [json.loads(line) for line in lines]
     assert len([event for event in rejected if unknown["id"] in event["body"]]) == 1
     assert all(len(event["body"]) <= 64 * 1024 for event in rejected)
 
