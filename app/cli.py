@@ -18,7 +18,7 @@ from tqdm import tqdm
 from app import demo as demo_data
 from app.errors import AppError, InvalidEnvelope, InvalidQuery
 from app.ingest import Ingest
-from app.server import check_port
+from app.server import check_port, unused_settings
 from app.settings import Settings, load_settings
 from app.store import Stores, connect
 from app.store.embedded import running_or_started
@@ -53,24 +53,20 @@ def _fail(message: str, status: int) -> None:
 @click.pass_context
 def cli(context: click.Context, config: Path | None) -> None:
     """Registry Notification Server."""
-    if config:
-        os.environ["RNS_CONFIG"] = str(config)  # for the workers too
     context.obj = load_settings(config)
 
 
 @contextlib.contextmanager
 def opened_stores(settings: Settings) -> Iterator[Stores]:
     """The stores of a command; runs the embedded database for it if no server does."""
-    if not settings.is_embedded:
-        yield connect(settings)
-        return
-    with running_or_started(Path(settings.mongodb.data_dir)) as uri:
+    with contextlib.ExitStack() as stack:
+        uri = None
+        if settings.is_embedded:
+            uri = stack.enter_context(running_or_started(Path(settings.mongodb.data_dir)))
         stores = connect(settings, uri)
-        try:
-            stores.ensure_indexes()
-            yield stores
-        finally:
-            stores.close()
+        stack.callback(stores.close)
+        stores.ensure_indexes()
+        yield stores
 
 
 def with_stores(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,10 +106,13 @@ def _cell(value: Any) -> str:
 
 
 @cli.command()
-@pass_settings
-def serve(settings: Settings) -> None:
+@click.pass_context
+def serve(context: click.Context) -> None:
     """Run the server in the foreground; with `mongodb.uri: embedded` the database too."""
-    check_port(settings.server.bind)
+    check_port(context.obj.server.bind)
+    assert context.parent
+    if config := context.parent.params["config"]:
+        os.environ["RNS_CONFIG"] = str(config)
     program = [sys.executable, "-m", "gunicorn", "--config", "python:app.gunicorn_conf"]
     os.execv(sys.executable, [*program, "app:create_app()"])  # noqa: S606 - no shell wanted
 
@@ -123,6 +122,8 @@ def serve(settings: Settings) -> None:
 def check(settings: Settings) -> None:
     """Check configuration, database, accounts and ACL; exit 1 if something is wrong."""
     print("configuration  ok")
+    for notice in unused_settings(settings):
+        print(f"               {notice}")
     with opened_stores(settings) as stores:
         stores.check()
         print("database       ok")

@@ -94,12 +94,24 @@ class Hooks:
             self._database = EmbeddedDatabase(data_dir, logger.warning)
             self._database.start()
             logger.warning(EMBEDDED_NOTICE)
+        for notice in unused_settings(self._settings):
+            logger.warning(notice)
         prepare(connect(self._settings), self._settings)
 
     def on_exit(self, server: Any) -> None:
         """Stop the embedded database, after the workers."""
         if self._database and os.getpid() == self._master:
             self._database.stop()
+
+
+def unused_settings(settings: Settings) -> list[str]:
+    """What is configured and does nothing yet, a line each."""
+    notices = []
+    if settings.notifications.retention_days:
+        notices.append("notifications.retention_days: not applied yet, events are kept for ever")
+    if settings.migrations:
+        notices.append("migrations: not carried out yet")
+    return notices
 
 
 def prepare(stores: Stores, settings: Settings) -> None:

@@ -46,7 +46,7 @@ class Stores:
         acl: str = "acl",
     ) -> None:
         self._database = database
-        people = database if accounts_database is None else accounts_database
+        self._people = people = database if accounts_database is None else accounts_database
         self.events = EventStore(database["events"])
         self.catalogue = Catalogue(database["catalogue"], database["manifests"])
         self.rejected = RejectedStore(database["rejected_events"])
@@ -90,7 +90,8 @@ class Stores:
 
     def close(self) -> None:
         """Close the connections."""
-        self._database.client.close()
+        for database in (self._database, self._people):
+            database.client.close()
 
 
 _JSON_OPTIONS = json_util.JSONOptions(tz_aware=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from app.store import deadline
+from app.web.notifications import DEADLINE_S
 from app.web.runtime import json_response, runtime
 
 bp = Blueprint("health", __name__)
@@ -19,6 +20,6 @@ def live() -> Response:
 @bp.get("/readyz")
 def ready() -> Response:
     """200 when events can be stored, else 503."""
-    with deadline(1.8):
+    with deadline(DEADLINE_S):
         runtime().stores.check()
     return json_response({"status": "ready"})

@@ -22,7 +22,7 @@ from app.web.runtime import json_response, runtime
 logger = logging.getLogger(__name__)
 bp = Blueprint("notifications", __name__)
 
-DEADLINE_S = 1.8  # an answer is due within 2 s, whatever the database does
+DEADLINE_S = 1.5  # an answer is due within 2 s, whatever the database does
 
 
 @bp.post("/events")

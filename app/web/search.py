@@ -183,16 +183,15 @@ def repository() -> Any:
     if not found.items:
         raise NotFound("There is no such repository.")
     page = tag_items(stores.catalogue.find_tags(query, scope, cursor=lists.cursor()))
-    records = stores.events.find_page(
-        RecordQuery(repository=name, registry=registry), scope, limit=RECENT
-    )
+    only_here = RecordQuery(repository=name, registry=registry)
+    records = stores.events.find_page(only_here, scope, limit=RECENT)
     return render_template(
         "search/repository.html",
         repository=found.items[0],
         page=page,
         count=stores.catalogue.count("tag", query, scope, cap=lists.PAGE_COUNT_CAP),
         records=records.items,
-        last_pull=stores.events.find_last("pull", RecordQuery(repository=name), scope),
+        last_pull=stores.events.find_last("pull", only_here, scope),
     )
 
 
@@ -206,13 +205,18 @@ def tag() -> Any:
         raise NotFound("There is no such tag.")
     manifest = stores.catalogue.find_manifests([found.digest or ""]).get(found.digest or "")
     query = RecordQuery(repository=name, registry=registry, tag=found.tag)
+    history = stores.catalogue.find_history(found)
+    start = request.args.get("history", 0, type=int)
+    start = start if 0 < start < len(history) else 0
     return render_template(
         "search/tag.html",
         tag=found,
         manifest=manifest,
         size=content_sizes([found.digest or ""]).get(found.digest or ""),
         pull_reference=_pull_reference(found),
-        history=stores.catalogue.find_history(found),
+        history=history[start : start + lists.PAGE_SIZE],
+        newer=history[start - 1] if start else None,
+        older=start + lists.PAGE_SIZE if len(history) > start + lists.PAGE_SIZE else None,
         records=stores.events.find_page(query, scope, limit=RECENT).items,
         last_pull=stores.events.find_last("pull", query, scope),
     )

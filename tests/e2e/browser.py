@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from processes import PASSWORDS
 from playwright.sync_api import ConsoleMessage, Page, Request, Response
+from processes import PASSWORDS
 
 CHROMIUM = [
     "--no-sandbox",
@@ -20,8 +20,8 @@ def watch(page: Page, url: str) -> list[str]:
     """A list that fills with what goes wrong on a page of the server at `url`.
 
     Messages of the console, violations of the content security policy among them, scripts that
-    fail, parts of a page that do not load, and requests to anybody else. The status of the page
-    itself is for the test to judge.
+    fail, parts of a page that do not load, errors of the server, and requests to anybody else.
+    Whether a page itself may be refused is for the test to judge.
     """
     problems: list[str] = []
 
@@ -35,7 +35,8 @@ def watch(page: Page, url: str) -> list[str]:
             problems.append(f"{page.url}: asks {request.url}")
 
     def on_response(response: Response) -> None:
-        if response.status >= 400 and response.request.resource_type != "document":
+        is_page = response.request.resource_type == "document"
+        if response.status >= (500 if is_page else 400):
             problems.append(f"{page.url}: {response.status} for {response.url}")
 
     def on_request_failed(request: Request) -> None:
@@ -70,9 +71,14 @@ def main_text(page: Page) -> str:
     return page.locator("main").inner_text()
 
 
-def fits_into_its_window(page: Page) -> bool:
-    """Whether nothing but tables, in boxes of their own, can be scrolled sideways."""
-    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
+def too_wide(page: Page) -> list[str]:
+    """What makes the page wider than its window, the innermost elements first; [] when it fits."""
+    script = """document.documentElement.scrollWidth <= innerWidth ? [] :
+        [...document.querySelectorAll("body *")].reverse()
+        .filter(element => element.getBoundingClientRect().right > innerWidth)
+        .map(element => `${location.pathname}: <${element.tagName} class="${element.className}">`)
+        .slice(0, 3)"""
+    return list(page.evaluate(script))
 
 
 def unlabelled_fields(page: Page) -> list[str]:

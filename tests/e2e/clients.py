@@ -35,9 +35,9 @@ class _Client:
 class Account(_Client):
     """Somebody who uses the API and reads the pages by HTTP Basic."""
 
-    def __init__(self, server: Server, name: str) -> None:
+    def __init__(self, server: Server, name: str, password: str | None = None) -> None:
         super().__init__(server.url)
-        self.session.auth = (name, PASSWORDS[name])
+        self.session.auth = (name, password or PASSWORDS[name])
 
     def get(self, path: str, **parameters: Any) -> requests.Response:
         return self.session.get(f"{self.url}{path}", params=parameters, timeout=10)

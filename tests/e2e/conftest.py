@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from functools import cache
 from itertools import count
@@ -60,13 +61,10 @@ def server(make_server: Callable[..., Server]) -> Server:
     """A running server: `alice` may see team/*, `bob` all, `mallory` nothing."""
     server = make_server()
     server.start()
-    for name in ("alice", "bob", "mallory"):
-        server.add_account(name)
-    for seq, name, pattern in ((10, "alice", "team/*"), (20, "bob", "*")):
-        server.rns(
-            *("acl", "add", "--seq", str(seq), "--account", name),
-            *("--name", pattern, "--actions", "pull"),
-        )
+    with ThreadPoolExecutor() as pool:
+        accounts = pool.map(server.add_account, ("alice", "bob", "mallory"))
+        entries = pool.map(server.add_acl_entry, (10, 20), ("alice", "bob"), ("team/*", "*"))
+    assert len([*accounts, *entries]) == 5
     return server
 
 
@@ -179,4 +177,4 @@ def open_page(
             return page
 
         yield open_page
-        assert sum(problems, []) == []
+        assert [problem for of_page in problems for problem in of_page] == []

@@ -87,10 +87,10 @@ class Program:
         """SIGTERM, and SIGKILL when that does not end it; returns the exit status."""
         return self.end_by(signal.SIGTERM)
 
-    def end_by(self, number: signal.Signals) -> int:
-        """Send a signal to the process itself, wait for its end and return the exit status."""
+    def end_by(self, number: signal.Signals, whole_group: bool = False) -> int:
+        """Send a signal, wait for the end of the process and return its exit status."""
         if self.is_alive():
-            self._process.send_signal(number)
+            (os.killpg if whole_group else os.kill)(self.pid, number)
         try:
             return self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -196,6 +196,11 @@ class Server:
 
     def add_account(self, name: str) -> None:
         self.rns("accounts", "add", name, "--password-stdin", given=f"{PASSWORDS[name]}\n")
+
+    def add_acl_entry(self, seq: int, account: str, name: str) -> None:
+        """Let an account pull the repositories that match `name`."""
+        match = ["--account", account, "--name", name]
+        self.rns("acl", "add", "--seq", str(seq), *match, "--actions", "pull")
 
 
 def database_pids(data_dir: Path) -> list[int]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import images
 import pytest
-from browser import fill_in_account, fits_into_its_window, main_text, unlabelled_fields
+from browser import fill_in_account, main_text, too_wide, unlabelled_fields
 from builders import INDEX, digest, wire_event
 from clients import Skopeo, Webhook
 from playwright.sync_api import Page, expect
@@ -26,7 +26,8 @@ SCREENSHOTS = os.environ.get("RNS_SCREENSHOTS")  # a directory to keep a picture
 
 VISIBLE = "team/shop"
 HIDDEN = "secret/vault"
-LONG = f"team/{'a-name-without-end-' * 13}x"[:255].rstrip("-")
+HIDDEN_TAG = "hidden-tag"
+LONG = f"long/{'a-name-without-end-' * 13}x"[:255].rstrip("-")  # only `bob` may see it
 LONG_TAG = ("tag_without_end_" * 8)[:128]
 
 
@@ -48,7 +49,7 @@ def pushed(
     visible = images.build_index(directory / "visible", "shop")
     hidden = images.build_index(directory / "hidden", "vault")
     skopeo("ci-bot").push(visible, f"{VISIBLE}:v1")
-    skopeo("ci-bot").push(hidden, f"{HIDDEN}:v9")
+    skopeo("ci-bot").push(hidden, f"{HIDDEN}:{HIDDEN_TAG}")
     skopeo("alice").pull(f"{VISIBLE}:v1", directory / "pulled")
     registry.wait_until_delivered()
     post_long_names(server)
@@ -227,7 +228,7 @@ def test_what_may_not_be_seen_answers_like_what_does_not_exist(
 ) -> None:
     of, tag, image = {
         "mallory": (VISIBLE, "v1", pushed.visible),
-        "alice": (HIDDEN, "v9", pushed.hidden),
+        "alice": (HIDDEN, HIDDEN_TAG, pushed.hidden),
     }[account]
     page = open_page(account)
 
@@ -242,7 +243,8 @@ def test_what_may_not_be_seen_answers_like_what_does_not_exist(
     hidden = of, tag, image.digest
     missing = "no/such", "no-such-tag", f"sha256:{'0' * 64}"
     for there, nowhere in zip(paths(*hidden), paths(*missing), strict=True):
-        assert answer(there, *hidden) == answer(nowhere, *missing), there
+        if there != nowhere:
+            assert answer(there, *hidden) == answer(nowhere, *missing), there
 
 
 @pytest.mark.parametrize("page_of", ["repository?", "tag?tag=v1&"])
@@ -335,8 +337,7 @@ def test_every_page_is_readable(
         assert page.get_by_role("heading", level=1).count() == 1, path
         assert unlabelled_fields(page) == [], path
         assert page.locator("html").get_attribute("data-bs-theme") == scheme, path
-        if not fits_into_its_window(page):
-            wide.append(path)
+        wide.extend(too_wide(page))
         if SCREENSHOTS:
             file = Path(SCREENSHOTS) / f"{name}-{width}-{scheme}.png"
             page.screenshot(path=file, full_page=True)
@@ -356,12 +357,12 @@ def test_every_page_is_readable(
 def test_names_as_long_as_can_be_fit_into_every_page(
     open_page: OpenPage, pushed: Pushed, width: int
 ) -> None:
-    page = open_page("alice", width)
+    page = open_page("bob", width)
 
     wide = []
-    for path in paths(LONG, LONG_TAG, digest("long")):
-        page.goto(path)
-        if not fits_into_its_window(page):
-            wide.append(path.split("?")[0])
+    for path in ["/search/", "/analysis/", *paths(LONG, LONG_TAG, digest("long"))]:
+        if path in ("/search/", "/analysis/") or "=" in path:
+            page.goto(path)
+            wide += too_wide(page)
 
     assert wide == []

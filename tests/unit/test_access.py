@@ -217,8 +217,8 @@ def captures(match: dict[str, Any], request: dict[str, str]) -> Iterator[tuple[s
             regex = match.get(field, "") if field in FIELDS else ""
             if len(regex) > 2 and regex[0] == "/" == regex[-1]:
                 found = re2.compile(regex[1:-1], QUIET).search(request[field])
-                if found and 1 <= int(digits[:9]) <= len(found.groups()):
-                    yield placeholder, found[int(digits[:9])] or ""
+                if found and 1 <= int(digits.lstrip("0")[:9] or 0) <= len(found.groups()):
+                    yield placeholder, found[int(digits.lstrip("0")[:9] or 0)] or ""
 
 
 def authorize(
