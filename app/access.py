@@ -8,38 +8,38 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import re2
 
+from app.patterns import (
+    EVERYTHING,
+    OPTIONS,
+    QUOTED,
+    Matcher,
+    TooComplex,
+    below,
+    compile_pattern,
+    compile_regex,
+    encode,
+    is_regex,
+)
+
 MAX_COMBINATIONS = 10_000  # of label values in one pattern
-MAX_GROUPS = 1000  # of one regex; RE2 takes minutes and gigabytes over deeper nesting
 MAX_PREFIXES = 100  # more are no cheaper to look up than all names
 MAX_COMPARISONS = 50_000  # to simplify a rule
 MIN_FILTERED = 8  # tests of a rule; fewer are as quick one by one
 
 _FIELDS = ("account", "type", "name", "service")
-_QUOTED = str.maketrans({char: f"\\{char}" for char in r"\.+*?()|[]{}^$"})  # Go: QuoteMeta
 _CAPTURE = re.compile(r"\$\{(.+?):([0-9]+)\}")  # acl.go: captureGroupRegex
 _NAME = re.compile(r"\$\{[nN]ame[:}]")  # what is unknown until the name is
 _Labels = Mapping[str, tuple[str, ...]]
 _Condition = tuple[str, tuple[str, ...], _Labels]  # pattern, values, labels for its placeholders
-_OPTIONS = re2.Options()
-_OPTIONS.log_errors = False
-
-
-class _Invalid(ValueError):
-    """A pattern that Go does not compile either: it matches nothing."""
-
-
-class _TooComplex(ValueError):
-    """A pattern or a number of patterns that cannot be tried in reasonable time or space."""
 
 
 # Accounts and entries
@@ -151,9 +151,9 @@ def _parse_entry(document: Mapping[str, Any]) -> _Entry:
 def _check_pattern(field: str, pattern: object) -> None:
     if not isinstance(pattern, str):
         raise ValueError(f"{field} is not a string")
-    if _is_regex(pattern):
+    if is_regex(pattern):
         try:
-            _regex(pattern[1:-1])
+            compile_regex(pattern[1:-1])
         except ValueError as error:
             raise ValueError(f"{field} {pattern!r}: {error}") from error
 
@@ -175,182 +175,6 @@ def _parse_address(text: str | None) -> IPv4Address | IPv6Address | None:
         return None
 
 
-# Patterns
-
-
-class _Matcher(msgspec.Struct, frozen=True):
-    """One compiled pattern; whatever it matches begins with `text`.
-
-    `exact` matches `text` alone, `children` what follows it (empty or ending in a slash) up to the
-    next slash, `below` all that begins with it (ending in a slash), `everything` and `test` say
-    themselves. `superset` is an RE2 regex that finds at least the ASCII strings that match.
-    """
-
-    kind: Literal["everything", "exact", "children", "below", "test"]
-    text: str
-    test: Callable[[str], bool]
-    superset: str = ""
-
-
-_EVERYTHING = _Matcher("everything", "", lambda _: True)
-
-
-def _is_regex(pattern: str) -> bool:
-    return len(pattern) > 2 and pattern[0] == "/" == pattern[-1]
-
-
-@lru_cache(maxsize=4096)
-def _compile(pattern: str) -> _Matcher | None:
-    """The matcher of a pattern without placeholders; None if it matches nothing.
-
-    Raises:
-        _TooComplex: a regex is too large.
-    """
-    if not _is_regex(pattern):
-        return _compile_glob(pattern)
-    try:
-        return _compile_regex(pattern[1:-1])
-    except _Invalid:
-        return None
-
-
-@lru_cache(maxsize=4096)
-def _regex(text: str) -> Any:
-    if text.count("(") > MAX_GROUPS:
-        raise _TooComplex(f"more than {MAX_GROUPS} groups")
-    if re.search(r"(?<!\\)(\\\\)*\\C", text):
-        raise _Invalid(r"\C is RE2's, Go does not know it")
-    try:
-        return re2.compile(text, _OPTIONS)
-    except UnicodeEncodeError as error:
-        raise _TooComplex("not valid Unicode") from error
-    except re2.error as error:
-        message = str(error.args[0], errors="replace")
-        kind = _TooComplex if "too large" in message else _Invalid
-        raise kind(message) from error
-
-
-_BEGINNING = re.compile(r"\^((?:[^\\.+*?()|\[\]{}^$]|\\[!-/:-@\[-`{-~])*)(.*)", re.DOTALL)
-
-
-def _compile_regex(text: str) -> _Matcher:
-    compiled = _regex(text)
-
-    def test(value: str) -> bool:
-        return compiled.search(_encode(value)) is not None
-
-    if text == ".*":
-        return _EVERYTHING
-    beginning = _BEGINNING.fullmatch(text)
-    if beginning is None:
-        return _Matcher("test", "", test, text)
-    literal = re.sub(r"\\(.)", r"\1", beginning[1])
-    if beginning[2] == "$":
-        return _exact(literal)
-    if beginning[2] in ("", ".*"):
-        if literal.endswith("/"):
-            return _below(literal)
-        return _Matcher("test", literal, test, text) if literal else _EVERYTHING
-    # A repetition, even one behind `\Q\E` or `(?i)`, may make the last character optional.
-    return _Matcher("test", "" if "|" in beginning[2] else literal[:-1], test, text)
-
-
-def _encode(value: str) -> bytes:
-    return value.encode("utf-8", "replace")
-
-
-def _exact(text: str) -> _Matcher:
-    return _Matcher("exact", text, partial(operator.eq, text))
-
-
-def _below(text: str) -> _Matcher:
-    return _Matcher("below", text, lambda value: value.startswith(text))
-
-
-_ITEM = r"(?:[^\\\]\-]|\\.)"
-_GLOB_TOKEN = re.compile(
-    rf"(?P<star>\*+)|(?P<any>\?)|\[(?P<negated>\^?+)(?P<ranges>(?:{_ITEM}(?:-{_ITEM})?)++)\]"
-    r"|\\(?P<escaped>.)|(?P<plain>[^\\\[*?])",
-    re.DOTALL,
-)
-_RANGE = re.compile(rf"({_ITEM})(?:-({_ITEM}))?", re.DOTALL)
-# Go's `*` skips bytes, and what `?` or a class finds inside a character counts as U+FFFD. So every
-# further byte of a character is represented by this one, which no valid string contains.
-_BYTE = "\udc80"
-
-
-def _compile_glob(pattern: str) -> _Matcher | None:
-    """Go's path.Match: what `*` took is given back to the last `*` only, hence the atomic groups.
-
-    They make a difference only where a class takes a slash, which no `*` may cross.
-    """
-    tokens: list[re.Match[str]] = []
-    position = 0
-    while position < len(pattern):
-        token = _GLOB_TOKEN.match(pattern, position)
-        if token is None:
-            return None
-        tokens.append(token)
-        position = token.end()
-    text = "".join(itertools.takewhile(bool, map(_literal, tokens)))
-    special = tokens[len(text) :]
-    if not special:
-        return _exact(text)
-    if len(special) == 1 and special[0]["star"] and (not text or text.endswith("/")):
-        return _Matcher(
-            "children", text, lambda value: value.startswith(text) and "/" not in value[len(text) :]
-        )
-    first, *chunks = _chunks(tokens)
-    inner = "".join(f"(?>[^/]*?{chunk})" for chunk in chunks[:-1])
-    last = f"[^/]*?{chunks[-1]}" if chunks else ""
-    compiled = re.compile(f"{first}{inner}{last}")
-    superset = "".join(
-        _literal(token).translate(_QUOTED) or ("[^/]*" if token["star"] else "(?s:.)")
-        for token in tokens
-    )
-    return _Matcher(
-        "test", text, lambda value: bool(compiled.fullmatch(_mark_bytes(value))), f"^{superset}$"
-    )
-
-
-def _literal(token: re.Match[str]) -> str:
-    return token["escaped"] or token["plain"] or ""
-
-
-def _chunks(tokens: Iterable[re.Match[str]]) -> list[str]:
-    """The regexes of what stands between the stars."""
-    chunks = [""]
-    for token in tokens:
-        if token["star"]:
-            chunks.append("")
-        elif token["any"]:
-            chunks[-1] += f"(?>[^/{_BYTE}]{_BYTE}*|{_BYTE})"
-        elif token["ranges"]:
-            chunks[-1] += _class(token["ranges"], is_negated=bool(token["negated"]))
-        else:
-            chunks[-1] += re.escape(_mark_bytes(_literal(token)))
-    return chunks
-
-
-def _class(ranges: str, *, is_negated: bool) -> str:
-    """The regex of a class; a range that ends before it begins is empty in Go."""
-    bounds = [(low[-1], high[-1:] or low[-1]) for low, high in _RANGE.findall(ranges)]
-    members = "".join(f"{re.escape(a)}-{re.escape(b)}" for a, b in bounds if a <= b)
-    has_replacement = any(low <= "\ufffd" <= high for low, high in bounds)
-    if is_negated:
-        one = f"[^{members}]" if members else r"[\s\S]"
-    else:
-        one = f"[{members}]" if members else "(?!)"
-    inside = f"|{_BYTE}" if has_replacement != is_negated else ""
-    return f"(?>(?!{_BYTE}){one}{_BYTE}*{inside})"
-
-
-def _mark_bytes(value: str) -> str:
-    if value.isascii():
-        return value
-    return "".join(char + _BYTE * (len(_encode(char)) - 1) for char in value)
-
-
 # Entries against a request
 
 
@@ -366,12 +190,12 @@ class _Request:
             "service": service,
         }
         self.quoted = {
-            f"${{{field}}}": text.translate(_QUOTED) for field, text in self.fields.items()
+            f"${{{field}}}": text.translate(QUOTED) for field, text in self.fields.items()
         }
         self.labels = {f"${{labels:{label}}}": texts for label, texts in account.labels.items()}
 
 
-def _matchers(entry: _Entry, request: _Request) -> list[_Matcher]:
+def _matchers(entry: _Entry, request: _Request) -> list[Matcher]:
     """What together matches the names that the entry matches, its `ip` apart.
 
     An entry that is too complex fails closed: it matches nothing if it allows, else everything.
@@ -384,20 +208,20 @@ def _matchers(entry: _Entry, request: _Request) -> list[_Matcher]:
         if not _hold(known, variables):
             return []
         if len(known) < len(conditions) or (pattern and _NAME.search(pattern)):
-            return [_Matcher("test", "", partial(_matches_name, entry, request))]
+            return [Matcher("test", "", partial(_matches_name, entry, request))]
         if pattern is None:
-            return [_EVERYTHING]
-        compiled = map(_compile, _candidates(pattern, variables, request.labels))
+            return [EVERYTHING]
+        compiled = map(compile_pattern, _candidates(pattern, variables, request.labels))
         return [matcher for matcher in compiled if matcher is not None]
-    except _TooComplex:
-        return [] if entry.allows else [_EVERYTHING]
+    except TooComplex:
+        return [] if entry.allows else [EVERYTHING]
 
 
 def _matches_name(entry: _Entry, request: _Request, name: str) -> bool:
     request = _Request(request.account, request.fields["service"], name)
     try:
         return _hold(_conditions(entry, request, _FIELDS), _variables(entry, request))
-    except _TooComplex:
+    except TooComplex:
         return not entry.allows
 
 
@@ -425,7 +249,7 @@ def _hold(conditions: Iterable[_Condition], variables: Mapping[str, str]) -> boo
 
 
 def _matches(pattern: str, value: str) -> bool:
-    matcher = _compile(pattern)
+    matcher = compile_pattern(pattern)
     return matcher is not None and matcher.test(value)
 
 
@@ -440,8 +264,8 @@ def _variables(entry: _Entry, request: _Request) -> dict[str, str]:
         field = found[1][0].lower() + found[1][1:]
         pattern = entry.patterns.get(field) or ""
         group = int(found[2].lstrip("0")[:9] or 0)
-        if _is_regex(pattern) and 0 < group <= _regex(pattern[1:-1]).groups:
-            match = _regex(pattern[1:-1]).search(_encode(request.fields[field]))
+        if is_regex(pattern) and 0 < group <= compile_regex(pattern[1:-1]).groups:
+            match = compile_regex(pattern[1:-1]).search(encode(request.fields[field]))
             if match is not None:
                 variables[found[0]] = (match[group] or b"").decode("utf-8", "replace")
     return variables
@@ -451,12 +275,12 @@ def _candidates(pattern: str, variables: Mapping[str, str], labels: _Labels) -> 
     """The pattern with its label placeholders left as they are, then with every combination.
 
     Raises:
-        _TooComplex: there are more than MAX_COMBINATIONS.
+        TooComplex: there are more than MAX_COMBINATIONS.
     """
     yield _substitute(pattern, variables)
     used = {placeholder: texts for placeholder, texts in labels.items() if placeholder in pattern}
     if math.prod(map(len, used.values())) > MAX_COMBINATIONS:
-        raise _TooComplex("too many combinations of labels")
+        raise TooComplex("too many combinations of labels")
     for combination in itertools.product(*used.values()) if used else ():
         yield _substitute(pattern, {**variables, **dict(zip(used, combination, strict=True))})
 
@@ -494,12 +318,12 @@ class Rule:
             may be, `("",)` when they can begin with anything.
     """
 
-    def __init__(self, steps: Sequence[tuple[_Matcher, bool]], *, otherwise: bool = False) -> None:
+    def __init__(self, steps: Sequence[tuple[Matcher, bool]], *, otherwise: bool = False) -> None:
         """The first step that matches says whether a name is allowed; `otherwise`, if none does."""
         steps = _without_tail(steps, otherwise)
         self._allows = [*(allows for _, allows in steps), otherwise]
         self._first: dict[tuple[str, str], int] = {}
-        self._tests: list[tuple[int, _Matcher]] = []
+        self._tests: list[tuple[int, Matcher]] = []
         for index, (matcher, _) in enumerate(steps):
             if matcher.kind == "test":
                 self._tests.append((index, matcher))
@@ -543,7 +367,7 @@ def _filter(supersets: tuple[str, ...]) -> Any:
 
     The empty regex before them is always found, unless RE2 runs out of memory for this name.
     """
-    found = re2.Set.SearchSet(_OPTIONS)
+    found = re2.Set.SearchSet(OPTIONS)
     try:
         for superset in ("", *supersets):
             found.Add(superset)
@@ -554,8 +378,8 @@ def _filter(supersets: tuple[str, ...]) -> Any:
 
 
 def _without_tail(
-    steps: Sequence[tuple[_Matcher, bool]], otherwise: bool
-) -> Sequence[tuple[_Matcher, bool]]:
+    steps: Sequence[tuple[Matcher, bool]], otherwise: bool
+) -> Sequence[tuple[Matcher, bool]]:
     """Without the last steps that only say what would be said without them."""
     end = len(steps)
     while end and steps[end - 1][1] == otherwise:
@@ -563,14 +387,14 @@ def _without_tail(
     return steps[:end]
 
 
-def _can_be_repository(matcher: _Matcher) -> bool:
+def _can_be_repository(matcher: Matcher) -> bool:
     """Whether a repository name may match: none holds an unknown placeholder or begins with `/`."""
     return "${" not in matcher.text and not matcher.text.startswith("/")
 
 
-def _shape(steps: Sequence[tuple[_Matcher, bool]], otherwise: bool) -> Shape | None:
+def _shape(steps: Sequence[tuple[Matcher, bool]], otherwise: bool) -> Shape | None:
     steps = [step for step in steps if _can_be_repository(step[0])]
-    steps = [*_without_tail(steps, otherwise), *([(_EVERYTHING, True)] if otherwise else ())]
+    steps = [*_without_tail(steps, otherwise), *([(EVERYTHING, True)] if otherwise else ())]
     if any(matcher.kind == "test" for matcher, _ in steps):
         return None
     denied = [index for index, (_, allows) in enumerate(steps) if not allows]
@@ -595,7 +419,7 @@ def _shape(steps: Sequence[tuple[_Matcher, bool]], otherwise: bool) -> Shape | N
     )
 
 
-def _covers(wide: _Matcher, narrow: _Matcher) -> bool:
+def _covers(wide: Matcher, narrow: Matcher) -> bool:
     """Whether `wide` matches all of `narrow`. Neither covers the other: disjoint."""
     if wide.kind == "everything" or narrow.kind == "exact":
         return wide.test(narrow.text)
@@ -604,7 +428,7 @@ def _covers(wide: _Matcher, narrow: _Matcher) -> bool:
     return wide.kind == "children" == narrow.kind and wide.text == narrow.text
 
 
-def _prefixes(steps: Sequence[tuple[_Matcher, bool]], otherwise: bool) -> tuple[str, ...]:
+def _prefixes(steps: Sequence[tuple[Matcher, bool]], otherwise: bool) -> tuple[str, ...]:
     texts = {matcher.text for matcher, allows in steps if allows and _can_be_repository(matcher)}
     prefixes: list[str] = []
     for text in sorted({*texts, ""} if otherwise else texts):
@@ -638,7 +462,7 @@ def compile_rule(
     if not acl.is_valid:
         return Rule([])
     request, client = _Request(account, service), _parse_address(address)
-    steps: list[tuple[_Matcher, bool]] = []
+    steps: list[tuple[Matcher, bool]] = []
     for entry in acl.entries:
         if entry.network and (client is None or client not in entry.network):
             continue
@@ -647,5 +471,5 @@ def compile_rule(
                 return Rule(steps, otherwise=entry.allows)
             steps.append((matcher, entry.allows))
     if own_namespace and account.name:
-        steps.append((_below(f"{account.name}/"), True))
+        steps.append((below(f"{account.name}/"), True))
     return Rule(steps)

@@ -35,7 +35,8 @@ MAX_USER_AGENT_LENGTH = 512
 MAX_MEDIA_TYPE_LENGTH = 255
 MAX_REFERENCES = 10_000
 MAX_REJECTED_CHARACTERS = 64 * 1024
-MAX_DEPTH = 64  # of an envelope's nesting; what lies deeper is not looked at
+MAX_REPAIRED_BYTES = 256 * 1024  # of an envelope: repairing is slow
+MAX_DEPTH = 64  # of a repaired envelope's nesting; what lies deeper is not looked at
 INT64_MAX = 2**63 - 1
 
 INDEX_TYPES = {
@@ -225,7 +226,13 @@ def parse_envelope(body: bytes, registry: str, received_at: datetime) -> Envelop
     Raises:
         InvalidEnvelope: the body is not JSON, has no `events` list, or one of more than 10,000.
     """
-    raw_events = _split(body)
+    try:
+        raw_events = _split(body)
+    except msgspec.DecodeError as error:
+        raise InvalidEnvelope(f"not a notification envelope: {error}") from None
+    except RecursionError:
+        rejected = _reject(body, registry, "nested too deeply", received_at)
+        return Envelope([], [rejected])
     if len(raw_events) > MAX_EVENTS:
         raise InvalidEnvelope(f"events: {len(raw_events)} in one envelope, at most {MAX_EVENTS}")
     envelope = Envelope([], [])
@@ -243,15 +250,13 @@ def parse_envelope(body: bytes, registry: str, received_at: datetime) -> Envelop
 
 
 def _split(body: bytes) -> list[msgspec.Raw]:
-    """The events of a body; what only our decoder cannot read is repaired and read again."""
+    """The events of a body; JSON that only our decoder cannot read is repaired and read again."""
     try:
         return _decode_envelope(body).events
     except (msgspec.DecodeError, RecursionError):
-        repaired = _cut_depths(_replace_lone_surrogates(body))
-    try:
-        return _decode_envelope(repaired).events
-    except msgspec.DecodeError as error:
-        raise InvalidEnvelope(f"not a notification envelope: {error}") from None
+        if len(body) > MAX_REPAIRED_BYTES:
+            raise
+    return _decode_envelope(_cut_depths(_replace_lone_surrogates(body))).events
 
 
 _ESCAPE = re.compile(
@@ -266,23 +271,24 @@ def _replace_lone_surrogates(body: bytes) -> bytes:
     return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["lone"] else escape[0], body)
 
 
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{\]}]', re.DOTALL)
+_BRACKETS = re.compile(
+    rb'"(?:[^"\\]|\\.)*+"|(?P<opened>[\[{]+)|(?P<closed>[\]}]+)',
+    re.DOTALL,
+)
 
 
 def _cut_depths(body: bytes) -> bytes:
     """`body` with null in place of what is nested deeper than MAX_DEPTH."""
-    kept = []
+    kept: list[bytes] = []
     depth = start = 0
-    for token in _STRING_OR_BRACKET.finditer(body):
-        if token[0] in b"[{":
-            depth += 1
-            if depth == MAX_DEPTH + 1:
-                kept += body[start : token.start()], b"null"
-                start = len(body)
-        elif token[0] in b"]}":
-            if depth == MAX_DEPTH + 1:
-                start = token.end()
-            depth -= 1
+    for token in _BRACKETS.finditer(body):
+        before = depth
+        depth += len(token["opened"] or b"") - len(token["closed"] or b"")
+        if before <= MAX_DEPTH < depth:
+            kept += body[start : token.start() + MAX_DEPTH - before], b"null"
+            start = len(body)
+        elif depth <= MAX_DEPTH < before:
+            start = token.start() + before - MAX_DEPTH
     return b"".join((*kept, body[start:]))
 
 
