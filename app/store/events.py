@@ -143,7 +143,7 @@ class EventStore:
             self._collection, queries, lower=lower, upper=upper, limit=limit + 1
         )
         more = documents[limit - 1]["position"] if len(documents) > limit else None
-        return Page([_event(document) for document in documents[:limit]], more)
+        return Page([_seen_by(scope, _event(document)) for document in documents[:limit]], more)
 
     def count(self, query: RecordQuery, scope: Scope, *, cap: int) -> Count:
         """How many events match, exact up to `cap`."""
@@ -190,6 +190,13 @@ class EventStore:
             if not documents:
                 return
             after = documents[-1]["position"]
+
+
+def _seen_by(scope: Scope, event: Event) -> Event:
+    """`event` without the name of another repository that may not be seen."""
+    if event.from_repository is None or scope.may_see(event.from_repository):
+        return event
+    return msgspec.structs.replace(event, from_repository=None)
 
 
 def address_key(address: str) -> str | None:

@@ -462,6 +462,31 @@ def test_an_acl_with_an_invalid_entry_shows_nothing_but_to_administrators(
     assert totals == [0, 2]
 
 
+def test_a_mount_does_not_name_a_repository_that_may_not_be_seen(
+    client: FlaskClient, store: Store
+) -> None:
+    for number, source in enumerate(("secret/base", "team/base")):
+        store(
+            wire_event(
+                "mount",
+                of="layer",
+                media_type="application/octet-stream",
+                fromRepository=source,
+                at=5 + number,
+            )
+        )
+
+    found = {
+        name: [
+            row["from_repository"]
+            for row in client.get("/api/v1/records?action=mount", headers=basic(name)).json["items"]
+        ]
+        for name in ("admin", "alice")
+    }
+
+    assert found == {"admin": ["team/base", "secret/base"], "alice": ["team/base", None]}
+
+
 def test_an_account_sees_its_own_namespace_however_deep(client: FlaskClient, store: Store) -> None:
     store(
         wire_event("push", "mallory/a", tag="x", of="a", at=5),
