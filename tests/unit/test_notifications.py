@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -133,6 +134,21 @@ def test_a_body_over_the_limit_is_refused(client: FlaskClient) -> None:
 
     assert response.status_code == 413
     assert "max_body_bytes" in response.json["error"]
+
+
+@pytest.mark.parametrize(("length", "status"), [(100_001, 413), (5_000, 202)])
+def test_a_chunked_body_has_the_same_limit(client: FlaskClient, length: int, status: int) -> None:
+    body = envelope().ljust(length)
+
+    response = client.post(
+        "/events",
+        input_stream=io.BytesIO(body),
+        headers=BEARER,
+        content_type=V1,
+        environ_overrides={"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"},
+    )
+
+    assert response.status_code == status
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH"])
