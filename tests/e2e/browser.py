@@ -72,12 +72,12 @@ def main_text(page: Page) -> str:
 
 
 def too_wide(page: Page) -> list[str]:
-    """What makes the page wider than its window, the innermost elements first; [] when it fits."""
-    script = """document.documentElement.scrollWidth <= innerWidth ? [] :
-        [...document.querySelectorAll("body *")].reverse()
-        .filter(element => element.getBoundingClientRect().right > innerWidth)
-        .map(element => `${location.pathname}: <${element.tagName} class="${element.className}">`)
-        .slice(0, 3)"""
+    """The page, if it is wider than its window, and the last elements that stick out of it."""
+    script = """document.documentElement.scrollWidth <= innerWidth ? [] : [
+        location.pathname,
+        ...[...document.querySelectorAll("body *")]
+            .filter(element => element.getBoundingClientRect().right > innerWidth)
+            .map(element => `<${element.tagName} class="${element.className}">`).slice(-3)]"""
     return list(page.evaluate(script))
 
 

@@ -58,12 +58,12 @@ def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 
 @pytest.fixture(scope="session")
 def server(make_server: Callable[..., Server]) -> Server:
-    """A running server: `alice` may see team/*, `bob` all, `mallory` nothing."""
+    """A running server: `alice` may see team/*, `bob` all of two parts, `mallory` nothing."""
     server = make_server()
     server.start()
     with ThreadPoolExecutor() as pool:
         accounts = pool.map(server.add_account, ("alice", "bob", "mallory"))
-        entries = pool.map(server.add_acl_entry, (10, 20), ("alice", "bob"), ("team/*", "*"))
+        entries = pool.map(server.add_acl_entry, (10, 20), ("alice", "bob"), ("team/*", "*/*"))
     assert len([*accounts, *entries]) == 5
     return server
 

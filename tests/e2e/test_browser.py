@@ -363,6 +363,7 @@ def test_names_as_long_as_can_be_fit_into_every_page(
     for path in ["/search/", "/analysis/", *paths(LONG, LONG_TAG, digest("long"))]:
         if path in ("/search/", "/analysis/") or "=" in path:
             page.goto(path)
+            assert LONG in page.content(), path
             wide += too_wide(page)
 
     assert wide == []

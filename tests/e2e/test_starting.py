@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,8 @@ from app.store.embedded import EmbeddedDatabase
 pytestmark = pytest.mark.e2e
 
 MakeServer = Callable[..., Server]
+
+PATIENCE_S = 10.0  # of somebody who pressed Ctrl-C; gunicorn kills a worker that hangs after 20
 
 
 @pytest.fixture
@@ -78,8 +81,10 @@ def test_ctrl_c_ends_the_server_and_its_database(make_server: MakeServer) -> Non
     server.start()
     assert len(database_pids(server.data_dir)) == 1
 
+    pressed_at = time.monotonic()
     assert server.program.end_by(signal.SIGINT, whole_group=True) == 0  # as a terminal does
 
+    assert time.monotonic() - pressed_at < PATIENCE_S
     assert database_pids(server.data_dir) == []
     assert "Traceback" not in server.program.log
 
