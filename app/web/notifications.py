@@ -46,7 +46,8 @@ def _identify_registry() -> Registry:
     """The registry whose token came with the request.
 
     Where a registry has no token, a request without one is from it; `X-Registry-Id` tells
-    several such registries apart, else the first is taken.
+    several such registries apart, else the first is taken. A wrong token is never taken for none
+    while any registry has one: its events would be filed under another registry.
 
     Raises:
         NotAuthenticated: no token matches.
@@ -60,8 +61,9 @@ def _identify_registry() -> Registry:
         expected = registry.token.encode("ascii")
         if expected and hmac.compare_digest(expected, token):
             found = registry
-    if found is None and not token:
-        open_ones = [registry for registry in registries if not registry.token]
+    open_ones = [registry for registry in registries if not registry.token]
+    # Where no registry has a token, one that is sent means no less than none.
+    if found is None and (not token or len(open_ones) == len(registries)):
         named = request.headers.get("X-Registry-Id")
         found = next((r for r in open_ones if named in (None, r.name)), None)
     if found is None:

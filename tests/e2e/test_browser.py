@@ -350,7 +350,7 @@ def test_every_page_is_readable(
         look_at(signed_in, path, f"page-{number:02}")
     look_at(signed_in, "/search/repository?repository=no/such", "not-found")
     look_at(signed_in, "/analysis/user/login/?digest=wrong&from=yesterday", "wrong-filter")
-    assert wide == []
+    assert not wide, "\n".join(wide)
 
 
 @pytest.mark.parametrize("width", [360, 1440])
@@ -366,4 +366,4 @@ def test_names_as_long_as_can_be_fit_into_every_page(
             assert LONG in page.content(), path
             wide += too_wide(page)
 
-    assert wide == []
+    assert not wide, "\n".join(wide)

@@ -129,6 +129,14 @@ def test_registries_without_token_are_told_apart_by_a_header(
     assert {event.registry for event in mock_stores.events.iterate()} == {"one", "two"}
 
 
+def test_a_token_is_not_looked_at_where_no_registry_has_one(
+    make_app: Callable[..., Flask],
+) -> None:
+    client = make_app(registries=[Registry()]).test_client()
+
+    assert post(client, envelope(wire_event())).status_code == 202
+
+
 def test_a_body_over_the_limit_is_refused(client: FlaskClient) -> None:
     response = post(client, b" " * 100_001)
 
