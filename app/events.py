@@ -134,7 +134,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     tag: str | None = None
     tag_from: Literal["event", "paired", "catalogue"] | None = None  # who told the tag
     digest: str | None = None
-    parent: str | None = None  # digest of the index whose pull this pull belongs to
+    parent: str | None = None  # digest of the index whose pull or push this is part of
     followed_by: str | None = None  # of a check: id of the pull it began; of an index: of a child
     media_type: str = ""
     kind: str = "image"

@@ -3,8 +3,9 @@
 Order of writes: what could not be understood, manifests, catalogue, and the events last. Each is
 idempotent, so a crash between any two followed by the registry's redelivery loses nothing and
 counts nothing twice. Round trips of a one-event envelope: a pull or check by tag 1, a pull by
-digest 2 (3 where nothing but the catalogue can tell its tag), a push 3, a mount 1; the first event
-of a repository that this process sees pulled costs one more.
+digest 2 (3 where nothing but the catalogue can tell its tag), a push 3 (4 of an index, which takes
+in its children), a mount 1; the first event of a repository that this process sees pulled costs one
+more.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Ingest:
         receipt.rejected = len(envelope.rejected)
         self.apply_to_catalogue(envelope.events)
         if events:
-            receipt.stored = self._stores.events.add(self._resolve_pulls(events))
+            receipt.stored = self._stores.events.add(self._resolve_parts(events))
             receipt.duplicate = len(events) - receipt.stored
         return receipt
 
@@ -119,8 +120,8 @@ class Ingest:
         if len(self._known) > KNOWN_REPOSITORIES:
             self._known.popitem(last=False)
 
-    def _resolve_pulls(self, events: Sequence[Event]) -> list[Event]:
-        """Find out which pull an untagged pull belongs to, within the envelope or before it.
+    def _resolve_parts(self, events: Sequence[Event]) -> list[Event]:
+        """Find out what belongs to another pull or push, within the envelope or before it.
 
         Returns each id once.
         """
@@ -133,7 +134,10 @@ class Ingest:
                 if before and before.action == "check":
                     resolved[before.id] = msgspec.structs.replace(before, followed_by=event.id)
                 event = self._belonging(event, before or self._stores.events.pair(event))
-            if event.action == "check" or (event.action == "pull" and event.kind == "index"):
+            if event.action == "push" and event.kind == "index":
+                self._stores.events.adopt(event)
+                resolved.update((part.id, part) for part in _adopted(event, neighbours))
+            if event.action != "pull" or event.kind == "index":
                 neighbours.append(event)
             resolved[event.id] = event
         return list(resolved.values())
@@ -166,3 +170,13 @@ def _find_before(pull: Event, neighbours: Sequence[Event]) -> Event | None:
             if not children or pull.digest in children:
                 return event
     return None
+
+
+def _adopted(index: Event, neighbours: Sequence[Event]) -> list[Event]:
+    """The in-envelope counterpart of EventStore.adopt."""
+    children = {reference.digest for reference in index.references}
+    return [
+        msgspec.structs.replace(event, parent=index.digest)
+        for event in neighbours
+        if event.action == "push" and not event.tag and event.digest in children
+    ]

@@ -25,8 +25,9 @@ from app.store.paging import (
 from app.store.scope import Scope
 
 PAIRING_WINDOW = timedelta(seconds=60)
+ADOPTION_WINDOW = timedelta(hours=1)  # a slow upload lies between the children and their index
 
-# A check that began a pull, and a child pulled with its index, belong to that pull.
+# A check that began a pull, and a child pulled or pushed with its index, are part of that.
 COUNTED: dict[str, Any] = {
     "parent": None,
     "$or": [{"action": {"$ne": "check"}}, {"followed_by": None}],
@@ -121,6 +122,25 @@ class EventStore:
             sort=[("position", -1)],
         )
         return _event(document) if document else None
+
+    def adopt(self, index: Event) -> None:
+        """Make the pushes of an index's children part of the push of the index; idempotent.
+
+        A client pushes the children first, by digest. They are those of the same registry,
+        repository and actor in the hour before.
+        """
+        earliest = position_at(index.timestamp - ADOPTION_WINDOW)
+        for children in chunks([reference.digest for reference in index.references]):
+            query = {
+                "repository": index.repository,
+                "position": {"$gte": earliest, "$lt": index.position},
+                "registry": index.registry,
+                "actor": index.actor,
+                "action": "push",
+                "digest": {"$in": children},
+                "tag": None,
+            }
+            self._collection.update_many(query, {"$set": {"parent": index.digest}})
 
     def find_kind(self, repository: str, digest: str) -> str | None:
         """The kind of a manifest that was seen pulled or pushed in a repository, or None."""

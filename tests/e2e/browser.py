@@ -72,13 +72,23 @@ def main_text(page: Page) -> str:
 
 
 def too_wide(page: Page) -> list[str]:
-    """The page, if it is wider than its window, and the last elements that stick out of it."""
-    script = """document.documentElement.scrollWidth <= innerWidth ? [] : [
-        location.pathname,
-        ...[...document.querySelectorAll("body *")]
-            .filter(element => element.getBoundingClientRect().right > innerWidth)
-            .map(element => `<${element.tagName} class="${element.className}">`).slice(-3)]"""
-    return list(page.evaluate(script))
+    """The page, if it is wider than its window, and the texts that stick out of it."""
+    return list(page.evaluate(TOO_WIDE))
+
+
+TOO_WIDE = """() => {
+    if (document.documentElement.scrollWidth <= innerWidth) return [];
+    const found = [location.pathname];
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+        const [text, parent] = [texts.currentNode.data.trim(), texts.currentNode.parentElement];
+        const range = document.createRange();
+        range.selectNodeContents(texts.currentNode);
+        if (text && !parent.closest("thead") && range.getBoundingClientRect().right > innerWidth)
+            found.push(`  <${parent.closest("[class]").className}> ${text.slice(0, 60)}`);
+    }
+    return found;
+}"""
 
 
 def unlabelled_fields(page: Page) -> list[str]:

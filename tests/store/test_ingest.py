@@ -140,6 +140,31 @@ def test_a_manifest_that_is_no_child_of_the_index_is_counted(
     assert len(records(stores)) == 2
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_push_of_several_platforms_is_one_push(
+    stores: Stores, receive: Receive, together: bool
+) -> None:
+    receive(
+        wire_event("push", of="amd64"),
+        wire_event("push", of="arm64", at=1),
+        wire_event("push", of="another", at=1),
+        wire_event("push", of="amd64", at=1, actor="bob"),
+        wire_event("push", tag="kept", of="arm64", at=1),
+        wire_event(
+            "push", tag="v1", of="index", media_type=INDEX, children=["amd64", "arm64"], at=2
+        ),
+        together=together,
+    )
+
+    found = [(event.tag, event.actor, event.digest) for event in records(stores)]
+    assert sorted(found, key=str) == [
+        ("kept", "alice", digest("arm64")),
+        ("v1", "alice", digest("index")),
+        (None, "alice", digest("another")),
+        (None, "bob", digest("amd64")),
+    ]
+
+
 def test_the_same_envelope_three_times_is_stored_once(stores: Stores, receive: Receive) -> None:
     event = wire_event("push", tag="v1")
 
@@ -352,7 +377,7 @@ def test_the_recorded_events_give_these_counts_and_this_catalogue(stores: Stores
 
     assert received == {"stored": 86, "duplicate": 2, "ignored": 36, "rejected": 0}
     assert Counter(event.action for event in records(stores)) == {
-        "push": 44,
+        "push": 29,  # 15 more are children of the five indexes
         "pull": 16,
         "check": 3,
         "delete": 10,
@@ -423,6 +448,10 @@ class _Commands(monitoring.CommandListener):
         (wire_event("pull", of="known", at=5), ["findAndModify", "find", "insert"]),
         (wire_event("push", tag="v2", of="new", at=5), ["update", "update", "insert"]),
         (wire_event("push", of="child", at=5), ["update", "update", "insert"]),
+        (
+            wire_event("push", tag="m", of="new", media_type=INDEX, children=["amd64"], at=5),
+            ["update", "update", "update", "insert"],
+        ),
         (wire_event("delete", tag="v1", of=None, at=5), ["update", "insert"]),
     ],
     ids=[
@@ -433,6 +462,7 @@ class _Commands(monitoring.CommandListener):
         "pull by digest alone",
         "push",
         "push by digest",
+        "push of an index",
         "delete of a tag",
     ],
 )
