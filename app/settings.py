@@ -144,7 +144,7 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.envi
     if named or file.exists():
         document = _read_yaml(file)
     _overlay_environment(document, environ)
-    _drop_nulls(document)
+    _drop_nulls(document, Settings)
     _read_secret_files(document)
     try:
         settings = msgspec.convert(document, Settings)
@@ -159,22 +159,26 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         text = file.read_text("utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
-    try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        _refuse_duplicates(node)
-        document = loader.construct_document(node) if node else None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML: {_describe(error)}") from None
-    except ValueError:
-        raise ConfigError(f"{file}: not valid YAML: there is no such date or number") from None
-    except RecursionError:
-        raise ConfigError(f"{file}: nested too deeply, or contains itself") from None
+    document = _parse_yaml(text, str(file))
     if document is None:
         return {}
     if not isinstance(document, dict):
         raise ConfigError(f"{file}: expected sections, as in `server:`, and found none")
     return document
+
+
+def _parse_yaml(text: str, name: str) -> Any:
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _refuse_duplicates(node)
+        return loader.construct_document(node) if node else None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not valid YAML: {_describe(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply, or contains itself") from None
+    except (ValueError, LookupError, AttributeError):  # 2026-13-45, `!!bool x`, `!!timestamp x`
+        raise ConfigError(f"{name}: not valid YAML: there is no such date or number") from None
 
 
 def _refuse_duplicates(node: yaml.Node | None, path: str = "") -> None:
@@ -185,10 +189,11 @@ def _refuse_duplicates(node: yaml.Node | None, path: str = "") -> None:
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
-            below = _join(path, str(key.value))
-            if below in seen:
+            text = str(key.value)
+            below = _join(path, text)
+            if text in seen:
                 raise ConfigError(f"{below}: given twice (line {key.start_mark.line + 1})")
-            seen.add(below)
+            seen.add(text)
             _refuse_duplicates(value, below)
 
 
@@ -247,32 +252,34 @@ def _read_variable(text: str, path: list[str]) -> Any:
     if not text or key in SECRETS or _is_text(path):
         return text
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return _parse_yaml(text, "")
+    except ConfigError:
         return text
 
 
 def _is_text(path: list[str]) -> bool:
     kind: Any = Settings
     for step in path:
-        if get_origin(kind) is list:
-            kind = get_args(kind)[0]
-        else:
-            kind = get_type_hints(kind).get(step) if hasattr(kind, "__struct_fields__") else None
+        kind = get_args(kind)[0] if get_origin(kind) is list else _keys_of(kind).get(step)
     return kind is str
 
 
-def _drop_nulls(part: Any) -> None:
-    """Take out keys with nothing after them, in place: they keep their default."""
-    if isinstance(part, list):
+def _keys_of(kind: Any) -> dict[str, Any]:
+    """The keys of a section and their types; none of anything else."""
+    return get_type_hints(kind) if hasattr(kind, "__struct_fields__") else {}
+
+
+def _drop_nulls(part: Any, kind: Any) -> None:
+    """Take out known keys with nothing after them, in place: they keep their default."""
+    if isinstance(part, list) and get_origin(kind) is list:
         for entry in part:
-            _drop_nulls(entry)
+            _drop_nulls(entry, get_args(kind)[0])
     if isinstance(part, dict):
-        for key, value in list(part.items()):
-            if value is None:
+        for key, below in _keys_of(kind).items():
+            if part.get(key, part) is None:
                 del part[key]
-            elif key != "migrations":
-                _drop_nulls(value)
+            else:
+                _drop_nulls(part.get(key), below)
 
 
 def _read_secret_files(part: Any, path: str = "") -> None:

@@ -57,7 +57,7 @@ def free_port() -> int:
 
 def gunicorn(application: str, port: int, environment: dict[str, str], cwd: str) -> object:
     command = [sys.executable, "-m", "gunicorn", "-k", "gthread", "-w", "2", "--threads", "4"]
-    command += ["--keep-alive", "75", "--control-socket-disable", "-b", f"127.0.0.1:{port}"]
+    command += ["--keep-alive", "75", "--no-control-socket", "-b", f"127.0.0.1:{port}"]
     return subprocess.Popen(
         [*command, application],
         env={**os.environ, **environment},

@@ -149,7 +149,7 @@ def test_a_multi_arch_push_is_one_push_of_the_tag_and_its_pull_one_pull(
     skopeo("alice").pull(f"{repository}:v1", tmp_path / "pulled")
     registry.wait_until_delivered()
 
-    (push,) = alice.records(repository=repository, action="push", tag="v1")
+    (push,) = alice.records(repository=repository, action="push")
     (pull,) = alice.records(repository=repository, action="pull")
     everything = alice.records(repository=repository, action="pull", parts=1)
 

@@ -1,9 +1,11 @@
-"""Names, tags and digests."""
+"""The grammar of names, tags and digests."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.errors import InvalidReference
@@ -17,61 +19,175 @@ from app.references import (
 )
 
 HEX = "0123456789abcdef" * 4
+SHA256 = f"sha256:{HEX}"
+SHA512 = f"sha512:{HEX}{HEX}"
+
+_component = st.from_regex(r"[a-z0-9]{1,8}((\.|_|__|-{1,3})[a-z0-9]{1,8}){0,3}", fullmatch=True)
+_names = st.lists(_component, min_size=1, max_size=6).map("/".join)
+_near_misses = st.text("aZ0._-/:@ \n\u00e9\ud800", max_size=300)
 
 
 @pytest.mark.parametrize(
-    "name", ["ubuntu", "team/app", "a/b/c/d", "a-b__c.d/e---f", "0/1", "x" * 255]
+    "name",
+    [
+        "ubuntu",
+        "a",
+        "0",
+        "team/app",
+        "a/b/c/d",
+        "a.b/c_d/e__f/g-h/i---j",
+        "xn--n3h.example/app",
+        "1/2/3",
+        "n" * 255,
+        "/".join(["n"] * 128),
+    ],
+    ids=lambda name: name[:20],
 )
-def test_names_of_one_or_many_parts_are_repositories(name: str) -> None:
+def test_a_name_of_one_or_many_parts_is_a_repository(name: str) -> None:
     assert parse_repository(name) == name
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "/", "a/", "/a", "a//b", "Team/app", "a b", "a_", "-a", "a..b", "a___b", "x" * 256, "é"],
+    [
+        "",
+        "/",
+        "/a",
+        "a/",
+        "a//b",
+        "Team/app",
+        "team/App",
+        "a..b",
+        "a___b",
+        "a._b",
+        "a_-b",
+        ".a",
+        "a.",
+        "_a",
+        "a_",
+        "-a",
+        "a-",
+        "a/-b",
+        "a b",
+        "a:b",
+        "a@b",
+        "a\n",
+        "a\0",
+        "\u00e9",
+        "\u0661",
+        "a/../b",
+        "registry.example:5000/a",
+        "n" * 256,
+        "/".join(["n"] * 129),
+        "a\ud800",
+    ],
+    ids=lambda name: ascii(name)[:20],
 )
-def test_other_names_are_not(name: str) -> None:
-    with pytest.raises(InvalidReference):
+def test_another_name_is_no_repository(name: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
         parse_repository(name)
 
-
-@pytest.mark.parametrize("tag", ["v1", "_", "1.0-rc.1", "A" * 128])
-def test_tags(tag: str) -> None:
-    assert parse_tag(tag) == tag
-
-
-@pytest.mark.parametrize("tag", ["", ".a", "-a", "a:b", "a/b", "A" * 129, "a\n"])
-def test_other_text_is_no_tag(tag: str) -> None:
-    with pytest.raises(InvalidReference):
-        parse_tag(tag)
-
-
-@pytest.mark.parametrize("digest", [f"sha256:{HEX}", f"sha512:{HEX}{HEX}", f"a+b.c:{HEX}"])
-def test_digests(digest: str) -> None:
-    assert parse_digest(digest) == digest
-    assert is_digest(digest)
-
-
-@pytest.mark.parametrize("digest", ["", "sha256", "sha256:", "sha256:abc", f"SHA256:{HEX}", HEX])
-def test_other_text_is_no_digest(digest: str) -> None:
-    with pytest.raises(InvalidReference):
-        parse_digest(digest)
-
-
-@given(st.text())
-def test_parsing_raises_nothing_else(text: str) -> None:
-    for parse in (parse_repository, parse_tag, parse_digest):
-        try:
-            assert parse(text) == text
-        except InvalidReference:
-            continue
+    assert str(caught.value) == f"not a repository name: {name[:80]!r}"
 
 
 @pytest.mark.parametrize(
-    ("name", "namespace"), [("ubuntu", ""), ("team/app", "team"), ("a/b/c", "a/b")]
+    "tag",
+    ["latest", "1", "_", "1.0.0-rc.1_x", "V1.A", "a--b..c__d", "t" * 128, f"sha256-{HEX}.sig"],
+    ids=lambda tag: tag[:20],
 )
-def test_the_namespace_is_what_stands_before_the_last_slash(name: str, namespace: str) -> None:
-    assert namespace_of(name) == namespace
+def test_a_tag_is_a_tag(tag: str) -> None:
+    assert parse_tag(tag) == tag
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "",
+        ".a",
+        "-a",
+        "a b",
+        "a/b",
+        "a:b",
+        "a@b",
+        "a+b",
+        "a\n",
+        "\u00e9",
+        "\ud800",
+        "t" * 129,
+        SHA256,
+    ],
+    ids=lambda tag: ascii(tag)[:20],
+)
+def test_another_text_is_no_tag(tag: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        parse_tag(tag)
+
+    assert str(caught.value) == f"not a tag: {tag[:80]!r}"
+
+
+@pytest.mark.parametrize(
+    "digest",
+    [
+        SHA256,
+        SHA512,
+        f"sha384:{HEX}{HEX[:32]}",
+        f"blake3:{HEX}",
+        "tarsum+sha256:" + "a" * 32,
+        "multihash+base58:QmRZxt2b1FVZPNqd8hsiykDL3TdBDeTSPX9Kv46HmX4Gx8",
+        "a.b_c-d:" + "A_-=" * 8,
+        "x:" + "a" * 253,
+    ],
+    ids=lambda digest: digest[:20],
+)
+def test_an_algorithm_and_its_value_are_a_digest(digest: str) -> None:
+    assert parse_digest(digest) == digest
+
+
+@pytest.mark.parametrize(
+    "digest",
+    [
+        "",
+        "sha256",
+        "sha256:",
+        ":" + HEX,
+        HEX,
+        "sha256:" + "a" * 31,
+        f"SHA256:{HEX}",
+        f"sha256:{HEX}\n",
+        f" {SHA256}",
+        f"sha256:{HEX}/a",
+        f"sha256:{HEX}.",
+        f"sha256::{HEX}",
+        f"sha256++b:{HEX}",
+        f"+sha256:{HEX}",
+        f"sha256:\u00e9{HEX}",
+        f"team/app@{SHA256}",
+        "x:" + "a" * 254,
+    ],
+    ids=lambda digest: ascii(digest)[:20],
+)
+def test_another_text_is_no_digest(digest: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        parse_digest(digest)
+
+    assert str(caught.value) == f"not a digest: {digest[:80]!r}"
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [(SHA256, True), ("latest", False), (f"sha256-{HEX}", False), ("", False)],
+    ids=["digest", "tag", "tag that names a digest", "nothing"],
+)
+def test_a_colon_tells_a_digest_from_a_tag(reference: str, expected: bool) -> None:
+    assert is_digest(reference) is expected
+
+
+@pytest.mark.parametrize(
+    ("repository", "namespace"),
+    [("ubuntu", ""), ("team/app", "team"), ("a/b/c/d", "a/b/c")],
+)
+def test_the_namespace_is_the_name_up_to_the_last_slash(repository: str, namespace: str) -> None:
+    assert namespace_of(repository) == namespace
 
 
 @pytest.mark.parametrize(
@@ -81,9 +197,53 @@ def test_the_namespace_is_what_stands_before_the_last_slash(name: str, namespace
         (f"sha256-{HEX}.att", "attestation"),
         (f"sha256-{HEX}.sbom", "sbom"),
         (f"sha256-{HEX}", None),
+        (f"sha256-{HEX}.pub", None),
         (f"sha256-{HEX}.sig2", None),
+        (f"sha256-{HEX}.sig\n", None),
+        (f"x-sha256-{HEX}.sig", None),
+        (f"sha256-{HEX[1:]}.sig", None),
+        (f"sha256-{HEX.upper()}.sig", None),
+        (f"sha256:{HEX}.sig", None),
         ("latest", None),
+        ("", None),
     ],
+    ids=lambda value: str(value).replace(HEX, "HEX")[:24],
 )
-def test_a_digest_tag_tells_its_kind(tag: str, kind: str | None) -> None:
+def test_a_cosign_tag_tells_what_it_holds(tag: str, kind: str | None) -> None:
     assert digest_tag_kind(tag) == kind
+
+
+@given(name=_names)
+def test_every_name_of_the_grammar_is_taken_and_has_a_namespace(name: str) -> None:
+    namespace = namespace_of(parse_repository(name))
+
+    assert name.removeprefix(f"{namespace}/" if namespace else "").count("/") == 0
+    assert not namespace or parse_repository(namespace) == namespace
+
+
+@pytest.mark.parametrize("parse", [parse_repository, parse_tag, parse_digest])
+@given(text=st.text() | _near_misses)
+@example(text="a" + "-" * 250 + "/")
+@example(text="a-" * 127)
+def test_any_text_is_returned_unchanged_or_refused(parse: Callable[[str], str], text: str) -> None:
+    try:
+        parsed = parse(text)
+    except InvalidReference as error:
+        outcome = str(error)
+    else:
+        outcome = parsed
+
+    assert outcome == text or outcome.startswith("not a ")
+
+
+@pytest.mark.parametrize("parse", [parse_repository, parse_tag, parse_digest])
+@given(text=st.text(st.characters(), min_size=1) | _near_misses)
+def test_what_is_taken_is_printable_ascii_without_blanks(
+    parse: Callable[[str], str], text: str
+) -> None:
+    try:
+        taken = parse(text)
+    except InvalidReference:
+        taken = "a"
+
+    assert taken.isascii() and taken.isprintable() and " " not in taken
