@@ -10,6 +10,7 @@ import logging
 import logging.config
 import os
 import secrets
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -98,6 +99,15 @@ class Hooks:
             logger.warning(notice)
         prepare(connect(self._settings), self._settings)
 
+    def post_worker_init(self, worker: Any) -> None:
+        """Let the master alone end a worker.
+
+        A terminal sends Ctrl-C to both. gunicorn 27's own handlers of SIGINT and SIGQUIT shut the
+        thread pool down inside the signal handler, which now and then waits for its own lock.
+        """
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGQUIT, worker.handle_exit)
+
     def on_exit(self, server: Any) -> None:
         """Stop the embedded database, after the workers."""
         if self._database and os.getpid() == self._master:
@@ -164,4 +174,8 @@ def configure(namespace: dict[str, Any]) -> None:
         sys.exit(1)
     hooks = Hooks(settings)
     namespace.update(gunicorn_settings(settings))
-    namespace.update(on_starting=hooks.on_starting, on_exit=hooks.on_exit)
+    namespace.update(
+        on_starting=hooks.on_starting,
+        post_worker_init=hooks.post_worker_init,
+        on_exit=hooks.on_exit,
+    )

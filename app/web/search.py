@@ -101,8 +101,10 @@ def _sign_in_and_redirect(template: str, form: FilterForm) -> Any:
                 template, form=form, page=None, sign_in_form=sign_in_form, message=message
             )
             return page, 401
-    names = [field.name for field in form]
-    filters: dict[str, Any] = {name: value for name in names if (value := request.form.get(name))}
+    given = ((field, request.form.get(field.name)) for field in form)
+    filters: dict[str, Any] = {
+        field.name: value for field, value in given if value and value != field.default
+    }
     assert request.endpoint
     return redirect(url_for(request.endpoint, **filters), 303)
 
