@@ -12,7 +12,7 @@ import msgspec
 from flask import Blueprint, current_app, g, redirect, render_template, request, session, url_for
 from werkzeug.wrappers import Response
 
-from app.access import compile_rule
+from app.access import Account, compile_rule
 from app.errors import NotAuthenticated
 from app.store.accounts import MAX_PASSWORD_BYTES, SignedIn
 from app.store.scope import Scope
@@ -121,8 +121,6 @@ def _stamp(signed_in: SignedIn) -> str:
 
 
 def _viewer_for(signed_in: SignedIn | None) -> Viewer:
-    from app.access import Account
-
     account = signed_in.account if signed_in else Account(name="", labels={})
     here = runtime()
     access = here.settings.access
