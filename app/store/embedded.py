@@ -32,6 +32,7 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
+import pymongo
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
@@ -510,14 +511,20 @@ def _uri(port: int, password: str | None) -> str:
     )
 
 
-def _connect(uri: str, answer_ms: int = 5_000) -> MongoClient[dict[str, Any]]:
-    return MongoClient(
+@contextmanager
+def _connect(uri: str, answer_ms: int = 5_000) -> Iterator[MongoClient[dict[str, Any]]]:
+    client: MongoClient[dict[str, Any]] = MongoClient(
         uri,
         serverSelectionTimeoutMS=min(answer_ms, 5_000),
         connectTimeoutMS=answer_ms,
         socketTimeoutMS=answer_ms,
         retryReads=False,
     )
+    try:
+        yield client
+    finally:
+        with pymongo.timeout(0.2):  # it tries to end its sessions, if need be for 5 s
+            client.close()
 
 
 def _listens(port: int) -> bool:

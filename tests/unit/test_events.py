@@ -1117,7 +1117,7 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=8,
 )
-_nasty = (
+_nasty: st.SearchStrategy[Any] = (
     st.sampled_from(
         [
             None,
