@@ -333,19 +333,6 @@ def test_a_database_that_lives_but_does_not_answer_is_restarted(
     assert log[0].startswith("embedded database: does not work (")
 
 
-def test_a_database_that_does_not_answer_is_stopped_by_force(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in {"PROBE_EVERY_S": 0.1, "STOP_S": 0.5}.items():
-        monkeypatch.setattr(embedded, name, value)
-    with running(data_dir):
-        pid = child_pid(data_dir)
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(0.5)
-
-    assert not is_running(pid)
-
-
 def test_a_restart_waits_for_a_port_that_is_taken(data_dir: Path) -> None:
     log: list[str] = []
     with running(data_dir, log) as database:
