@@ -6,7 +6,8 @@ more MongoDB URI. One thread owns it from launch to death, because Linux takes t
 
 Files in `data_dir`: `embedded/` the data; `embedded.lock` held while a server or its database
 lives; `embedded.password`; `embedded.uri` while it runs; `embedded.log` what the program printed;
-`embedded.toml` its own configuration, empty unless edited.
+`embedded.toml` its own configuration, empty unless edited; `embedded.unfinished` until the first
+start is through.
 
 The program can create a user only while it asks nobody for a password. For that time, a fraction
 of a second of the first start, other users of this machine can reach it: so it is killed as soon
@@ -288,6 +289,7 @@ class EmbeddedDatabase:
             with suppress(_PasswordRefused):
                 self._launch_on_free_port(file.read_text("ascii").strip())
                 return
+        unfinished = self._begin_first_start(is_first=not file.exists())
         self._launch_on_free_port(None)
         password = secrets.token_urlsafe(32)
         with _connect(self.uri) as client:
@@ -300,6 +302,22 @@ class EmbeddedDatabase:
                 if (user["db"], user["user"]) != ("admin", USER):
                     client[user["db"]].command("dropUser", user["user"])
         _write_private(file, password)  # last: a start that was interrupted begins again
+        unfinished.unlink(missing_ok=True)
+
+    def _begin_first_start(self, is_first: bool) -> Path:
+        """Mark a first start as unfinished, and clear away what an unfinished one left.
+
+        Killed while it makes its files, the program now and then cannot use them afterwards. Until
+        the password is kept nothing can have been stored. A directory with data, but without its
+        password, has no such mark and is never cleared.
+        """
+        storage, mark = self._data_dir / "embedded", self._data_dir / "embedded.unfinished"
+        if is_first and mark.exists():
+            shutil.rmtree(storage)
+            storage.mkdir(mode=0o700)
+        if is_first and not any(storage.iterdir()):
+            mark.touch(mode=0o600)
+        return mark
 
     def _launch_on_free_port(self, password: str | None) -> None:
         for _ in range(5):
