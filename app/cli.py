@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +15,9 @@ import msgspec
 from tqdm import tqdm
 
 from app import demo as demo_data
+from app.access import Explanation
 from app.errors import AppError, InvalidEnvelope, InvalidQuery
+from app.explain import explain_access, parse_entry
 from app.ingest import Ingest
 from app.server import check_port, unused_settings
 from app.settings import Settings, load_settings
@@ -130,6 +131,8 @@ def check(settings: Settings) -> None:
         problems = list(stores.accounts.load_acl().problems)
         accounts = len(stores.accounts.find_all())
         print(f"accounts       {accounts or 'none: add one with rns accounts add NAME'}")
+        for line in stores.accounts.htpasswd.problems if stores.accounts.htpasswd else ():
+            print(f"htpasswd       {line}")
         for problem in problems:
             where = "without seq" if problem.seq is None else f"seq {problem.seq}"
             print(f"ACL entry      {where}: {problem.message}")
@@ -268,9 +271,7 @@ def acl_add(
 @with_stores
 def acl_list(stores: Stores, as_json: bool) -> None:
     """List the entries in the order in which they are tried."""
-    rows = [
-        json.loads(json.dumps(row, default=str)) for row in stores.accounts.find_acl_documents()
-    ]
+    rows = stores.accounts.find_acl_documents()
     _print_rows(rows, ["seq", "match", "actions", "comment"], as_json)
 
 
@@ -282,6 +283,68 @@ def acl_remove(stores: Stores, seq: int) -> None:
     if not stores.accounts.remove_acl_entry(seq):
         raise InvalidQuery(f"there is no entry with seq {seq}")
     print(f"removed {seq}")
+
+
+@acl.command("explain")
+@click.argument("account")
+@click.argument("repository")
+@click.option("--address", default="", help="The client's, for entries with ip.")
+@click.option("--what-if", metavar="JSON", help="An entry that is not saved, to see its effect.")
+@as_json
+@click.pass_context
+def acl_explain(
+    context: click.Context,
+    account: str,
+    repository: str,
+    address: str,
+    what_if: str | None,
+    as_json: bool,
+) -> None:
+    """Say which entry decides whether ACCOUNT sees REPOSITORY; "" is the anonymous account."""
+    entry = parse_entry(what_if) if what_if else None
+    with opened_stores(context.obj) as stores:
+        answer = explain_access(
+            stores, context.obj, account, repository, address=address, entry=entry
+        )
+    if as_json:
+        print(msgspec.json.encode(answer).decode())
+        return
+    if not answer.is_known and account:
+        print(f"There is no account {account}: explained as one without labels.")
+    _print_explanation(answer.explanation, answer.entries)
+    if answer.what_if:
+        print("\nWith the entry that is not saved:")
+        _print_explanation(answer.what_if.explanation, answer.what_if.entries)
+        for word, number, names in (
+            ("gains", answer.what_if.gained, answer.what_if.gained_names),
+            ("loses", answer.what_if.lost, answer.what_if.lost_names),
+        ):
+            more = ", …" if number > len(names) else ""
+            print(f"{account} {word} {number:,} repositories: {', '.join(names) or '-'}{more}")
+
+
+def _print_explanation(explanation: Explanation, entries: Sequence[Mapping[str, Any]]) -> None:
+    print(f"{'may pull' if explanation.allowed else 'may not pull'}: {explanation.reason}")
+    rows = []
+    for step in explanation.steps:
+        document = entries[step.index] if step.index < len(entries) else {}
+        says = step.because or step.verdict
+        if step.hidden_by is not None:
+            says += f"; never decides: seq {step.hidden_by:g} matches all that it matches"
+        rows.append(
+            {
+                "place": step.place,
+                "seq": f"{step.seq:g}",
+                "match": document.get("match"),
+                "actions": document.get("actions"),
+                "says": says,
+            }
+        )
+    if rows:
+        _print_rows(rows, ["place", "seq", "match", "actions", "says"], as_json=False)
+    for problem in explanation.problems:
+        where = "without seq" if problem.seq is None else f"seq {problem.seq:g}"
+        print(f"problem: {where}: {problem.message}")
 
 
 @cli.group()

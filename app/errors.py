@@ -10,6 +10,7 @@ AppError                        never raised directly
 ├─ NotAuthenticated             401
 ├─ NotAuthorized                403
 ├─ NotFound                     404
+├─ Throttled                    429; says when to try again
 └─ StoreUnavailable             503; transient; raised only by app.store
 
 Lower layers raise; only the web layer's handlers and the command line catch.
@@ -73,6 +74,16 @@ class NotFound(AppError):
     """Does not exist, or may not be seen: the two are never told apart."""
 
     status = 404
+
+
+class Throttled(AppError):
+    """Too many attempts; `retry_after_s` seconds from now there is another one."""
+
+    status = 429
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class StoreUnavailable(AppError):

@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.config
 import os
@@ -13,8 +14,13 @@ import secrets
 import signal
 import socket
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker
 
 from app.errors import AppError, ConfigError, StartupError
 from app.settings import Settings, load_settings, parse_bind
@@ -24,6 +30,7 @@ from app.store.embedded import EmbeddedDatabase
 logger = logging.getLogger(__name__)
 
 KEEPALIVE_S = 75  # longer than the 60 s between events that proxies usually allow
+SEND_LIMIT_S = 30.0  # for a client to send a whole request, TLS handshake and body included
 EMBEDDED_NOTICE = (
     "embedded database: to try this out, up to about 50,000 events. "
     "For production set mongodb.uri; `rns events export` and `import` move what is here."
@@ -52,7 +59,7 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
     """What gunicorn needs to know, by its own setting names."""
     return {
         "bind": [settings.server.bind],
-        "worker_class": "gthread",
+        "worker_class": "app.server.Worker",
         "workers": settings.server.workers,
         "threads": settings.server.threads,
         "keepalive": KEEPALIVE_S,
@@ -66,6 +73,54 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
         "logconfig_dict": LOGGING,
     }
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's gthread, but a client that sends too slowly is cut off.
+
+    gthread itself would let each such client occupy a thread for ever (Slowloris). An answer may
+    take as long as it likes.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._receiving: dict[int, tuple[float, Any]] = {}  # by thread: since when, connection
+
+    def load_wsgi(self) -> None:
+        """Load the application, and note when it has what the client sent."""
+        super().load_wsgi()
+        application: Callable[..., Any] = self.wsgi  # type: ignore[has-type]
+
+        def noting(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+            def start(*args: Any) -> Any:
+                self._receiving.pop(threading.get_ident(), None)
+                return start_response(*args)
+
+            has_body = environ.get("CONTENT_LENGTH") or environ.get("HTTP_TRANSFER_ENCODING")
+            if not has_body:
+                self._receiving.pop(threading.get_ident(), None)
+            return application(environ, start)  # type: ignore[no-any-return]
+
+        self.wsgi = noting
+
+    def handle(self, conn: Any) -> Any:
+        """Serve one request of a connection; runs in a thread of the pool."""
+        self._receiving[threading.get_ident()] = (time.monotonic(), conn)
+        try:
+            return super().handle(conn)
+        finally:
+            self._receiving.pop(threading.get_ident(), None)
+
+    def notify(self) -> None:
+        """Tell the master that the worker lives, at least once a second; hang up meanwhile."""
+        super().notify()
+        for thread, (since, conn) in list(self._receiving.items()):
+            if time.monotonic() - since > SEND_LIMIT_S:
+                self._receiving.pop(thread, None)
+                peer = conn.client[0] if isinstance(conn.client, tuple) else conn.client
+                logger.warning("%s sent no whole request in %.0f s: cut off", peer, SEND_LIMIT_S)
+                with contextlib.suppress(OSError):
+                    conn.sock.shutdown(socket.SHUT_RDWR)
 
 
 class Hooks:
@@ -132,7 +187,8 @@ def prepare(stores: Stores, settings: Settings) -> None:
     """
     try:
         stores.ensure_indexes()
-        if settings.docker_auth.uri or stores.accounts.has_any():
+        there = settings.docker_auth
+        if there.uri or there.htpasswd or stores.accounts.has_any():
             return
         name = next(iter(settings.access.administrators), "admin")
         password = secrets.token_urlsafe(12)

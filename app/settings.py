@@ -21,7 +21,7 @@ from app.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "RNS_"
 RESERVED_VARIABLES = ("RNS_CONFIG", "RNS_TEST_MONGODB_URI")
-SECRETS = {"token", "secret_key", "uri", "password"}  # keys that have a `<key>_file` twin
+SECRETS = {"token", "tokens", "secret_key", "uri", "password"}  # keys that have a `<key>_file` twin
 MAX_WORKERS = 256
 
 # msgspec's names of types, as a person who writes YAML would say them.
@@ -51,7 +51,11 @@ class TLS(_Section, frozen=True):
 
 
 class Server(_Section, frozen=True):
-    """How gunicorn listens. `trusted_proxies` is the number of proxies that set X-Forwarded-*."""
+    """How gunicorn listens.
+
+    `hosts` are the names that pages and API answer to, any without one (`.example.com`: all
+    below). `trusted_proxies` is the number of proxies that set X-Forwarded-*.
+    """
 
     bind: str = "127.0.0.1:8000"
     workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 2
@@ -60,6 +64,7 @@ class Server(_Section, frozen=True):
     trusted_proxies: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
     secret_key: str = ""
     secret_key_file: str = ""
+    hosts: list[str] = []
 
 
 class MongoDB(_Section, frozen=True):
@@ -72,7 +77,10 @@ class MongoDB(_Section, frozen=True):
 
 
 class DockerAuth(_Section, frozen=True):
-    """Where docker_auth keeps accounts and ACL; empty: in mongodb."""
+    """Where docker_auth keeps accounts and ACL; empty: in mongodb.
+
+    `htpasswd` is a file with the accounts instead, as the registry itself reads it (bcrypt only).
+    """
 
     uri: str = ""
     uri_file: str = ""
@@ -80,6 +88,7 @@ class DockerAuth(_Section, frozen=True):
     accounts: Annotated[str, msgspec.Meta(min_length=1)] = "users"
     acl: Annotated[str, msgspec.Meta(min_length=1)] = "acl"
     service: str = "registry"
+    htpasswd: str = ""
 
 
 class Access(_Section, frozen=True):
@@ -90,18 +99,29 @@ class Access(_Section, frozen=True):
 
 
 class Registry(_Section, frozen=True):
-    """One registry that may send events; `name` is what its events are filed under."""
+    """One registry that may send events; `name` is what its events are filed under.
+
+    `tokens` are taken beside `token`, so that one can be changed without losing an event;
+    `tokens_file` holds one a line.
+    """
 
     name: str = "default"
     hosts: list[str] = []
     token: str = ""
     token_file: str = ""
+    tokens: list[str] = []
+    tokens_file: str = ""
     url: str = ""
     username: str = ""
     password: str = ""
     password_file: str = ""
     ca_file: str = ""
     insecure: bool = False
+
+    @property
+    def all_tokens(self) -> list[str]:
+        """Every token that a request from this registry may carry."""
+        return [token for token in (self.token, *self.tokens) if token]
 
 
 class Notifications(_Section, frozen=True):
@@ -296,9 +316,10 @@ def _read_secret_files(part: Any, path: str = "") -> None:
             if part.get(secret) and part[secret] != "embedded":
                 raise ConfigError(f"{below}: {secret} is given too; keep one of the two")
             try:
-                part[secret] = Path(value).read_text("utf-8").strip()
+                text = Path(value).read_text("utf-8").strip()
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{below}: cannot be read: {error}") from None
+            part[secret] = text.split() if secret == "tokens" else text  # noqa: S105
             if not part[secret]:
                 raise ConfigError(f"{below}: the file {value} is empty")
         else:
@@ -332,14 +353,27 @@ def _check(settings: Settings) -> None:
     for section in ("mongodb", "docker_auth"):
         _check_uri(getattr(settings, section).uri, section)
     _check_registries(settings.registries)
+    _check_access(settings)
     host = parse_bind(settings.server.bind)[0]
     if not _is_loopback(host) and not settings.notifications.allow_anonymous:
         for index, registry in enumerate(settings.registries):
-            if not registry.token:
+            if not registry.all_tokens:
                 raise ConfigError(
                     f"registries[{index}].token: is needed to listen on {settings.server.bind}; "
                     "set one, or notifications.allow_anonymous: true to take events from anybody"
                 )
+
+
+def _check_access(settings: Settings) -> None:
+    file = settings.docker_auth.htpasswd
+    if file and not Path(file).is_file():
+        raise ConfigError(f"docker_auth.htpasswd: no such file: {file}")
+    for index, host in enumerate(settings.server.hosts):
+        if not re.fullmatch(r"\.?[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host):
+            raise ConfigError(
+                f"server.hosts[{index}]: expected a name without scheme and port, as "
+                "registry.example.com; .example.com stands for all names below it"
+            )
 
 
 def _check_uri(uri: str, section: str) -> None:
@@ -353,20 +387,22 @@ def _check_uri(uri: str, section: str) -> None:
 def _check_registries(registries: list[Registry]) -> None:
     if not registries:
         raise ConfigError("registries: at least one registry is needed")
-    for key in ("name", "token"):
-        seen: set[str] = set()
-        for index, registry in enumerate(registries):
-            value = getattr(registry, key)
-            if value and value in seen:
-                raise ConfigError(f"registries[{index}].{key}: another registry has the same")
-            seen.add(value)
+    names: set[str] = set()
+    tokens: set[str] = set()
+    for index, registry in enumerate(registries):
+        if registry.name in names:
+            raise ConfigError(f"registries[{index}].name: another registry has the same")
+        names.add(registry.name)
+        if tokens & set(registry.all_tokens):
+            raise ConfigError(f"registries[{index}].token: another registry has the same")
+        tokens.update(registry.all_tokens)
     for index, registry in enumerate(registries):
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", registry.name):
             raise ConfigError(
                 f"registries[{index}].name: expected up to 63 of a-z, 0-9, dot, _ and -, "
                 "beginning with a letter or digit"
             )
-        if not re.fullmatch(r"[!-~]*", registry.token):
+        if not all(re.fullmatch(r"[!-~]+", token) for token in registry.all_tokens):
             raise ConfigError(
                 f"registries[{index}].token: only ASCII without spaces can go into a header"
             )

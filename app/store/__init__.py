@@ -19,6 +19,7 @@ from pymongo.database import Database
 from pymongo.errors import InvalidURI, PyMongoError
 
 from app.errors import ConfigError, InvalidQuery, StoreUnavailable
+from app.htpasswd import Htpasswd
 from app.settings import Settings
 from app.store.accounts import AccountStore
 from app.store.catalogue import Catalogue
@@ -27,6 +28,7 @@ from app.store.errors import translate_errors
 from app.store.events import EventStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
+from app.store.sign_ins import SignInStore
 
 # A registry gives up after a second or so and sends again; a person waits a little longer.
 SERVER_SELECTION_TIMEOUT_MS = 1500
@@ -44,17 +46,20 @@ class Stores:
         *,
         accounts: str = "users",
         acl: str = "acl",
+        htpasswd: str = "",
     ) -> None:
         self._database = database
         self._people = people = database if accounts_database is None else accounts_database
         self.events = EventStore(database["events"])
         self.catalogue = Catalogue(database["catalogue"], database["manifests"])
         self.rejected = RejectedStore(database["rejected_events"])
-        self.accounts = AccountStore(people[accounts], people[acl])
+        self.sign_ins = SignInStore(database["sign_ins"])
+        file = Htpasswd(Path(htpasswd)) if htpasswd else None
+        self.accounts = AccountStore(people[accounts], people[acl], file)
 
     def ensure_indexes(self) -> None:
         """Create every index; idempotent, at start-up."""
-        for store in (self.events, self.catalogue, self.rejected):
+        for store in (self.events, self.catalogue, self.rejected, self.sign_ins):
             store.ensure_indexes()
 
     def check(self) -> None:
@@ -122,6 +127,7 @@ def connect(settings: Settings, uri: str | None = None) -> Stores:
         people[there.database or settings.mongodb.database],
         accounts=there.accounts,
         acl=there.acl,
+        htpasswd=there.htpasswd,
     )
 
 

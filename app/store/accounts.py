@@ -5,7 +5,12 @@ The documents stay in docker_auth's shape, so both programs work on the same one
 
 from __future__ import annotations
 
+import json
+import secrets
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import bcrypt
@@ -14,15 +19,17 @@ from pymongo.collection import Collection
 
 from app.access import Account, Acl, parse_acl
 from app.errors import InvalidQuery
+from app.htpasswd import Htpasswd
 from app.store.errors import translate_errors
 from app.store.paging import Document
 
 BCRYPT_ROUNDS = 10  # docker_auth's own example hashes have 10 as well
 MAX_PASSWORD_BYTES = 72  # what bcrypt reads; bcrypt 5 refuses more
 
-# Of a random password that nobody kept, at BCRYPT_ROUNDS: compared with when the account is
-# unknown, so that the answer takes as long.
-_DUMMY_HASH = b"$2b$10$dDi1YZEetJ/0cLVc.BCFJORUAMoDcELzhY8nRv75GV8AP5aaToIgK"
+ACL_LIFETIME_S = 5.0  # after which a changed ACL is seen
+
+# Where accounts come from a file and there is no ACL, as the registry itself has it.
+_EVERY_ACCOUNT = {"seq": 0, "match": {"account": "/./"}, "actions": ["*"]}
 
 
 class SignedIn(msgspec.Struct, frozen=True):
@@ -36,9 +43,20 @@ class SignedIn(msgspec.Struct, frozen=True):
 class AccountStore:
     """Accounts and ACL entries."""
 
-    def __init__(self, accounts: Collection[Document], acl: Collection[Document]) -> None:
+    def __init__(
+        self,
+        accounts: Collection[Document],
+        acl: Collection[Document],
+        htpasswd: Htpasswd | None = None,
+    ) -> None:
+        """With `htpasswd` the accounts are those of the file, and can only be read."""
         self._accounts = accounts
         self._acl = acl
+        self.htpasswd = htpasswd
+        self._lock = threading.Lock()
+        self._documents: list[Document] | None = None
+        self._parsed = Acl((), (), True)
+        self._read_at = 0.0
 
     # Accounts
 
@@ -48,17 +66,29 @@ class AccountStore:
         An account without a password never signs in, though docker_auth would let it.
         """
         found = self.find(name)
+        hashed = found.password_hash if found else _dummy_hash(self._usual_rounds())
         secret = password.encode("utf-8", "surrogatepass")
         too_long = len(secret) > MAX_PASSWORD_BYTES
-        matches = _matches(
-            secret[:MAX_PASSWORD_BYTES], found.password_hash if found else _DUMMY_HASH
-        )
+        matches = _matches(secret[:MAX_PASSWORD_BYTES], hashed)
         return found if found and matches and not too_long else None
+
+    def _usual_rounds(self) -> int:
+        """The cost of the hash of some account, so that an unknown one takes as long."""
+        if self.htpasswd:
+            stored = next(iter(self.htpasswd.find_all().values()), "")
+        else:
+            document = self._accounts.find_one({"password": {"$gt": "$2"}}, {"password": 1})
+            stored = document["password"] if document else ""
+        rounds = stored[4:6]
+        return int(rounds) if rounds.isdecimal() and 4 <= int(rounds) <= 16 else BCRYPT_ROUNDS
 
     def find(self, name: str) -> SignedIn | None:
         """An account that has a password, or None."""
         if not name:
             return None
+        if self.htpasswd:
+            hashed = self.htpasswd.find_all().get(name)
+            return SignedIn(Account(name, {}), hashed.encode()) if hashed else None
         document = self._accounts.find_one({"username": name})
         stored = document.get("password") if document else None
         if document is None or not isinstance(stored, str) or not stored:
@@ -68,15 +98,20 @@ class AccountStore:
 
     def has_any(self) -> bool:
         """Whether there is any account at all."""
+        if self.htpasswd:
+            return bool(self.htpasswd.find_all())
         return self._accounts.find_one({}, {"_id": 1}) is not None
 
     def find_all(self) -> list[Account]:
         """Every account, by name."""
+        if self.htpasswd:
+            return [Account(name, {}) for name in sorted(self.htpasswd.find_all())]
         documents = self._accounts.find({"username": {"$type": "string"}}).sort("username", 1)
         return [Account.from_document(document) for document in documents]
 
     def add(self, name: str, password: str, labels: Mapping[str, Sequence[str]]) -> bool:
         """Create an account; False when the name is taken."""
+        self._refuse_where_file()
         check_account_name(name)
         hashed = hash_password(password)
         document: Document = {"username": name, "password": hashed}
@@ -89,33 +124,60 @@ class AccountStore:
 
     def set_password(self, name: str, password: str) -> bool:
         """Change a password; False when there is no such account."""
+        self._refuse_where_file()
         change = {"$set": {"password": hash_password(password)}}
         return self._accounts.update_one({"username": name}, change).matched_count == 1
 
     def remove(self, name: str) -> bool:
         """Delete an account; False when there is none."""
+        self._refuse_where_file()
         return self._accounts.delete_many({"username": name}).deleted_count > 0
 
     # ACL
 
     def load_acl(self) -> Acl:
-        """The whole ACL, parsed."""
-        return parse_acl(self._acl.find())
+        """The whole ACL, parsed; at most ACL_LIFETIME_S old, and the same object while it is."""
+        with self._lock:
+            if self._documents is None or time.monotonic() - self._read_at > ACL_LIFETIME_S:
+                documents = list(self._acl.find())
+                if documents != self._documents:
+                    self._documents = documents
+                    self._parsed = self.parse(documents)
+                self._read_at = time.monotonic()
+            return self._parsed
+
+    def parse(self, documents: Sequence[Mapping[str, Any]]) -> Acl:
+        """The ACL of these entries; without any, an htpasswd file lets its accounts see all."""
+        return parse_acl(documents or ([_EVERY_ACCOUNT] if self.htpasswd else []))
+
+    def _forget_acl(self) -> None:
+        with self._lock:
+            self._documents = None
+
+    def _refuse_where_file(self) -> None:
+        if self.htpasswd:
+            raise InvalidQuery(
+                f"the accounts are those of {self.htpasswd.file}: change them with htpasswd -B"
+            )
 
     def find_acl_documents(self) -> list[Document]:
-        """The ACL entries as docker_auth stores them, by `seq`."""
-        return list(self._acl.find({}, {"_id": 0}).sort("seq", 1))
+        """The ACL entries as docker_auth stores them, in plain JSON values, by `seq`."""
+        documents = self._acl.find({}, {"_id": 0}).sort("seq", 1)
+        return [json.loads(json.dumps(document, default=str)) for document in documents]
 
     def add_acl_entry(self, entry: Mapping[str, Any]) -> bool:
         """Add an entry; False when its `seq` is taken (the order would be undefined)."""
         result = self._acl.update_one(
             {"seq": entry["seq"]}, {"$setOnInsert": dict(entry)}, upsert=True
         )
+        self._forget_acl()
         return result.upserted_id is not None
 
     def remove_acl_entry(self, seq: int) -> bool:
         """Delete the entry with this `seq`; False when there is none."""
-        return self._acl.delete_many({"seq": seq}).deleted_count > 0
+        deleted = self._acl.delete_many({"seq": seq}).deleted_count
+        self._forget_acl()
+        return deleted > 0
 
 
 def check_account_name(name: str) -> None:
@@ -137,6 +199,12 @@ def hash_password(password: str) -> str:
     if not secret or b"\0" in secret or len(secret) > MAX_PASSWORD_BYTES:
         raise InvalidQuery("password: 1 to 72 bytes, as bcrypt reads no more")
     return bcrypt.hashpw(secret, bcrypt.gensalt(BCRYPT_ROUNDS)).decode()
+
+
+@lru_cache(maxsize=16)
+def _dummy_hash(rounds: int) -> bytes:
+    """Of a random password that nobody keeps."""
+    return bcrypt.hashpw(secrets.token_bytes(16).hex().encode(), bcrypt.gensalt(rounds))
 
 
 def _matches(secret: bytes, hashed: bytes) -> bool:

@@ -264,6 +264,11 @@ class Catalogue:
         documents, more = self._find_page("repository", query, scope, cursor, limit)
         return Page([_struct(Repository, document) for document in documents], more)
 
+    def find_names(self) -> list[str]:
+        """Every repository name of any registry, once, by name: for administrators."""
+        rows = self._collection.find({"type": "repository"}, {"repository": 1, "_id": 0})
+        return sorted({row["repository"] for row in rows})
+
     def find_tags(
         self, query: CatalogueQuery, scope: Scope, *, cursor: str | None = None, limit: int = 50
     ) -> Page[Tag]:

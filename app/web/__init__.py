@@ -8,15 +8,16 @@ from typing import Any
 from flask import Flask, Response, render_template, request
 from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFProtect
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.sansio.utils import host_is_trusted
 
-from app.errors import AppError, NotAuthenticated, StoreUnavailable
+from app.errors import AppError, NotAuthenticated, StoreUnavailable, Throttled
 from app.ingest import Ingest
 from app.settings import Settings
 from app.store import Stores
-from app.web import analysis, api, display, health, notifications, search, signin
-from app.web.runtime import Runtime, json_response
+from app.web import access, analysis, api, display, health, notifications, search, signin
+from app.web.runtime import Runtime, json_response, runtime
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +56,34 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
         )
     csrf = CSRFProtect(app)
     csrf.exempt(notifications.bp)
-    for blueprint in (notifications.bp, health.bp, signin.bp, search.bp, analysis.bp, api.bp):
+    for blueprint in (
+        notifications.bp,
+        health.bp,
+        signin.bp,
+        search.bp,
+        analysis.bp,
+        access.bp,
+        api.bp,
+    ):
         app.register_blueprint(blueprint)
     display.init_app(app)
     app.register_error_handler(AppError, _app_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected_error)
+    app.before_request(_check_host)
     app.after_request(_secure)
+
+
+def _check_host() -> None:
+    """Refuse a Host that is not in `server.hosts`.
+
+    Registries and probes name this server as they like: an event that is refused would block all
+    later ones, and a token is what lets them in.
+    """
+    hosts = runtime().settings.server.hosts
+    is_open = request.blueprint in (notifications.bp.name, health.bp.name)
+    if hosts and not is_open and not host_is_trusted(request.host, hosts):
+        raise BadRequest("Host: not one of server.hosts in config.yml.")
 
 
 def _secure(response: Response) -> Response:
@@ -79,9 +101,11 @@ def _app_error(error: AppError) -> Response:
         logger.error("%s %s: %s", request.method, request.path, error)
         message = "The database does not answer. Nothing was lost; try again in a moment."
         return _failure(503, message, {"Retry-After": str(RETRY_AFTER_S)})
-    headers = {}
+    headers: dict[str, str] = {}
     if isinstance(error, NotAuthenticated) and _wants_json():
         headers["WWW-Authenticate"] = 'Basic realm="registry account", charset="UTF-8"'
+    if isinstance(error, Throttled):
+        headers["Retry-After"] = str(error.retry_after_s)
     return _failure(error.status, str(error), headers)
 
 

@@ -9,11 +9,19 @@ from werkzeug.exceptions import NotFound
 
 from app.errors import InvalidQuery
 from app.web import lists
+from app.web.access import explanation, sign_in_listing
 from app.web.analysis import record_listing
-from app.web.forms import RecordFilter, RepositoryFilter, TagFilter
+from app.web.forms import (
+    AccessFilter,
+    FilterForm,
+    RecordFilter,
+    RepositoryFilter,
+    SignInFilter,
+    TagFilter,
+)
 from app.web.runtime import json_response
 from app.web.search import repository_listing, tag_listing
-from app.web.signin import viewer
+from app.web.signin import administrator, viewer
 
 bp = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -21,25 +29,40 @@ _LISTS: dict[str, tuple[Any, Any]] = {
     "repositories": (RepositoryFilter, repository_listing),
     "tags": (TagFilter, tag_listing),
     "records": (RecordFilter, record_listing),
+    "sign-ins": (SignInFilter, sign_in_listing),
 }
 _OF_EVERY_LIST = {"cursor", "limit", "format"}
 
 
-@bp.get("/<any(repositories, tags, records):name>")
+@bp.get("/<any(repositories, tags, records, 'sign-ins'):name>")
 def listing(name: str) -> Response:
-    """One page of a list: 200, 400 for a filter that cannot be used, 401."""
+    """One page of a list: 200, 400 for a filter that cannot be used, 401, 403."""
     viewer()
     form_class, make_listing = _LISTS[name]
     form = form_class(request.args)
-    known = {field.name for field in form} | _OF_EVERY_LIST
+    _check(form, _OF_EVERY_LIST)
+    found = make_listing(form)
+    return lists.export(found) or json_response(lists.api_page(found))
+
+
+@bp.get("/access")
+def access() -> Response:
+    """Why an account may or may not see a repository: 200, 400, 401, 403."""
+    administrator()
+    form = AccessFilter(request.args)
+    _check(form, set())
+    return json_response(explanation(form))
+
+
+def _check(form: FilterForm, others: set[str]) -> None:
+    """Refuse parameters that do not exist, then values that cannot be used."""
+    known = {field.name for field in form} | others
     for given in request.args:
         if given not in known:
             raise InvalidQuery(
                 f"{given[:40]}: no such filter; known are {', '.join(sorted(known))}"
             )
     form.check()
-    found = make_listing(form)
-    return lists.export(found) or json_response(lists.api_page(found))
 
 
 @bp.route("/", defaults={"path": ""})

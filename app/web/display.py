@@ -12,7 +12,7 @@ from markupsafe import Markup
 from app.store.paging import Count
 from app.version import VERSION
 from app.web import lists
-from app.web.signin import account_name
+from app.web.signin import account_name, is_administrator
 
 
 def init_app(app: Flask) -> None:
@@ -23,7 +23,12 @@ def init_app(app: Flask) -> None:
 
 
 def _page_names() -> dict[str, Any]:
-    return {"account_name": account_name, "url_with": lists.url_with, "version": VERSION}
+    return {
+        "account_name": account_name,
+        "is_administrator": is_administrator,
+        "url_with": lists.url_with,
+        "version": VERSION,
+    }
 
 
 def moment(when: datetime | None) -> Markup:

@@ -14,15 +14,25 @@ from typing import Any
 
 from flask_wtf import FlaskForm
 from werkzeug.datastructures import MultiDict
-from wtforms import BooleanField, Field, Form, PasswordField, SelectField, StringField
+from wtforms import (
+    BooleanField,
+    Field,
+    Form,
+    PasswordField,
+    SelectField,
+    StringField,
+    TextAreaField,
+)
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import InputRequired, Length, ValidationError
 
 from app.errors import InvalidQuery, InvalidReference
 from app.events import ACTIONS, CLIENTS, MAX_ACTOR_LENGTH
+from app.explain import parse_entry
 from app.references import MAX_REPOSITORY_LENGTH, parse_digest
 from app.store.catalogue import CatalogueQuery
 from app.store.events import RecordQuery
+from app.store.sign_ins import OUTCOMES
 
 MAX_WILDCARDS = 8  # more make a pattern needlessly slow to match
 _DIGEST_START = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:?[A-Za-z0-9=_-]*")
@@ -163,6 +173,50 @@ class TagFilter(FilterForm):
             sort=self.sort.data or "name",
             deleted=self.deleted.data,
         )
+
+
+class AccessFilter(FilterForm):
+    """What the explainer is asked."""
+
+    account = StringField(
+        "Account", [InputRequired(), Length(max=255)], [_strip], description="as in docker login"
+    )
+    repository = _text("Repository", InputRequired(), description="the whole name, as team/app")
+    address = _text("Client address", description="for entries with ip")
+    entry = TextAreaField(
+        "What if: an entry that is not saved",
+        [Length(max=10_000)],
+        [_strip],
+        description="JSON; an entry with the same seq is replaced by it",
+    )
+
+    def validate_address(self, field: Field) -> None:
+        """One address, no network."""
+        if field.data:
+            try:
+                ipaddress.ip_address(field.data)
+            except ValueError:
+                raise ValidationError("expected an address, as 10.0.0.1") from None
+
+    def validate_entry(self, field: Field) -> None:
+        """An entry that docker_auth would take."""
+        if field.data:
+            try:
+                parse_entry(field.data)
+            except InvalidQuery as error:
+                raise ValidationError(str(error).removeprefix("entry: ")) from None
+
+
+class SignInFilter(FilterForm):
+    """Filters of the sign-in audit."""
+
+    account = _text("Account", description="as it was given")
+    address = _text("Address")
+    outcome = SelectField("Outcome", choices=_any_of(OUTCOMES), default="")
+
+    def filters(self) -> dict[str, str]:
+        """The store's filters."""
+        return {field.name: field.data for field in self if field.data}
 
 
 class RecordFilter(FilterForm):

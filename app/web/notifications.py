@@ -58,10 +58,10 @@ def _identify_registry() -> Registry:
     token = (credentials.strip() if scheme.lower() == "bearer" else given).encode("utf-8")
     found: Registry | None = None
     for registry in registries:  # all of them, so that the time does not tell which one matched
-        expected = registry.token.encode("ascii")
-        if expected and hmac.compare_digest(expected, token):
-            found = registry
-    open_ones = [registry for registry in registries if not registry.token]
+        for expected in registry.all_tokens:
+            if hmac.compare_digest(expected.encode("ascii"), token):
+                found = registry
+    open_ones = [registry for registry in registries if not registry.all_tokens]
     # Where no registry has a token, one that is sent means no less than none.
     if found is None and (not token or len(open_ones) == len(registries)):
         named = request.headers.get("X-Registry-Id")

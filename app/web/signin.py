@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
+import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,9 +15,10 @@ from flask import Blueprint, current_app, g, redirect, render_template, request,
 from werkzeug.wrappers import Response
 
 from app.access import Account, compile_rule
-from app.errors import NotAuthenticated
+from app.errors import NotAuthenticated, NotAuthorized, Throttled
 from app.store.accounts import MAX_PASSWORD_BYTES, SignedIn
 from app.store.scope import Scope
+from app.store.sign_ins import REFUSED, SIGNED_IN, SIGNED_OUT, SignIn, now
 from app.web.forms import SignInForm
 from app.web.runtime import runtime
 
@@ -48,6 +51,19 @@ def viewer() -> Viewer:
     return g.viewer  # type: ignore[no-any-return]
 
 
+def administrator() -> Viewer:
+    """The one who asks, an administrator.
+
+    Raises:
+        NotAuthenticated: nobody signed in.
+        NotAuthorized: another account.
+    """
+    found = viewer()
+    if not found.is_administrator:
+        raise NotAuthorized("This page is for administrators (access.administrators).")
+    return found
+
+
 def is_signed_in() -> bool:
     """Whether somebody asks who may see anything at all; never raises NotAuthenticated."""
     try:
@@ -55,6 +71,12 @@ def is_signed_in() -> bool:
     except NotAuthenticated:
         return False
     return True
+
+
+def is_administrator() -> bool:
+    """Whether the page head shows what only administrators may open; asks no database."""
+    found = g.get("viewer")
+    return bool(found and found.is_administrator)
 
 
 def account_name() -> str:
@@ -67,18 +89,45 @@ def sign_in(name: str, password: str) -> str | None:
     """Start a session; returns None, or the message to show when it did not work."""
     if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES:
         return TOO_LONG
-    signed_in = runtime().stores.accounts.sign_in(name, password)
+    session_id = secrets.token_urlsafe(16)
+    signed_in = _authenticate(name, password, "form", session_id)
     if signed_in is None:
-        logger.info("sign-in refused for %r from %s", name, request.remote_addr)
         return WRONG
     session.clear()
     session.permanent = True
+    session["id"] = session_id
     session["account"] = name
     session["stamp"] = _stamp(signed_in)
     session["since"] = datetime.now(UTC).timestamp()
     g.viewer = _viewer_for(signed_in)
-    logger.info("sign-in of %r from %s", name, request.remote_addr)
     return None
+
+
+def _authenticate(
+    name: str, password: str, means: str, session_id: str | None = None
+) -> SignedIn | None:
+    """The account, if the password is right; throttled and put on record.
+
+    Raises:
+        Throttled: too many attempts failed before this one.
+    """
+    stores, address = runtime().stores, request.remote_addr or ""
+    wait = stores.sign_ins.find_wait(name, address, now())
+    if wait > timedelta():
+        seconds = math.ceil(wait.total_seconds())
+        logger.warning("sign-in of %r from %s: throttled for %d s", name, address, seconds)
+        raise Throttled(f"Too many failed sign-ins: try again in {seconds} seconds.", seconds)
+    signed_in = stores.accounts.sign_in(name, password)
+    _record(name, means, SIGNED_IN if signed_in else REFUSED, session_id if signed_in else None)
+    return signed_in
+
+
+def _record(name: str, means: str, outcome: str, session_id: str | None) -> None:
+    agent, address = request.user_agent.string[:512], request.remote_addr or ""
+    row = SignIn(now(), name[:255], address, means, outcome, agent)
+    runtime().stores.sign_ins.add(row, session_id)
+    if means == "form" or outcome == REFUSED:
+        logger.info("%s: %r from %s", outcome, name, address)
 
 
 def _find_viewer() -> Viewer | None:
@@ -86,7 +135,7 @@ def _find_viewer() -> Viewer | None:
     if basic is not None:
         if basic.type != "basic" or basic.username is None or basic.password is None:
             raise NotAuthenticated("Authorization: expected HTTP Basic with a registry account.")
-        signed_in = runtime().stores.accounts.sign_in(basic.username, basic.password)
+        signed_in = _authenticate(basic.username, basic.password, "basic")
         if signed_in is None:
             raise NotAuthenticated(WRONG)
         return _viewer_for(signed_in)
@@ -99,8 +148,9 @@ def _find_viewer() -> Viewer | None:
 
 def _from_session() -> SignedIn | None:
     """The account of the session, unless it was removed or its password changed since."""
-    name, stamp, since = (session.get(key) for key in ("account", "stamp", "since"))
-    if not name or not stamp or not since:
+    keys = ("account", "stamp", "since", "id")
+    name, stamp, since, session_id = (session.get(key) for key in keys)
+    if not (name and stamp and since and session_id):
         return None
     found = runtime().stores.accounts.find(name)
     age = datetime.now(UTC).timestamp() - since
@@ -108,6 +158,7 @@ def _from_session() -> SignedIn | None:
         found is not None
         and hmac.compare_digest(stamp, _stamp(found))
         and age < SESSION_LIFETIME.total_seconds()
+        and not runtime().stores.sign_ins.is_ended(session_id)
     )
     if not is_valid:
         session.clear()
@@ -159,7 +210,10 @@ def login() -> Any:
 
 @bp.post("/logout")
 def logout() -> Response:
-    """End the session, 303 to the sign-in page."""
+    """End the session, also where its cookie was copied to; 303 to the sign-in page."""
+    signed_in = _from_session()
+    if signed_in:
+        _record(signed_in.account.name, "form", SIGNED_OUT, session["id"])
     session.clear()
     return redirect(url_for("signin.login"), 303)
 

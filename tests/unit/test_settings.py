@@ -83,6 +83,7 @@ def test_the_shipped_file_names_every_key_but_those_of_secret_files() -> None:
         "mongodb.uri_file",
         "docker_auth.uri_file",
         "registries.token_file",
+        "registries.tokens_file",
         "registries.password",
     }
 

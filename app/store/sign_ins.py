@@ -1,0 +1,148 @@
+"""Who signed in, who failed to, and how long the next attempt has to wait.
+
+One row for each sign-in, failed sign-in and sign-out: the audit, and at the same time what the
+throttle counts and what ends a session. All workers share it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from pymongo.collection import Collection
+
+from app.events import position_at
+from app.store.errors import translate_errors
+from app.store.paging import (
+    Count,
+    Document,
+    Page,
+    all_of,
+    between,
+    count_newest,
+    find_newest,
+)
+
+KEPT = timedelta(days=90)
+FAMILIAR = timedelta(days=30)  # an address from which the account signed in
+
+# Failed attempts within WINDOW after which more have to wait. Short, because whoever knows a
+# colleague's name can fail on purpose; of an account as a whole only where it is not familiar.
+WINDOW = timedelta(minutes=5)
+MAX_OF_ACCOUNT_AND_ADDRESS = 20
+MAX_OF_ADDRESS = 100
+MAX_OF_ACCOUNT = 60
+
+SIGNED_IN, REFUSED, SIGNED_OUT = "signed in", "refused", "signed out"
+OUTCOMES = (SIGNED_IN, REFUSED, SIGNED_OUT)
+
+
+class SignIn(msgspec.Struct, frozen=True):
+    """One row of the audit; `account` is the name as it was given, whether it exists or not."""
+
+    at: datetime
+    account: str
+    address: str
+    means: str  # form, basic
+    outcome: str
+    user_agent: str
+
+
+@translate_errors
+class SignInStore:
+    """Collection `sign_ins`, rows kept for 90 days."""
+
+    def __init__(self, collection: Collection[Document]) -> None:
+        self._collection = collection
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes; idempotent."""
+        self._collection.create_index("at", expireAfterSeconds=int(KEPT.total_seconds()))
+        for key in ("account", "source"):
+            self._collection.create_index([(key, 1), ("outcome", 1), ("position", 1)])
+        self._collection.create_index("position")
+        self._collection.create_index("session", sparse=True)
+
+    def find_wait(self, account: str, address: str, now: datetime) -> timedelta:
+        """How long an attempt from this address has to wait; zero if it need not."""
+        source = _source(address)
+        limits: list[tuple[Mapping[str, Any], int]] = [
+            ({"account": account, "source": source}, MAX_OF_ACCOUNT_AND_ADDRESS),
+            ({"source": source}, MAX_OF_ADDRESS),
+        ]
+        if not self._is_familiar(account, source, now):
+            limits.append(({"account": account}, MAX_OF_ACCOUNT))
+        since = between(position_at(now - WINDOW), None)
+        wait = timedelta()
+        for who, limit in limits:
+            query = {**who, "outcome": REFUSED, **since}
+            rows = self._collection.find(query).sort("position", -1).skip(limit - 1).limit(1)
+            for row in rows:
+                wait = max(wait, row["at"] + WINDOW - now)
+        return wait
+
+    def _is_familiar(self, account: str, source: str, now: datetime) -> bool:
+        since = between(position_at(now - FAMILIAR), None)
+        query = {"account": account, "source": source, "outcome": SIGNED_IN, **since}
+        return self._collection.find_one(query, {"_id": 1}) is not None
+
+    def add(self, row: SignIn, session: str | None = None) -> None:
+        """Record a row; `session` is the id that a sign-out ends.
+
+        Sign-ins of one account by HTTP Basic from one address are one row a day: a script signs in
+        with every request.
+        """
+        document = msgspec.structs.asdict(row) | {"source": _source(row.address)}
+        key = secrets.token_hex(8)
+        document["position"] = f"{position_at(row.at)}-{key}"
+        if session:
+            document["session"] = session
+        if row.means == "basic" and row.outcome == SIGNED_IN:
+            key = f"{row.at:%Y-%m-%d} {row.address} {row.account}"
+        self._collection.update_one({"_id": key}, {"$setOnInsert": document}, upsert=True)
+
+    def is_ended(self, session: str) -> bool:
+        """Whether this session was signed out of."""
+        query = {"session": session, "outcome": SIGNED_OUT}
+        return self._collection.find_one(query, {"_id": 1}) is not None
+
+    def find_page(
+        self, filters: Mapping[str, str], *, cursor: str | None = None, limit: int = 50
+    ) -> Page[SignIn]:
+        """The audit, newest first; `filters` are fields and their exact values."""
+        found = find_newest(
+            self._collection, [dict(filters)], lower=None, upper=cursor, limit=limit + 1
+        )
+        items = [_row(document) for document in found[:limit]]
+        return Page(items, found[limit - 1]["position"] if len(found) > limit else None)
+
+    def count(self, filters: Mapping[str, str], *, cap: int) -> Count:
+        """How many rows there are, exact up to `cap`."""
+        return count_newest(self._collection, [all_of(filters)], lower=None, upper=None, cap=cap)
+
+
+def _row(document: Document) -> SignIn:
+    return SignIn(**{name: document[name] for name in SignIn.__struct_fields__})
+
+
+def _source(address: str) -> str:
+    """What counts as one address: of IPv6 a /64, which is what one customer gets."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return address
+
+
+def now() -> datetime:
+    """The present time, in the milliseconds that MongoDB keeps."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

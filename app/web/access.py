@@ -1,0 +1,88 @@
+"""Access, for administrators: why somebody sees a repository or not, and who signed in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, redirect, render_template, request, url_for
+
+from app.explain import Answer, explain_access, parse_entry
+from app.store.paging import Page
+from app.store.sign_ins import SignIn
+from app.web import lists
+from app.web.forms import AccessFilter, SignInFilter
+from app.web.lists import Item, Listing, fields_of
+from app.web.runtime import runtime
+from app.web.signin import administrator, is_signed_in
+
+bp = Blueprint("access", __name__, url_prefix="/access")
+
+
+@bp.get("/")
+def explainer() -> Any:
+    """The ACL, and which entry decides about one account and repository. 403 to others."""
+    if not is_signed_in():
+        return redirect(url_for("signin.login", next=request.path))
+    administrator()
+    form = AccessFilter(request.args)
+    answer, status = None, 200
+    if not form.is_empty:
+        if form.validate():
+            answer = explanation(form)
+        else:
+            status = 400
+    accounts = runtime().stores.accounts
+    documents = accounts.find_acl_documents()
+    page = render_template(
+        "access/explain.html",
+        form=form,
+        answer=answer,
+        entries=documents,
+        acl=accounts.parse(documents),
+    )
+    return page, status
+
+
+def explanation(form: AccessFilter) -> Answer:
+    """The answer to a valid form."""
+    entry = parse_entry(form.entry.data) if form.entry.data else None
+    return explain_access(
+        runtime().stores,
+        runtime().settings,
+        form.account.data,
+        form.repository.data,
+        address=form.address.data,
+        entry=entry,
+    )
+
+
+@bp.get("/sign-ins")
+def sign_ins() -> Any:
+    """Who signed in and who failed to, newest first. 403 to others."""
+    if not is_signed_in():
+        return redirect(url_for("signin.login", next=request.path))
+    administrator()
+    form = SignInFilter(request.args)
+    if not form.validate():
+        return render_template("access/sign_ins.html", form=form, page=None), 400
+    listing = sign_in_listing(form)
+    exported = lists.export(listing)
+    if exported:
+        return exported
+    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    count = listing.count(lists.PAGE_COUNT_CAP)
+    return render_template("access/sign_ins.html", form=form, page=page, count=count)
+
+
+def sign_in_listing(form: SignInFilter) -> Listing:
+    """The sign-ins that a valid form selects; for administrators alone."""
+    administrator()
+    store, filters = runtime().stores.sign_ins, form.filters()
+
+    def find(cursor: str | None, limit: int) -> Page[Item]:
+        page = store.find_page(filters, cursor=cursor, limit=limit)
+        return Page([fields_of(row) for row in page.items], page.next)
+
+    return Listing(
+        "sign-ins", SignIn.__struct_fields__, find, lambda cap: store.count(filters, cap=cap)
+    )
