@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask import Flask, Response, render_template, request
+from flask import Flask, Response, redirect, render_template, request, url_for
 from flask.sessions import SecureCookieSessionInterface
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
@@ -101,6 +101,9 @@ def _app_error(error: AppError) -> Response:
         logger.error("%s %s: %s", request.method, request.path, error)
         message = "The database does not answer. Nothing was lost; try again in a moment."
         return _failure(503, message, {"Retry-After": str(RETRY_AFTER_S)})
+    is_browser = request.method == "GET" and not _wants_json() and not request.authorization
+    if isinstance(error, NotAuthenticated) and is_browser:
+        return redirect(url_for("signin.login", next=request.full_path.rstrip("?")))  # type: ignore[return-value]
     headers: dict[str, str] = {}
     if isinstance(error, NotAuthenticated) and _wants_json():
         headers["WWW-Authenticate"] = 'Basic realm="registry account", charset="UTF-8"'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, redirect, render_template, request, url_for
+from flask import Blueprint, render_template, request
 
 from app.explain import Answer, explain_access, parse_entry
 from app.store.paging import Page
@@ -13,7 +13,7 @@ from app.web import lists
 from app.web.forms import AccessFilter, SignInFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
-from app.web.signin import administrator, is_signed_in
+from app.web.signin import administrator
 
 bp = Blueprint("access", __name__, url_prefix="/access")
 
@@ -21,8 +21,6 @@ bp = Blueprint("access", __name__, url_prefix="/access")
 @bp.get("/")
 def explainer() -> Any:
     """The ACL, and which entry decides about one account and repository. 403 to others."""
-    if not is_signed_in():
-        return redirect(url_for("signin.login", next=request.path))
     administrator()
     form = AccessFilter(request.args)
     answer, status = None, 200
@@ -59,8 +57,6 @@ def explanation(form: AccessFilter) -> Answer:
 @bp.get("/sign-ins")
 def sign_ins() -> Any:
     """Who signed in and who failed to, newest first. 403 to others."""
-    if not is_signed_in():
-        return redirect(url_for("signin.login", next=request.path))
     administrator()
     form = SignInFilter(request.args)
     if not form.validate():

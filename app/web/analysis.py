@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, redirect, render_template, request, url_for
+from flask import Blueprint, render_template
 from werkzeug.datastructures import MultiDict
 
 from app.events import Event
@@ -14,7 +14,7 @@ from app.web.forms import RecordFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
 from app.web.search import RECENT, filter_form, results
-from app.web.signin import is_signed_in, viewer
+from app.web.signin import viewer
 
 bp = Blueprint("analysis", __name__, url_prefix="/analysis")
 
@@ -23,9 +23,7 @@ INTERNAL = ("references",)
 
 @bp.get("/")
 def home() -> Any:
-    """The latest records and the ways into them; without a session the sign-in page."""
-    if not is_signed_in():
-        return redirect(url_for("signin.login", next=request.path))
+    """The latest records and the ways into them."""
     records = runtime().stores.events.find_page(RecordQuery(), viewer().scope, limit=RECENT)
     return render_template("analysis/home.html", records=records.items)
 

@@ -25,9 +25,7 @@ RECENT = 10
 
 @bp.get("/")
 def home() -> Any:
-    """The search forms and the latest pushes; without a session the sign-in page."""
-    if not is_signed_in():
-        return redirect(url_for("signin.login", next=request.path))
+    """The search forms and the latest pushes."""
     stores = runtime().stores
     newest = CatalogueQuery(sort="pushed")
     tags = tag_items(stores.catalogue.find_tags(newest, viewer().scope, limit=RECENT))
@@ -248,11 +246,12 @@ def digest() -> Any:
 
 def _visible_repository() -> tuple[str, str]:
     """Repository and registry of the query string, if the viewer may see the repository."""
+    scope = viewer().scope
     name = request.args.get("repository", "")
     registry = request.args.get("registry", "") or runtime().settings.registries[0].name
     if not name:
         raise InvalidQuery("repository: is missing")
-    if not viewer().scope.may_see(name):
+    if not scope.may_see(name):
         raise NotFound("There is no such repository.")
     return name, registry
 

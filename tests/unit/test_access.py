@@ -15,7 +15,7 @@ import re2
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.access import Account, Rule, compile_rule, parse_acl
+from app.access import Account, Explanation, Rule, compile_rule, explain, parse_acl
 from app.errors import InvalidReference
 from app.references import namespace_of, parse_repository
 
@@ -376,14 +376,14 @@ def test_a_rule_answers_as_the_slow_restatement(
     address: str | None,
     own_namespace: bool,
 ) -> None:
-    rule = compile_rule(
-        parse_acl(documents),
-        account,
-        address=address,
-        service="registry",
-        own_namespace=own_namespace,
-        administrators=(),
-    )
+    acl = parse_acl(documents)
+    circumstances: dict[str, Any] = {
+        "address": address,
+        "service": "registry",
+        "own_namespace": own_namespace,
+        "administrators": (),
+    }
+    rule = compile_rule(acl, account, **circumstances)
 
     for name in [*names, account.name, f"{account.name}/a/b"]:
         expected = authorize(documents, account, name, address)
@@ -391,6 +391,7 @@ def test_a_rule_answers_as_the_slow_restatement(
             expected = bool(own_namespace and account.name and name.startswith(f"{account.name}/"))
         assert rule.may_pull(name) == expected
         assert_consistent(rule, name)
+        assert_explains(explain(acl, account, name, **circumstances), expected)
 
 
 @settings(max_examples=60, **UNHURRIED)
@@ -412,6 +413,18 @@ def test_a_rule_of_many_patterns_answers_as_the_slow_restatement(
     for name in names:
         assert rule.may_pull(name) == bool(authorize(documents, account, name))
         assert_consistent(rule, name)
+
+
+def assert_explains(explanation: Explanation, expected: bool) -> None:
+    """The explanation says the same, and names the one entry that decides, if one does."""
+    assert explanation.allowed == expected
+    matching = [step for step in explanation.steps if step.verdict != "no match"]
+    assert [step.verdict for step in matching[:1]] in ([], ["decides"])
+    assert all(step.verdict == "too late" for step in matching[1:])
+    assert all(bool(step.because) == (step.verdict == "no match") for step in explanation.steps)
+    for step in matching[:1]:
+        assert step.hidden_by is None
+        assert step.allows == expected
 
 
 def assert_consistent(rule: Rule, name: str) -> None:
@@ -1164,3 +1177,105 @@ def test_a_thousand_entries_answer_for_many_names() -> None:
         if (int(re.findall("[0-9]+", name)[0]) < 300 and not name.endswith("/app"))
     ]
     assert allowed == expected
+
+
+# Explaining
+
+
+def explained(*entries: dict[str, Any], name: str = "team/app", **account: Any) -> Explanation:
+    return explain(
+        parse_acl(entries),
+        Account(account.get("account", "alice"), account.get("labels", {})),
+        name,
+        address=account.get("address"),
+        service="registry",
+        own_namespace=True,
+        administrators=["admin"],
+    )
+
+
+def test_an_explanation_names_the_entry_that_decides_and_why_the_others_do_not() -> None:
+    found = explained(
+        make_entry(30, ALLOW, name="team/*"),
+        make_entry(10, ALLOW, account="bob"),
+        make_entry(20, DENY, name="team/a*"),
+    )
+
+    assert not found.allowed
+    assert found.reason == "the entry with seq 20 decides: it does not allow pull"
+    assert [(step.seq, step.place, step.index, step.verdict) for step in found.steps] == [
+        (10, 1, 1, "no match"),
+        (20, 2, 2, "decides"),
+        (30, 3, 0, "too late"),
+    ]
+    assert found.steps[0].because == "account 'bob' does not match 'alice'"
+
+
+@pytest.mark.parametrize(
+    ("entry", "because"),
+    [
+        (make_entry(name="ops/*"), "name 'ops/*' does not match 'team/app'"),
+        (make_entry(service="other"), "service 'other' does not match 'registry'"),
+        (make_entry(labels={"group": "dev"}), "group 'dev' does not match 'ops', 'qa'"),
+        (make_entry(labels={"site": "*"}), "site '*' does not match no value"),
+        (make_entry(ip="10.0.0.0/8"), "ip 10.0.0.0/8 does not hold 192.0.2.1"),
+    ],
+)
+def test_the_condition_that_is_not_met_is_named(entry: dict[str, Any], because: str) -> None:
+    labels = {"group": ("ops", "qa")}
+
+    found = explained(entry, labels=labels, address="192.0.2.1")
+
+    assert found.steps[0].because == because
+
+
+@pytest.mark.parametrize(
+    ("account", "name", "allowed", "reason"),
+    [
+        ("admin", "team/app", True, "administrator"),
+        ("alice", "alice/app", True, "own namespace"),
+        ("alice", "team/app", False, "no entry matches"),
+        ("", "team/app", False, "no entry matches"),
+    ],
+)
+def test_what_no_entry_decides_is_explained_too(
+    account: str, name: str, allowed: bool, reason: str
+) -> None:
+    found = explained(name=name, account=account)
+
+    assert (found.allowed, reason in found.reason) == (allowed, True)
+
+
+def test_an_invalid_list_is_explained_as_denying_with_its_problem() -> None:
+    found = explained(make_entry(1, ALLOW), make_entry(2, name="/(/"))
+
+    assert not found.allowed
+    assert "invalid" in found.reason
+    assert found.problems[0].seq == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "hidden"),
+    [
+        ({}, {"name": "team/*"}, True),
+        ({"name": "team/*"}, {"name": "team/*", "account": "bob"}, True),
+        ({"name": "team/*"}, {"name": "team/app"}, True),
+        ({"name": "/^team/"}, {"name": "team/app"}, True),
+        ({"name": "team/*"}, {"name": "ops/app"}, False),
+        ({"name": "team/app"}, {"name": "team/*"}, False),
+        ({"account": "alice"}, {"name": "team/*"}, False),
+        ({"name": "${account}/*"}, {"name": "team/app"}, False),
+        ({"labels": {"group": "dev"}}, {}, False),
+        ({"labels": {"group": "dev"}}, {"labels": {"group": "dev"}, "name": "a"}, True),
+        ({"ip": "10.0.0.0/8"}, {"ip": "10.1.0.0/16"}, True),
+        ({"ip": "10.1.0.0/16"}, {"ip": "10.0.0.0/8"}, False),
+        ({"ip": "10.0.0.0/8"}, {}, False),
+        ({"ip": "::/0"}, {"ip": "10.0.0.1"}, False),
+    ],
+)
+def test_an_entry_that_can_never_decide_is_found(
+    first: dict[str, Any], second: dict[str, Any], hidden: bool
+) -> None:
+    found = explained(make_entry(5, **first), make_entry(7, **second))
+
+    assert found.steps[1].hidden_by == (5 if hidden else None)

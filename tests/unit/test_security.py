@@ -1,0 +1,451 @@
+"""Every route of the URL map: who may open it, what it shows to whom, what attacks do to it.
+
+The routes are taken from the application, so that a new one is covered the day it is added.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from builders import PASSWORDS, basic, csrf_token, digest, envelope, wire_event
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.access import Account, compile_rule, parse_acl
+from app.ingest import Ingest
+from app.store import Stores
+from app.web import forms
+
+SignIn = Callable[[str], FlaskClient]
+
+OPEN = {"static", "health.live", "health.ready", "signin.login"}
+FORM = {"search.repositories_form", "search.tags_form", "analysis.records_form"}
+ADMINISTRATORS_ALONE = re.compile(r"/access/|/api/v1/(sign-ins|access)")
+
+
+def find_routes(app: Flask, method: str) -> list[tuple[str, str]]:
+    """Endpoint and path of each route, with one path for each value of an `any` converter."""
+    routes = []
+    for rule in app.url_map.iter_rules():
+        if method not in (rule.methods or ()):
+            continue
+        path = str(rule)
+        values = [""]
+        if found := re.search(r"<any\((.*?)\):\w+>", path):
+            values = [value.strip(" '\"") for value in found[1].split(",")]
+        for value in values:
+            filled = re.sub(r"<any\(.*?\):\w+>", value, path)
+            filled = re.sub(r"<path:filename>", "site.css", filled)
+            routes.append((rule.endpoint, re.sub(r"<.*?>", "none", filled)))
+    return sorted(set(routes))
+
+
+# Who may open what
+
+
+def expected_get(endpoint: str, path: str, role: str) -> set[int]:
+    """The statuses of GET without any parameter."""
+    is_api = path.startswith("/api/")
+    if endpoint in OPEN:
+        return {200}
+    if endpoint == "signin.index":
+        return {302}
+    if role in ("anonymous", "wrong password"):
+        if endpoint in FORM and role == "anonymous":
+            return {200}
+        return {401} if is_api or role == "wrong password" else {302}
+    if endpoint == "api.unknown":
+        return {404}
+    if ADMINISTRATORS_ALONE.match(path) and role != "administrator":
+        return {403}
+    # Without parameters there is no repository, tag or digest to show.
+    return {200} if endpoint not in NEEDS_PARAMETERS else {400, 404}
+
+
+NEEDS_PARAMETERS = {"search.repository", "search.tag", "search.digest", "api.access"}
+ROLES = {"other account": "mallory", "owner": "alice", "administrator": "admin"}
+
+
+@pytest.mark.parametrize("role", ["anonymous", "wrong password", *ROLES])
+def test_every_route_is_open_to_exactly_those_who_may_open_it(
+    app: Flask, mock_stores: Stores, sign_in: SignIn, role: str
+) -> None:
+    client = sign_in(ROLES[role]) if role in ROLES else app.test_client()
+    headers = basic("alice", "wrong") if role == "wrong password" else {}
+    wrong = []
+
+    for endpoint, path in find_routes(app, "GET"):
+        mock_stores.sign_ins._collection.delete_many({"outcome": "refused"})
+        with client.get(path, headers=headers) as response:
+            status = response.status_code
+        expected = expected_get(endpoint, path, role)
+        if status not in expected:
+            wrong.append((endpoint, path, status, expected))
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("role", ["anonymous", "wrong password", *ROLES])
+def test_nothing_is_changed_without_a_token_against_forgery_or_of_a_registry(
+    app: Flask, sign_in: SignIn, role: str
+) -> None:
+    client = sign_in(ROLES[role]) if role in ROLES else app.test_client()
+    headers = basic("alice", "wrong") if role == "wrong password" else {}
+
+    answers = {
+        endpoint: client.post(path, headers=headers, data={"username": "alice"}).status_code
+        for method in ("POST", "PUT", "DELETE", "PATCH")
+        for endpoint, path in find_routes(app, method)
+    }
+
+    assert answers.pop("notifications.receive") == 401
+    assert answers
+    assert set(answers.values()) == {400}
+
+
+# What is shown to whom
+
+REPOSITORIES = 500
+NAMESPACES = ["", "team/", "team/deep/", "ops/", "a-b/", *(f"user{n}/" for n in range(20))]
+
+
+def name_of(number: int) -> str:
+    return f"{NAMESPACES[number % len(NAMESPACES)]}r{number:03}q"
+
+
+def shown_in(text: str) -> set[str]:
+    """The repositories whose name, or part of it, or digest stands in a page."""
+    return {name_of(int(number)) for number in re.findall(r"r([0-9]{3})q", text)} | {
+        name for name, of in BY_DIGEST if of in text
+    }
+
+
+ALL_NAMES = [name_of(number) for number in range(REPOSITORIES)]
+BY_DIGEST = [(name, digest(name)[7:19]) for name in ALL_NAMES]  # pages show 12 digits
+PATTERNS = [
+    "${account}/*",
+    "team/*",
+    "team/deep/*",
+    "ops/r0*",
+    "r*",
+    "*/r1?[0-5]q",
+    "a-b/r004q",
+    "/^team/",
+    "/q$/",
+    "/^(ops|a-b)/r[0-9]*[02468]q$/",
+    "/(?i)USER1/",
+    "${labels:group}/*",
+    "/^${labels:group}/",
+    "nothing/*",
+]
+
+
+def random_acl(dice: random.Random) -> list[dict[str, Any]]:
+    entries = []
+    for seq in range(dice.randint(1, 6)):
+        match: dict[str, Any] = {}
+        if dice.random() < 0.9:
+            match["name"] = dice.choice(PATTERNS)
+        if dice.random() < 0.4:
+            match["account"] = dice.choice([f"user{dice.randrange(20)}", "user1*", "/[05]$/"])
+        if dice.random() < 0.2:
+            match["labels"] = {"group": dice.choice(["team", "o*"])}
+        if dice.random() < 0.1:
+            match["ip"] = dice.choice(["127.0.0.0/8", "10.0.0.0/8"])
+        actions = dice.choice([["pull"], ["*"], ["pull", "push"], [], ["push"]])
+        entries.append({"seq": seq, "match": match, "actions": actions})
+    if dice.random() < 0.05:
+        entries.append({"seq": 99, "match": {"name": "/(/"}, "actions": ["*"]})
+    return entries
+
+
+def labels_of(number: int) -> dict[str, list[str]]:
+    return [{}, {"group": ["team"]}, {"group": ["ops", "a-b"]}, {"group": []}][number % 4]
+
+
+@pytest.fixture(scope="module")
+def crowded() -> tuple[Flask, Stores]:
+    """500 repositories, each with a tag and a pull, and 20 accounts."""
+    import mongomock
+
+    from app import create_app
+    from app.settings import MongoDB, Registry, Settings
+
+    stores = Stores(mongomock.MongoClient(tz_aware=True)["registry"])
+    stores.ensure_indexes()
+    events = []
+    for number, name in enumerate(ALL_NAMES):
+        events.append(wire_event("push", name, tag="v1", of=name, at=number))
+        events.append(wire_event("pull", name, tag="v1", of=name, at=number + 0.5))
+    for start in range(0, len(events), 100):
+        Ingest(stores).receive(envelope(*events[start : start + 100]), "default")
+    for number in range(20):
+        stores.accounts.add(f"user{number}", "secret", labels_of(number))
+    config = Settings(mongodb=MongoDB(uri="mongodb://unused"), registries=[Registry(token="token")])
+    config = config.__class__(
+        **{f: getattr(config, f) for f in config.__struct_fields__ if f != "server"},
+        server=config.server.__class__(secret_key="key"),
+    )
+    return create_app(config, stores), stores
+
+
+def signed_in(app: Flask, name: str) -> FlaskClient:
+    client = app.test_client()
+    token = csrf_token(client.get("/login").text)
+    form = {"username": name, "password": "secret", "csrf_token": token}
+    assert client.post("/login", data=form).status_code == 303
+    return client
+
+
+def everything_listed(client: FlaskClient, path: str, dice: random.Random) -> set[str]:
+    """What a list shows on all its pages: as an export, or page by page through the API."""
+    if not path.startswith("/api/") or dice.random() < 0.5:
+        export = client.get(path, query_string={"format": dice.choice(["ndjson", "csv"])})
+        assert export.status_code == 200
+        return shown_in(export.text)
+    shown: set[str] = set()
+    url: str | None = f"{path}?limit=300"
+    while url:
+        answer = client.get(url).json
+        shown |= shown_in(str(answer["items"]))
+        assert not answer["items"] or answer["total"] >= len(answer["items"])
+        url = answer["next"]
+    return shown
+
+
+LISTS_OF_EVERYTHING = [
+    "/search/user/login/",
+    "/search/user/repo/login/",
+    "/analysis/user/login/",
+    "/api/v1/repositories",
+    "/api/v1/tags",
+    "/api/v1/records",
+]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_every_list_shows_exactly_what_the_rule_allows_and_no_route_shows_more(
+    crowded: tuple[Flask, Stores], seed: int
+) -> None:
+    app, stores = crowded
+    dice = random.Random(seed)
+    documents = random_acl(dice)
+    stores.accounts._acl.delete_many({})
+    for document in documents:
+        stores.accounts.add_acl_entry(document)
+
+    walker = dice.randrange(20)
+    for number in range(20):
+        allowed = allowed_to(documents, number)
+        client = signed_in(app, f"user{number}")
+        path = LISTS_OF_EVERYTHING[(number + seed) % len(LISTS_OF_EVERYTHING)]
+        assert everything_listed(client, path, dice) == allowed, (path, number, documents)
+        if number == walker:
+            walk(app, client, allowed, dice)
+
+
+def allowed_to(documents: list[dict[str, Any]], number: int) -> set[str]:
+    rule = compile_rule(
+        parse_acl(documents),
+        Account(f"user{number}", {key: tuple(v) for key, v in labels_of(number).items()}),
+        address="127.0.0.1",
+        service="registry",
+        own_namespace=True,
+        administrators=["admin"],
+    )
+    return {name for name in ALL_NAMES if rule.may_pull(name)}
+
+
+def walk(app: Flask, client: FlaskClient, allowed: set[str], dice: random.Random) -> None:
+    """Open every route in several ways: none may show a repository that is not allowed.
+
+    What was asked for is shown as the value of a filter, so the answer must be the one to a
+    question for something that does not exist.
+    """
+    hidden = sorted(set(ALL_NAMES) - allowed)
+    for _, path in find_routes(app, "GET"):
+        if path.startswith("/static/"):
+            continue
+        for query in ({}, {"format": "ndjson"}, {"q": "r"}, {"limit": "500"}, {"sort": "pushed"}):
+            with client.get(path, query_string=query) as response:
+                assert response.status_code < 500
+                assert shown_in(response.text) <= allowed, (path, query)
+        if not hidden:
+            continue
+        name, absent = dice.choice(hidden), "team/r___q"
+        for make in QUESTIONS:
+            asked, missing = (client.get(path, query_string=make(n)) for n in (name, absent))
+            texts = [
+                response.text.replace(make_name, "").replace(digest(make_name), "")
+                for response, make_name in ((asked, name), (missing, absent))
+            ]
+            assert asked.status_code == missing.status_code, (path, name)
+            assert shown_in(texts[0]) <= allowed, (path, name)
+            assert strip_links(texts[0]) == strip_links(texts[1]), (path, name)
+
+
+QUESTIONS: list[Callable[[str], dict[str, str]]] = [
+    lambda name: {"repository": name},
+    lambda name: {"repository": name, "tag": "v1"},
+    lambda name: {"digest": digest(name)},
+]
+
+
+def strip_links(text: str) -> str:
+    """A page without the filters that its links and fields repeat."""
+    text = re.sub(r'(href|value|name="csrf_token" [^>]*)="[^"]*"', "", text)
+    return re.sub(r"sha256(%3A|:)[0-9a-f]*", "", text)
+
+
+# What it does with attacks
+
+MARK = "rnsx"
+ATTACKS = [
+    f"<{MARK}>alert(1)</{MARK}>",
+    f"'\"><{MARK} src=x onerror=alert(1)>",
+    f"javascript:alert('{MARK}')//<{MARK}>",
+    "rns{{7*7}}rns",
+    "rns{%print(7*7)%}rns",
+    '{"$gt": ""}',
+    "{$ne: null}",
+    "[$ne]=1",
+    "'; return true; //",
+    "' OR '1'='1",
+    "../../../../etc/passwd",
+    "%00",
+    "\x00",
+    "\ud800",
+    "x\r\nX-Injected: yes",
+    "^" * 300,
+    "(" * 200,
+    "*" * 9,
+    "[" * 100,
+    "a" * 70_000,
+    "9" * 400,
+    "-1",
+    "0",
+    "1e309",
+    "NaN",
+    "2026-02-30",
+    "9999-12-31T23:59:59-23:59",
+    "0001-01-01T00:00:00+23:59",
+    "10.0.0.0/999",
+    "::1/0",
+    "sha256:",
+    "http://evil.example/",
+    "//evil.example",
+    "\u202egnp.exe",
+    "=cmd|' /C calc'!A0",
+    "",
+    " ",
+]
+VALUES = st.one_of(st.sampled_from(ATTACKS), st.text(max_size=40))
+
+
+def field_names(kind: Any) -> Iterator[str]:
+    for below in kind.__subclasses__():
+        yield from field_names(below)
+        yield from (name for name, _ in vars(below).items() if not name.startswith("_"))
+
+
+PARAMETERS = sorted(
+    {name for name in field_names(forms.FilterForm) if not name.startswith("validate")}
+    | {"from", "to", "cursor", "limit", "format", "history", "next", "username", "password"}
+)
+NAMES = st.one_of(
+    st.sampled_from(PARAMETERS),
+    st.sampled_from(PARAMETERS),
+    st.sampled_from([f"{name}[$ne]" for name in PARAMETERS]),
+    st.sampled_from(ATTACKS[:12]),
+)
+
+
+@pytest.fixture
+def attacked(app: Flask, sign_in: SignIn, store: Callable[..., None]) -> FlaskClient:
+    store(
+        wire_event("push", tag="v1", actor=ATTACKS[0], user_agent=ATTACKS[1]),
+        wire_event("pull", tag="v1", actor=ATTACKS[3], address=ATTACKS[1]),
+        wire_event("push", tag="v2", of="other", actor=ATTACKS[14]),
+    )
+    return sign_in("admin")
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_five_thousand_hostile_requests_fail_softly_and_reflect_no_markup(
+    app: Flask, attacked: FlaskClient, data: st.DataObject
+) -> None:
+    routes = [path for endpoint, path in find_routes(app, "GET") if endpoint != "static"]
+    routes += [path for _, path in find_routes(app, "POST") if path != "/logout"]
+    requests = data.draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(routes),
+                st.lists(st.tuples(NAMES, VALUES), max_size=4),
+                st.sampled_from(["GET", "GET", "GET", "POST"]),
+            ),
+            min_size=50,
+            max_size=50,
+        )
+    )
+
+    for path, parameters, method in requests:
+        pairs = [(_sendable(name), _sendable(value)) for name, value in parameters]
+        sent = {"query_string": pairs} if method == "GET" else {"data": dict(pairs)}
+        with attacked.open(path, method=method, **sent) as response:
+            text = response.get_data(as_text=True)
+        assert response.status_code < 500, (path, parameters, text)
+        assert "X-Injected" not in response.headers
+        assert "evil.example" not in response.headers.get("Location", "").partition("?")[0]
+        if response.mimetype == "text/html":
+            assert f"<{MARK}" not in text, (path, parameters)
+            assert "rns49rns" not in text, (path, parameters)
+
+
+def _sendable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+@pytest.mark.parametrize("name", ["repositories", "tags", "records"])
+@pytest.mark.parametrize("value", ['{"$gt": ""}', '{"$ne": null}', "{'$regex': '.*'}"])
+def test_an_operator_of_mongodb_is_a_text_like_any_other(
+    attacked: FlaskClient, name: str, value: str
+) -> None:
+    free = {"repositories": ["q", "registry"], "tags": ["q", "tag", "repository", "registry"]}
+    for parameter in free.get(name, ["repository", "tag", "actor", "registry"]):
+        plain = attacked.get(f"/api/v1/{name}", query_string={parameter: value})
+        nested = attacked.get(f"/api/v1/{name}", query_string={f"{parameter}[$ne]": "x"})
+
+        assert plain.json["items"] == []
+        assert nested.status_code == 400
+
+
+@pytest.mark.parametrize("value", ['{"$gt": ""}', '{"$ne": null}'])
+def test_an_operator_of_mongodb_is_no_account_and_no_password(
+    client: FlaskClient, value: str
+) -> None:
+    for name, password in ((value, "x"), ("alice", value), (value, value)):
+        assert client.get("/api/v1/records", headers=basic(name, password)).status_code == 401
+    token = csrf_token(client.get("/login").text)
+    form = {"username[$ne]": "", "password[$ne]": "", "csrf_token": token}
+    assert client.post("/login", data=form).status_code == 401
+
+
+def test_the_passwords_of_the_tests_are_not_shown_anywhere(
+    attacked: FlaskClient, app: Flask
+) -> None:
+    for _, path in find_routes(app, "GET"):
+        with attacked.get(path) as response:
+            text = response.get_data(as_text=True)
+        assert not any(password in text for password in PASSWORDS.values())
+        assert "$2b$" not in text

@@ -1,0 +1,365 @@
+"""The front door: throttle, sessions, htpasswd, host check, and the pages for administrators."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import mongomock
+import msgspec
+import pytest
+from builders import PASSWORDS, basic, csrf_token, wire_event
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.settings import Server, Settings
+from app.store import Stores, accounts, sign_ins
+
+SignIn = Callable[[str], FlaskClient]
+Store = Callable[..., None]
+
+API = "/api/v1/repositories"
+
+
+def try_to_sign_in(client: FlaskClient, name: str, password: str, **kwargs: Any) -> Any:
+    token = csrf_token(client.get("/login").text)
+    fields = {"username": name, "password": password, "csrf_token": token}
+    return client.post("/login", data=fields, **kwargs)
+
+
+def fail(client: FlaskClient, times: int, name: str = "alice") -> None:
+    for _ in range(times):
+        assert try_to_sign_in(client, name, "wrong").status_code == 401
+
+
+# Throttle
+
+
+@pytest.mark.parametrize("name", ["alice", "nobody"])
+def test_failures_are_throttled_alike_for_known_and_unknown_accounts(
+    client: FlaskClient, name: str
+) -> None:
+    fail(client, sign_ins.MAX_OF_ACCOUNT_AND_ADDRESS, name)
+
+    refused = try_to_sign_in(client, name, PASSWORDS["alice"])
+
+    assert refused.status_code == 429
+    assert 0 < int(refused.headers["Retry-After"]) <= 300
+    assert "try again in" in refused.text
+
+
+def test_form_and_basic_are_one_throttle(client: FlaskClient) -> None:
+    fail(client, sign_ins.MAX_OF_ACCOUNT_AND_ADDRESS)
+
+    refused = client.get(API, headers=basic("alice"))
+
+    assert refused.status_code == 429
+    assert "Retry-After" in refused.headers
+    assert refused.is_json
+
+
+def test_a_throttled_account_signs_in_from_another_address(client: FlaskClient) -> None:
+    fail(client, sign_ins.MAX_OF_ACCOUNT_AND_ADDRESS)
+
+    elsewhere = {"REMOTE_ADDR": "198.51.100.7"}
+    response = client.get(API, headers=basic("alice"), environ_overrides=elsewhere)
+
+    assert response.status_code == 200
+
+
+def test_a_session_goes_on_while_its_account_is_throttled(
+    sign_in: SignIn, client: FlaskClient
+) -> None:
+    alice = sign_in("alice")
+    fail(client, sign_ins.MAX_OF_ACCOUNT_AND_ADDRESS)
+
+    assert alice.get("/search/").status_code == 200
+
+
+def test_two_applications_on_one_database_share_the_throttle(
+    make_app: Callable[..., Flask], client: FlaskClient
+) -> None:
+    fail(client, sign_ins.MAX_OF_ACCOUNT_AND_ADDRESS)
+
+    assert make_app().test_client().get(API, headers=basic("alice")).status_code == 429
+
+
+# Sessions
+
+
+def test_a_copied_cookie_is_worth_nothing_after_signing_out(app: Flask, sign_in: SignIn) -> None:
+    client, thief = sign_in("alice"), app.test_client()
+    cookie = client.get_cookie("rns_session")
+    assert cookie
+    thief.set_cookie("rns_session", cookie.value)
+    assert thief.get("/search/").status_code == 200
+
+    token = csrf_token(client.get("/search/").text)
+    client.post("/logout", data={"csrf_token": token})
+
+    assert thief.get("/search/").status_code == 302
+
+
+def test_a_sign_in_never_goes_on_with_the_session_it_came_with(client: FlaskClient) -> None:
+    sessions = []
+    for name in ("alice", "mallory", "mallory"):
+        try_to_sign_in(client, name, PASSWORDS[name])
+        with client.session_transaction() as session:
+            sessions.append((session["account"], session["id"]))
+
+    assert [account for account, _ in sessions] == ["alice", "mallory", "mallory"]
+    assert len({session_id for _, session_id in sessions}) == 3
+
+
+def test_a_password_of_more_than_72_bytes_is_told_so(client: FlaskClient) -> None:
+    response = try_to_sign_in(client, "alice", "é" * 37)
+
+    assert response.status_code == 401
+    assert "72 bytes" in response.text
+
+
+def test_an_account_without_password_never_signs_in(
+    client: FlaskClient, mock_database: Any
+) -> None:
+    mock_database.users.insert_one({"username": "open"})
+    mock_database.users.insert_one({"username": "empty", "password": ""})
+
+    for name in ("open", "empty"):
+        for password in ("", "x"):
+            assert client.get(API, headers=basic(name, password)).status_code == 401
+
+
+def test_an_unknown_account_costs_a_hash_as_dear_as_the_known_ones(
+    client: FlaskClient, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[bytes] = []
+    monkeypatch.setattr(
+        accounts.bcrypt, "checkpw", lambda secret, hashed: bool(checked.append(hashed))
+    )
+
+    client.get(API, headers=basic("alice", "wrong"))
+    client.get(API, headers=basic("nobody", "wrong"))
+
+    known, unknown = checked
+    assert known != unknown
+    assert known[:7] == unknown[:7] == b"$2b$04$"
+
+
+# htpasswd
+
+
+@pytest.fixture
+def htpasswd(tmp_path: Path) -> Path:
+    file = tmp_path / "htpasswd"
+    hashes = [bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode() for _ in range(2)]
+    old = "old:$apr1$x$y\n"
+    file.write_text(f"# accounts\nrobot:{hashes[0]}\n{old}ops:{hashes[1].replace('$2b', '$2y')}\n")
+    return file
+
+
+@pytest.fixture
+def small(settings: Settings, htpasswd: Path) -> tuple[FlaskClient, Stores]:
+    """A server of a small registry that has only an htpasswd file."""
+    stores = Stores(mongomock.MongoClient(tz_aware=True)["small"], htpasswd=str(htpasswd))
+    stores.ensure_indexes()
+    client = create_app(settings, stores).test_client()
+    headers = {"Authorization": "Bearer registry-token"}
+    body = {"events": [wire_event("push", "team/app", tag="v1")]}
+    assert client.post("/events", json=body, headers=headers).status_code == 202
+    return client, stores
+
+
+def names(client: FlaskClient, headers: dict[str, str]) -> Any:
+    response = client.get(API, headers=headers)
+    if response.status_code != 200:
+        return response.status_code
+    return [item["repository"] for item in response.json["items"]]
+
+
+def test_accounts_of_an_htpasswd_file_see_everything(small: tuple[FlaskClient, Stores]) -> None:
+    client, _ = small
+
+    assert names(client, basic("robot", "secret")) == ["team/app"]
+    assert names(client, basic("ops", "secret")) == ["team/app"]
+    assert names(client, basic("ops", "wrong")) == 401
+    assert names(client, basic("old", "secret")) == 401
+    assert names(client, basic("nobody", "secret")) == 401
+    assert names(client, {}) == 401
+
+
+def test_acl_entries_bind_the_accounts_of_an_htpasswd_file_too(
+    small: tuple[FlaskClient, Stores],
+) -> None:
+    client, stores = small
+    stores.accounts.add_acl_entry({"seq": 1, "match": {"account": "ops"}, "actions": ["pull"]})
+
+    assert names(client, basic("ops", "secret")) == ["team/app"]
+    assert names(client, basic("robot", "secret")) == []
+
+
+def test_a_changed_htpasswd_file_is_read_again(
+    small: tuple[FlaskClient, Stores], htpasswd: Path
+) -> None:
+    client, _ = small
+    assert names(client, basic("robot", "secret")) == ["team/app"]
+
+    new = bcrypt.hashpw(b"other", bcrypt.gensalt(4)).decode()
+    htpasswd.write_text(f"robot:{new}\n")
+
+    assert names(client, basic("robot", "secret")) == 401
+    assert names(client, basic("robot", "other")) == ["team/app"]
+    assert names(client, basic("ops", "secret")) == 401
+
+
+def test_lines_of_an_htpasswd_file_that_are_not_bcrypt_are_reported(
+    small: tuple[FlaskClient, Stores],
+) -> None:
+    _, stores = small
+
+    assert [account.name for account in stores.accounts.find_all()] == ["ops", "robot"]
+    assert stores.accounts.htpasswd
+    assert stores.accounts.htpasswd.problems == ["line 3: old: not bcrypt; use htpasswd -B"]
+
+
+# Host
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("registry.example", 200), ("a.sub.example:8000", 200), ("evil.example", 400)],
+)
+def test_pages_answer_only_to_the_hosts_of_the_configuration(
+    make_app: Callable[..., Flask], host: str, status: int
+) -> None:
+    client = make_app(server=Server(hosts=["registry.example", ".sub.example"])).test_client()
+
+    assert client.get("/login", headers={"Host": host}).status_code == status
+    assert client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+def test_an_event_is_taken_whatever_its_sender_calls_this_server(
+    make_app: Callable[..., Flask],
+) -> None:
+    client = make_app(server=Server(hosts=["registry.example"])).test_client()
+
+    headers = {"Authorization": "Bearer registry-token", "Host": "10.0.0.1"}
+    response = client.post("/events", json={"events": []}, headers=headers)
+
+    assert response.status_code == 202
+
+
+# Tokens
+
+
+def test_each_token_of_a_registry_is_taken_while_it_is_changed(
+    make_app: Callable[..., Flask], settings: Settings
+) -> None:
+    registry = msgspec.structs.replace(settings.registries[0], token="new", tokens=["old"])
+    client = make_app(registries=[registry]).test_client()
+
+    answers = [
+        client.post("/events", json={"events": []}, headers={"Authorization": f"Bearer {token}"})
+        for token in ("new", "old", "older", "")
+    ]
+
+    assert [answer.status_code for answer in answers] == [202, 202, 401, 401]
+
+
+# Administrators
+
+
+def test_the_audit_shows_sign_ins_and_failures_to_administrators(
+    client: FlaskClient, sign_in: SignIn
+) -> None:
+    fail(client, 2, "<b>eve</b>")
+
+    admin = sign_in("admin")
+    page = admin.get("/access/sign-ins")
+    refused = admin.get("/api/v1/sign-ins?outcome=refused").json
+
+    assert "&lt;b&gt;eve" in page.text
+    assert "<b>eve" not in page.text
+    assert [row["account"] for row in refused["items"]] == ["<b>eve</b>"] * 2
+    assert refused["total"] == 2
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/access/", "/access/sign-ins", "/api/v1/sign-ins", "/api/v1/access?account=a&repository=b"],
+)
+def test_access_pages_are_for_administrators(sign_in: SignIn, path: str) -> None:
+    assert sign_in("admin").get(path).status_code == 200
+    refused = sign_in("alice").get(path)
+    assert refused.status_code == 403
+    assert "administrators" in refused.text
+
+
+def test_the_explainer_says_which_entry_decides(sign_in: SignIn) -> None:
+    admin = sign_in("admin")
+
+    page = admin.get("/access/?account=alice&repository=team/app")
+    answer = admin.get("/api/v1/access?account=alice&repository=ops/app").json
+
+    assert "the entry with seq 10 decides: it allows pull" in page.text
+    assert answer["explanation"]["allowed"] is False
+    assert answer["explanation"]["steps"][0]["because"] == "name 'team/*' does not match 'ops/app'"
+
+
+def test_what_if_shows_what_an_entry_would_change_and_changes_nothing(
+    sign_in: SignIn, store: Store, mock_stores: Stores
+) -> None:
+    store(wire_event("push", "team/app"), wire_event("push", "ops/app"))
+    entry = {"seq": 10, "match": {"account": "alice", "name": "ops/*"}, "actions": ["pull"]}
+    query = {"account": "alice", "repository": "ops/app", "entry": json.dumps(entry)}
+    before = mock_stores.accounts.find_acl_documents()
+
+    admin = sign_in("admin")
+    answer = admin.get("/api/v1/access", query_string=query).json
+    page = admin.get("/access/", query_string=query).text
+
+    assert answer["what_if"]["explanation"]["allowed"] is True
+    assert answer["what_if"]["gained_names"] == ["ops/app"]
+    assert answer["what_if"]["lost_names"] == ["team/app"]
+    assert "With the entry that is not saved" in page
+    assert mock_stores.accounts.find_acl_documents() == before
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"repository": "a"}, "account"),
+        ({"account": "a"}, "repository"),
+        ({"account": "a", "repository": "b", "address": "10.0.0.0/8"}, "address"),
+        ({"account": "a", "repository": "b", "entry": "{"}, "entry"),
+        ({"account": "a", "repository": "b", "entry": "[]"}, "entry"),
+        ({"account": "a", "repository": "b", "entry": '{"match": {}, "actions": []}'}, "entry"),
+        ({"account": "a", "repository": "b", "other": "c"}, "other"),
+    ],
+)
+def test_the_explainer_names_what_it_cannot_use(
+    sign_in: SignIn, query: dict[str, str], field: str
+) -> None:
+    response = sign_in("admin").get("/api/v1/access", query_string=query)
+
+    assert response.status_code == 400
+    assert response.json["error"].startswith(f"{field}: ")
+
+
+def test_an_invalid_list_is_shown_with_its_problem_and_no_page_fails(
+    sign_in: SignIn, mock_stores: Stores
+) -> None:
+    alice, admin = sign_in("alice"), sign_in("admin")
+    mock_stores.accounts.add_acl_entry({"seq": 5, "match": {"name": "/(/"}, "actions": ["pull"]})
+    mock_stores.accounts._acl.insert_one({"match": 7, "actions": None})
+
+    pages = [admin.get("/access/"), admin.get("/access/?account=alice&repository=team/app")]
+
+    assert [page.status_code for page in pages] == [200, 200]
+    for page in pages:
+        assert "missing" in page.text or "seq 5" in page.text
+    assert alice.get("/search/").status_code == 200
+    assert alice.get(API).json["items"] == []
