@@ -65,10 +65,16 @@ def administrator() -> Viewer:
 
 
 def is_signed_in() -> bool:
-    """Whether somebody asks who may see anything at all; never raises NotAuthenticated."""
+    """Whether somebody asks who may see anything at all.
+
+    Raises:
+        NotAuthenticated: wrong credentials came with the request.
+    """
     try:
         viewer()
     except NotAuthenticated:
+        if request.authorization:
+            raise
         return False
     return True
 
