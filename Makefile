@@ -32,9 +32,9 @@ imports: .venv/test ## Check which module imports which
 	$(BIN)/lint-imports
 
 requirements: .venv/test ## Pin the newest releases anew
-	$(BIN)/pip-compile -q --upgrade --strip-extras -o requirements.txt setup.cfg
-	$(BIN)/pip-compile -q --upgrade --strip-extras -o requirements-embedded.txt requirements-embedded.in
-	$(BIN)/pip-compile -q --upgrade --strip-extras -o requirements-dev.txt requirements-dev.in
+	$(BIN)/pip-compile -q --upgrade --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements.txt setup.cfg
+	$(BIN)/pip-compile -q --upgrade --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements-embedded.txt requirements-embedded.in
+	$(BIN)/pip-compile -q --upgrade --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements-dev.txt requirements-dev.in
 
 .venv/run: requirements.txt requirements-embedded.txt setup.cfg
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'

@@ -1,0 +1,149 @@
+"""What an ACL of many regexes costs: the repository page for each of several ACLs.
+
+    python benchmarks/access.py [--repositories 100000] [--entries 1000]
+
+Prints a table: the milliseconds to find what an account may see (rule and query), and to show the
+first page of 50, as ratios to `team/*`. Uses RNS_TEST_MONGODB_URI, else the embedded database.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+
+from app.access import Account, compile_rule, parse_acl
+from app.store import Stores
+from app.store.catalogue import CatalogueQuery
+from app.store.embedded import EmbeddedDatabase
+
+ROUNDS = 3
+
+
+def acls(entries: int) -> dict[str, list[tuple[str, list[str]]]]:
+    """Names of ACLs and their entries: pattern and actions."""
+    allow = ["pull"]
+    return {
+        "team/*": [("team7/*", allow)],
+        "everything": [("/.*/", allow)],
+        "${account}/* and 10 globs": [("${account}/*", allow)]
+        + [(f"team{n}/*", allow) for n in range(10)],
+        f"{entries:,} names": [(f"team{n % 100}/app-{n}", allow) for n in range(entries)],
+        f"{entries:,} regexes with a beginning": [
+            (f"/^team{n % 100}/app-{n}[0-9]*$/", allow) for n in range(entries)
+        ],
+        f"{entries:,} regexes without": [(f"/app-{n}[0-9]?$/", allow) for n in range(entries)],
+        f"{entries:,} regexes that match nothing": [
+            (f"/x{n}[a-z]+y/", allow) for n in range(entries)
+        ],
+    }
+
+
+def fill(stores: Stores, number: int) -> None:
+    """Put repositories into the catalogue as ingest would."""
+    rows = []
+    for n in range(number):
+        name = f"team{n % 100}/app-{n}"
+        rows.append(
+            {
+                "_id": f"{name} default",
+                "type": "repository",
+                "registry": "default",
+                "repository": name,
+                "namespace": f"team{n % 100}",
+                "position": f"2026-11-23T18:00:00.{n:06}Z-{n}",
+                "deleted": False,
+                "first_pushed_at": None,
+                "pushed_at": None,
+            }
+        )
+    for start in range(0, number, 100):
+        stores.catalogue._collection.insert_many(rows[start : start + 100])
+
+
+@contextlib.contextmanager
+def database_uri() -> Iterator[str]:
+    """The wire server to measure."""
+    uri = os.environ.get("RNS_TEST_MONGODB_URI")
+    if uri:
+        print("on RNS_TEST_MONGODB_URI")
+        yield uri
+        return
+    print("on the embedded SecantusDB, not mongod")
+    with tempfile.TemporaryDirectory() as directory:
+        database = EmbeddedDatabase(Path(directory) / "data")
+        database.start()
+        try:
+            yield database.uri
+        finally:
+            database.stop()
+
+
+def median_ms(work: Callable[[], Any]) -> float:
+    """The median duration of ROUNDS calls."""
+    durations = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        work()
+        durations.append((time.perf_counter() - start) * 1000)
+    return statistics.median(durations)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repositories", type=int, default=100_000)
+    parser.add_argument("--entries", type=int, default=1_000)
+    arguments = parser.parse_args()
+    with database_uri() as uri:
+        stores = Stores(MongoClient(uri, tz_aware=True)["benchmark_access"])
+        stores.ensure_indexes()
+        fill(stores, arguments.repositories)
+        measure(stores, arguments.entries)
+        stores._database.client.drop_database("benchmark_access")
+
+
+def measure(stores: Stores, entries: int) -> None:
+    """One row for each ACL."""
+    base = 0.0
+    print(f"{'ACL':42} {'visible':>8} {'rule ms':>9} {'page ms':>9} {'ratio':>7}")
+    for name, patterns in acls(entries).items():
+        documents = [
+            {"seq": seq, "match": {"name": pattern}, "actions": actions}
+            for seq, (pattern, actions) in enumerate(patterns)
+        ]
+        acl = parse_acl(documents)
+
+        def find_scope() -> Any:
+            rule = compile_rule(
+                acl,  # noqa: B023
+                Account("team3", {}),
+                address="10.0.0.1",
+                service="registry",
+                own_namespace=True,
+                administrators=[],
+            )
+            return stores.catalogue.find_scope(rule)
+
+        def show_page() -> Any:
+            return stores.catalogue.find_repositories(CatalogueQuery(), find_scope(), limit=50)
+
+        visible = stores.catalogue.count("repository", CatalogueQuery(), find_scope(), cap=200_000)
+        rule_ms, page_ms = median_ms(find_scope), median_ms(show_page)
+        base = base or page_ms
+        print(
+            f"{name:42} {visible.number:8,} {rule_ms:9.1f} {page_ms:9.1f} {page_ms / base:7.1f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
