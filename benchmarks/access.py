@@ -58,6 +58,7 @@ def fill(stores: Stores, number: int) -> None:
                 "type": "repository",
                 "registry": "default",
                 "repository": name,
+                "space": f"repository team{n % 100}",
                 "namespace": f"team{n % 100}",
                 "position": f"2026-11-23T18:00:00.{n:06}Z-{n}",
                 "deleted": False,

@@ -113,11 +113,10 @@ class Catalogue:
 
     def ensure_indexes(self) -> None:
         """Create the indexes; idempotent. The ranged key is always the last one."""
-        for last in ("_id", "position"):
-            self._collection.create_index([("type", 1), (last, 1)])
-            for field in ("namespace", "repository"):
-                self._collection.create_index([("type", 1), (field, 1), (last, 1)])
-        self._collection.create_index([("type", 1), ("digest", 1)])
+        for field in ("type", "space", "repository"):
+            for last in ("_id", "position"):
+                self._collection.create_index([(field, 1), (last, 1)])
+        self._collection.create_index("digest")
         self._collection.create_index([("of", 1), ("position", 1)])
 
     def find_scope(self, rule: Rule) -> Scope:
@@ -357,7 +356,7 @@ class Catalogue:
 def _queries(
     kind: Literal["repository", "tag"], query: CatalogueQuery, scope: Scope
 ) -> list[dict[str, Any]]:
-    wanted: dict[str, Any] = {"type": kind}
+    wanted: dict[str, Any] = {}
     if query.registry:
         wanted["registry"] = query.registry
     if not query.deleted:
@@ -371,7 +370,24 @@ def _queries(
         patterns.append({"tag": query.tag})
     if query.digest:
         patterns.append({"digest": _begins_with(query.digest)})
-    return [all_of(wanted, part, *patterns) for part in scope.within(query.repository or None)]
+    parts = (_placed(kind, part) for part in scope.within(query.repository or None))
+    return [all_of(part, wanted, *patterns) for part in parts]
+
+
+def _placed(kind: str, part: dict[str, Any]) -> dict[str, Any]:
+    """A scope's condition as one on a single indexed field.
+
+    The embedded database takes the wrong index, or none, where a query names two fields that are
+    indexed; hence `space`, type and namespace in one, and no `type` beside a repository.
+    """
+    if "repository" in part:
+        return {**part, "tag": {"$exists": kind == "tag"}}
+    if "namespace" not in part:
+        return {"type": kind}
+    names = part["namespace"]
+    if isinstance(names, str):
+        return {"space": f"{kind} {names}"}
+    return {"space": {"$in": [f"{kind} {name}" for name in names["$in"]]}}
 
 
 def _matches(field: str, pattern: str) -> dict[str, Any]:
@@ -393,6 +409,7 @@ def _row(kind: str, event: Event) -> Document:
     return {
         "type": kind,
         "registry": event.registry,
+        "space": f"{kind} {event.namespace}",
         "namespace": event.namespace,
         "repository": event.repository,
     }

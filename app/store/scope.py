@@ -42,25 +42,33 @@ def find_scope(catalogue: Collection[Document], rule: Rule) -> Scope:
     """
     shape = rule.shape
     if shape is None:
-        names = (
-            name for prefix in rule.prefixes for name in _find(catalogue, "repository", prefix)
-        )
+        names = (name for prefix in rule.prefixes for name in _find_names(catalogue, prefix))
         return Scope(rule, _any_of("repository", {name for name in names if rule.may_pull(name)}))
     if shape.everything:
         return Scope(rule, [{}])
     namespaces = set(shape.namespaces)
     for parent in shape.parents:
-        namespaces |= {parent, *_find(catalogue, "namespace", f"{parent}/")}
+        namespaces |= {parent, *_find_namespaces(catalogue, f"{parent}/")}
     single = {name for name in shape.repositories if namespace_of(name) not in namespaces}
     return Scope(rule, _any_of("namespace", namespaces) + _any_of("repository", single))
 
 
-def _find(catalogue: Collection[Document], field: str, prefix: str) -> Iterable[str]:
-    """The known values of `namespace` or `repository` that begin with `prefix`."""
+def _find_namespaces(catalogue: Collection[Document], prefix: str) -> Iterable[str]:
+    """The known namespaces that begin with `prefix`."""
+    query = {"space": _begins_with(f"repository {prefix}")}
+    return (row["namespace"] for row in catalogue.find(query, {"namespace": 1, "_id": 0}))
+
+
+def _find_names(catalogue: Collection[Document], prefix: str) -> Iterable[str]:
+    """The known repositories that begin with `prefix`."""
     query: dict[str, Any] = {"type": "repository"}
     if prefix:
-        query[field] = {"$gte": prefix, "$lt": f"{prefix[:-1]}{chr(ord(prefix[-1]) + 1)}"}
-    return (row[field] for row in catalogue.find(query, {field: 1, "_id": 0}))
+        query["_id"] = _begins_with(prefix)
+    return (row["repository"] for row in catalogue.find(query, {"repository": 1, "_id": 0}))
+
+
+def _begins_with(prefix: str) -> dict[str, str]:
+    return {"$gte": prefix, "$lt": f"{prefix[:-1]}{chr(ord(prefix[-1]) + 1)}"}
 
 
 def _any_of(field: str, values: set[str]) -> list[dict[str, Any]]:
