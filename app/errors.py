@@ -10,7 +10,8 @@ AppError                        never raised directly
 ├─ NotAuthenticated             401
 ├─ NotAuthorized                403
 ├─ NotFound                     404
-└─ StoreUnavailable             503; transient; raised only by app.store
+├─ StoreUnavailable             503; transient; raised only by app.store
+└─ RegistryError                in app.registry; `error_class` tells what; the status is a registry's
 
 Lower layers raise; only the web layer's handlers and the command line catch.
 """
