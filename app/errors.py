@@ -11,7 +11,7 @@ AppError                        never raised directly
 ├─ NotAuthorized                403
 ├─ NotFound                     404
 ├─ StoreUnavailable             503; transient; raised only by app.store
-└─ RegistryError                in app.registry; `error_class` tells what; the status is a registry's
+└─ RegistryError                raised by app.registry; `error_class` tells what happened there
 
 Lower layers raise; only the web layer's handlers and the command line catch.
 """

@@ -7,8 +7,9 @@ from threading import Event, Lock
 from typing import Literal
 
 from app.events import Descriptor
-from app.registry.client import BlobStream, Body, RegistryClient
+from app.registry.client import BlobStream, RegistryClient
 from app.registry.errors import RegistryError
+from app.registry.transport import Body
 
 MIN_PUT_BYTES = 1024 * 1024  # a body that small is not cut further after a 413
 

@@ -153,7 +153,8 @@ def _classify(method: str, subject: Subject, status: int, code: str, body: bytes
     if status == 404:
         return _classify_404(method, subject, code)
     if status == 405:
-        return "readonly" if method in WRITES or code != "UNSUPPORTED" else "unsupported"
+        is_closed = method in WRITES or (method == "DELETE" and code != "UNSUPPORTED")
+        return "readonly" if is_closed else "unsupported"
     by_code = _BY_CODE.get(code) if status < 500 or code == "TOOMANYREQUESTS" else None
     default: ErrorClass = "server" if status >= 500 else "unsupported"
     return by_code or _BY_STATUS.get(status, default)
