@@ -77,7 +77,8 @@ class BlobStream:
         piece = next(self._pieces, b"")
         self._hash.update(piece)
         self._left -= len(piece)
-        if not piece or self._left < 0:
+        is_too_long = self._left < 0 or (not self._left and next(self._pieces, b""))
+        if not piece or is_too_long:
             raise self._mismatch(f"is not of {self._blob.size} bytes")
         if not self._left:
             self.check()
