@@ -22,6 +22,7 @@ from app.registry.errors import ErrorClass, RegistryError
 
 TOKEN_LIFETIME_S = 60  # token specification: when `expires_in` is missing
 USED_LIFETIME = 0.75  # of a token's life: clocks differ, and a request takes time
+MIN_PUT_BYTES = 1024 * 1024  # a request body that small is not cut further
 MAX_TOKENS = 1000  # kept at a time
 
 Origin = tuple[str, str, int]  # scheme, host, port
@@ -51,13 +52,18 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Raise ConfigError if the URL or a file cannot be used."""
-        parsed = parse_url(self.url)
-        if parsed.scheme not in ("http", "https") or not parsed.host:
+        if not origin_of(self.url):
             raise ConfigError("url: expected https://host or https://host:port")
-        if parsed.auth or parsed.query or parsed.fragment:
+        parsed = parse_url(self.url)
+        if parsed.auth or parsed.query or parsed.fragment or (parsed.path or "/") != "/":
             raise ConfigError("url: only scheme, host and port; credentials have their own keys")
         if parsed.scheme == "http" and not self.plain_http:
             raise ConfigError("plain_http: must be true for an http:// url")
+        for index, realm in enumerate(self.token_realms):
+            if not origin_of(realm):
+                raise ConfigError(f"token_realms[{index}]: expected https://host or a whole URL")
+        if min(self.chunk_bytes, self.max_put_bytes) < MIN_PUT_BYTES:
+            raise ConfigError("chunk_bytes, max_put_bytes: at least 1 MiB")
         for key in ("ca_file", "client_cert", "client_key"):
             file = getattr(self, key)
             if file and not Path(file).is_file():
@@ -207,10 +213,10 @@ class Auth:
         try:
             answer = msgspec.json.decode(body, type=_TokenAnswer)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise self._error("auth", f"the answer of {realm} is no token") from None
+            raise self._error("auth", f"{_shown(realm)} answers with no token") from None
         text = answer.token or answer.access_token
         if not re.fullmatch(r"[!-~]+", text):
-            raise self._error("auth", f"the answer of {realm} has no usable token")
+            raise self._error("auth", f"{_shown(realm)} answers with no usable token")
         lifetime = TOKEN_LIFETIME_S if answer.expires_in is None else answer.expires_in
         token.header = f"Bearer {text}"
         token.renew_at = started + lifetime * USED_LIFETIME
@@ -222,13 +228,18 @@ class Auth:
             is_origin = allowed == self._endpoint.url or (parse_url(allowed).path or "/") == "/"
             if realm == allowed or (is_origin and origin == origin_of(allowed)):
                 return
-        shown = "{}://{}:{}".format(*origin) if origin else "what is no URL"
         raise self._error(
             "realm",
-            f"the registry sends us for a token to {shown}; "
+            f"the registry sends us for a token to {_shown(realm)}; "
             "if that is right, add it to token_realms",
         )
 
     def _error(self, error_class: ErrorClass, message: str) -> RegistryError:
         url = self._endpoint.url
         return RegistryError(error_class, f"{url}: {message}", registry=url)
+
+
+def _shown(url: str) -> str:
+    """The origin of a URL as text."""
+    origin = origin_of(url)
+    return "{}://{}:{}".format(*origin) if origin else "what is no URL"

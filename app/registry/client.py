@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 from requests.utils import parse_header_links
@@ -179,7 +179,7 @@ class RegistryClient:
                 "digest_mismatch", f"{reference} of {repository} names {digest}"
             )
         length = answer.headers.get("Content-Length", "")
-        size = int(length) if length.isdecimal() else 0
+        size = int(length) if length.isdecimal() and len(length) < 10 else 0
         return Descriptor(digest, size, _media_type_of(answer))
 
     def get_manifest(self, repository: str, reference: str) -> Manifest:
@@ -398,7 +398,7 @@ class RegistryClient:
         location = answer.headers.get("Location", "")
         if not location:
             raise self._transport.error("unsupported", "an upload began without a Location")
-        return urljoin(answer.url, location)
+        return self._transport.resolve(answer.url, location)
 
     def _digest_of(self, answer: Answer) -> str:
         digest = answer.headers.get("Docker-Content-Digest", "")
@@ -420,7 +420,7 @@ class RegistryClient:
             yield answer
             links = parse_header_links(answer.headers.get("Link", ""))
             following = [link["url"] for link in links if link.get("rel") == "next"]
-            url = urljoin(answer.url, following[0]) if following else ""
+            url = self._transport.resolve(answer.url, following[0]) if following else ""
             if url and (origin_of(url) != self._transport.origin or url in seen):
                 raise self._transport.error(
                     "unsupported", "a Link to the next page leads out or in a circle"

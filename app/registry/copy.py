@@ -7,11 +7,10 @@ from threading import Event, Lock
 from typing import Literal
 
 from app.events import Descriptor
+from app.registry.auth import MIN_PUT_BYTES
 from app.registry.client import BlobStream, RegistryClient
 from app.registry.errors import RegistryError
 from app.registry.transport import Body
-
-MIN_PUT_BYTES = 1024 * 1024  # a body that small is not cut further after a 413
 
 MOUNT_REFUSED = ("auth", "forbidden", "unsupported", "server")  # the blob is uploaded instead
 

@@ -36,6 +36,7 @@ TRANSIENT: set[ErrorClass] = {"rate_limited", "down", "server", "disk_full", "bl
 
 Subject = Literal["manifest", "blob", "upload", "api"]  # what a request was about
 
+MAX_RETRY_AFTER_S = 86_400.0
 MAX_MESSAGE_LENGTH = 300  # characters taken over from a registry's answer
 WRITES = ("POST", "PUT", "PATCH")
 
@@ -172,11 +173,15 @@ def _classify_404(method: str, subject: Subject, code: str) -> ErrorClass:
 
 
 def parse_retry_after(text: str, now: datetime | None = None) -> float | None:
-    """Seconds to wait out of a Retry-After header, RFC 9110 10.2.3; None if it says nothing."""
+    """Seconds to wait, a day at most, out of a Retry-After header; None if it says nothing.
+
+    Source: RFC 9110 section 10.2.3.
+    """
     if text.strip().isdecimal():
-        return float(text)
+        return min(float(text), MAX_RETRY_AFTER_S)
     try:
         moment = parsedate_to_datetime(text).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+    seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_S)

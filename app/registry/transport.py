@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
@@ -28,6 +27,10 @@ MAX_BODY_S = 600.0  # for a whole body that is not a blob
 POOL_SIZE = 64  # connections that are kept open
 
 _REDIRECTS = (301, 302, 303, 307, 308)
+_HEADERS = {
+    "User-Agent": f"{OWN_USER_AGENT}{VERSION}",  # by which our own pulls are left out
+    "Accept-Encoding": "identity",  # digests are of the bytes themselves
+}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -69,11 +72,16 @@ class Transport:
         self._auth = Auth(endpoint, self._fetch_token)
         self._before_request = before_request
         self._after_request = after_request
-        self._session = _make_session(endpoint)
+        self._adapter = HTTPAdapter(pool_maxsize=POOL_SIZE)
+        self._verify = not endpoint.insecure and (endpoint.ca_file or True)
+        certificate = (endpoint.client_cert, endpoint.client_key)
+        self._cert = certificate if endpoint.client_key else endpoint.client_cert or None
+        if endpoint.insecure:  # asked for: not worth a warning for each request
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
     def close(self) -> None:
         """Close the connections that are kept."""
-        self._session.close()
+        self._adapter.close()
 
     def request(
         self,
@@ -115,6 +123,13 @@ class Transport:
         finally:
             response.close()
 
+    def resolve(self, url: str, location: str) -> str:
+        """The absolute URL of a Location or Link, relative or not, in the answer of `url`."""
+        try:
+            return urljoin(url, location)
+        except ValueError:
+            raise self.error("unsupported", "the registry sends us to what is no URL") from None
+
     def error(self, error_class: ErrorClass, message: str) -> RegistryError:
         """An error of this registry that none of its answers told."""
         return RegistryError(error_class, f"{self.url}: {message}", registry=self.url)
@@ -151,8 +166,7 @@ class Transport:
         not to an upload URL elsewhere.
         """
         for _ in range(MAX_REDIRECTS):
-            request = requests.Request(method, url, dict(headers or {}), data=body)
-            prepared = self._prepare(request)
+            prepared = self._prepare(method, url, headers or {}, body)
             is_own = origin_of(prepared.url or "") == self.origin
             authorization = self._auth.header(scopes) if is_own else ""
             response = self._transmit(prepared, authorization)
@@ -166,7 +180,7 @@ class Transport:
             if response.status_code not in _REDIRECTS or not location or not is_read:
                 return response
             self._drop(response)
-            url = urljoin(response.url, location)
+            url = self.resolve(response.url, location)
         raise self.error("unsupported", f"more than {MAX_REDIRECTS} redirects")
 
     def _renew(self, response: requests.Response, scopes: Sequence[str], refused: str) -> str:
@@ -184,9 +198,11 @@ class Transport:
         finally:
             response.close()
 
-    def _prepare(self, request: requests.Request) -> requests.PreparedRequest:
+    def _prepare(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Body | None = None
+    ) -> requests.PreparedRequest:
         try:
-            return self._session.prepare_request(request)
+            return requests.Request(method, url, {**_HEADERS, **headers}, data=body).prepare()
         except requests.RequestException:
             raise self.error("unsupported", "the registry sends us to what is no URL") from None
 
@@ -202,9 +218,9 @@ class Transport:
         connect_s = endpoint.read_timeout_s if is_stream else endpoint.connect_timeout_s
         timeout = (connect_s, endpoint.read_timeout_s)
         self._before_request(method)
-        try:
-            response = self._session.send(
-                prepared, stream=True, allow_redirects=False, timeout=timeout
+        try:  # not through a Session, which follows its own rules on cookies, netrc and redirects
+            response = self._adapter.send(
+                prepared, stream=True, timeout=timeout, verify=self._verify, cert=self._cert
             )
         except OSError as error:
             raise self._unreachable(error) from None  # its text has a URL with an upload's state
@@ -212,7 +228,7 @@ class Transport:
         return response
 
     def _fetch_token(self, url: str, authorization: str) -> bytes:
-        prepared = self._prepare(requests.Request("GET", url))
+        prepared = self._prepare("GET", url, {})
         response = self._transmit(prepared, authorization)
         try:
             self._expect(response, "api", (200,))
@@ -256,23 +272,3 @@ class Transport:
         if "WRONG_VERSION_NUMBER" in reason:
             reason = "it speaks no TLS; for plain HTTP write http:// and plain_http: true"
         return self.error(error_class, f"no answer: {reason}")
-
-
-def _make_session(endpoint: Endpoint) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # neither a netrc's passwords nor another CA
-    session.cookies.set_policy(
-        DefaultCookiePolicy(allowed_domains=[])
-    )  # one thread's are not all's
-    session.headers["User-Agent"] = f"{OWN_USER_AGENT}{VERSION}"
-    session.headers["Accept-Encoding"] = "identity"  # digests are of the bytes themselves
-    session.verify = not endpoint.insecure and (endpoint.ca_file or True)
-    if endpoint.client_cert:
-        files = (endpoint.client_cert, endpoint.client_key)
-        session.cert = files if endpoint.client_key else endpoint.client_cert
-    if endpoint.insecure:  # asked for: not worth a warning for each request
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    adapter = HTTPAdapter(pool_maxsize=POOL_SIZE)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session

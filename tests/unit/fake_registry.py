@@ -32,6 +32,13 @@ class Answer(NamedTuple):
 Responder = Callable[[Request], Answer]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: a client may hang up."""
+
+
 class FakeRegistry:
     """`on` sets what a method and path answer: one after the other, the last one for ever.
 
@@ -43,8 +50,7 @@ class FakeRegistry:
         self.released = threading.Event()  # ends every `hang`
         self._answers: dict[tuple[str, str], list[Answer | Responder]] = {}
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._make_handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._make_handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()

@@ -24,6 +24,7 @@ from app.events import Descriptor, client_class
 from app.registry import BlobCopier, Endpoint, RegistryClient, RegistryError, parse_manifest
 from app.registry.auth import origin_of, parse_challenges
 from app.registry.errors import error_from_answer, parse_retry_after
+from app.registry.transport import Body
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -39,7 +40,7 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-BLOB = bytes(range(256)) * 4096  # 1 MiB
+BLOB = bytes(range(256)) * 12 * 1024  # 3 MiB
 BLOB_DIGEST = digest_of(BLOB)
 DESCRIPTOR = Descriptor(BLOB_DIGEST, len(BLOB), LAYER)
 CONFIG = Descriptor(digest_of(b"{}"), 2, "application/vnd.oci.image.config.v1+json")
@@ -325,6 +326,15 @@ def test_what_is_no_manifest_is_unsupported(body: bytes, media_type: str) -> Non
     assert caught.value.error_class == "unsupported"
 
 
+def test_schema_1_is_unsupported_although_its_digest_is_not_of_its_bytes() -> None:
+    media_type = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+
+    with pytest.raises(RegistryError) as caught:
+        parse_manifest(as_json(), media_type, digest_of(b"payload"))
+
+    assert caught.value.error_class == "unsupported"
+
+
 @given(st.binary() | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps))
 def test_any_bytes_are_a_manifest_or_a_registry_error(body: bytes | str) -> None:
     content = body.encode() if isinstance(body, str) else body
@@ -379,7 +389,9 @@ def test_a_wrong_password_is_tried_once_and_never_shown(
     assert "means ***" in shown
     assert "wrong-horse" not in shown
     assert fake.requests[-1].authorization.partition(" ")[2] not in shown
-    assert len(fake.requests) == 2
+    with pytest.raises(RegistryError):
+        client.ping()
+    assert len(fake.requests) == 3
 
 
 def test_a_new_password_in_the_file_is_taken_without_a_restart(
@@ -679,6 +691,19 @@ def test_redirects_in_a_circle_end(fake: FakeRegistry, client: RegistryClient) -
         client.ping()
 
 
+@pytest.mark.parametrize("location", ["http://[", "http://a:x/", "//"])
+def test_a_location_that_is_no_url_is_an_error(
+    fake: FakeRegistry, client: RegistryClient, location: str
+) -> None:
+    fake.on("GET", "/v2/", Answer(307, b"", {"Location": location}))
+    fake.on("POST", "/v2/b/blobs/uploads/", Answer(202, b"", {"Location": location}))
+
+    with pytest.raises(RegistryError):
+        client.ping()
+    with pytest.raises(RegistryError):
+        client.put_upload("b", client.start_upload("b"), BLOB_DIGEST, Body([], 0))
+
+
 def test_a_redirect_of_a_write_is_not_followed(
     fake: FakeRegistry, other: FakeRegistry, client: RegistryClient
 ) -> None:
@@ -827,16 +852,16 @@ def test_a_large_blob_goes_up_in_chunks(
 ) -> None:
     has_source(fake)
     takes_uploads(other)
-    target = make_client(other, max_put_bytes=1_000_000, chunk_bytes=400_000)
+    target = make_client(other, max_put_bytes=2_000_000, chunk_bytes=1_200_000)
 
     BlobCopier(target).copy_blob(make_client(fake), DESCRIPTOR, "a", "b")
 
     (put,) = other.asked("PUT")
     assert b"".join(patch.body for patch in other.asked("PATCH")) == BLOB
     assert ranges(other) == [
-        ("0-399999", 400_000),
-        ("400000-799999", 400_000),
-        ("800000-1048575", 248_576),
+        ("0-1199999", 1_200_000),
+        ("1200000-2399999", 1_200_000),
+        ("2400000-3145727", 745_728),
     ]
     assert (put.body, dict(put.query)["digest"]) == (b"", BLOB_DIGEST)
 
@@ -857,8 +882,8 @@ def test_a_blob_refused_as_too_large_goes_up_in_ever_smaller_chunks_and_the_next
     other.requests.clear()
     copier.copy_blob(source, DESCRIPTOR, "a", "b")
 
-    assert first == [0, 0, len(BLOB), 0, 262_144, 0, *[65_536] * 16, 0]
-    assert [len(request.body) for request in other.requests] == [0, 0, *[65_536] * 16, 0]
+    assert first == [0, 0, len(BLOB), 0, 786_432, 0, 196_608, 0, *[49_152] * 64, 0]
+    assert [len(request.body) for request in other.requests] == [0, 0, *[49_152] * 64, 0]
 
 
 def test_a_target_that_refuses_any_size_is_too_large(
@@ -1299,6 +1324,8 @@ def test_a_full_disk_is_told_from_other_failures_of_an_upload(
         ("soon", None),
         ("", None),
         ("-5", None),
+        ("9" * 400, 86_400.0),
+        ("Wed, 21 Oct 2099 07:00:00 GMT", 86_400.0),
     ],
 )
 def test_a_delay_is_seconds_or_a_date(text: str, seconds: float | None) -> None:
@@ -1369,12 +1396,12 @@ def test_the_state_of_an_upload_is_not_in_a_message(
     fake: FakeRegistry, client: RegistryClient
 ) -> None:
     upload = f"{fake.url}{SESSION}?_state=secret"
-    fake.on("PUT", SESSION, Answer(500))
+    fake.on("PATCH", SESSION, Answer(500))
     messages = []
 
     for _ in range(2):
         with pytest.raises(RegistryError) as caught:
-            client.patch_upload("b", upload, 0, b"")  # type: ignore[arg-type]
+            client.patch_upload("b", upload, 0, Body([b"x"], 1))
         messages.append(str(caught.value))
         if len(messages) == 1:
             fake.close()
@@ -1418,13 +1445,17 @@ def test_bytes_are_counted_before_they_are_sent(
         ({"url": "registry.example"}, "url"),
         ({"url": "https://mig:secret@registry.example"}, "url"),
         ({"url": "https://registry.example?x=1"}, "url"),
+        ({"url": "https://registry.example/v2/"}, "url"),
+        ({"url": "https://[::1"}, "url"),
         ({"url": "http://registry.example"}, "plain_http"),
+        ({"url": "https://registry.example", "token_realms": ("auth",)}, r"token_realms\[0\]"),
+        ({"url": "https://registry.example", "chunk_bytes": 0}, "chunk_bytes, max_put_bytes"),
         ({"url": "https://registry.example", "ca_file": "/nowhere/ca.pem"}, "ca_file"),
         ({"url": "https://registry.example", "client_cert": "/nowhere/c.pem"}, "client_cert"),
     ],
 )
 def test_an_endpoint_that_cannot_be_used_is_a_config_error(
-    options: dict[str, str], key: str
+    options: dict[str, Any], key: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"^{key}: ") as caught:
         RegistryClient(Endpoint(**options))
