@@ -110,6 +110,11 @@ class Program:
             self.kill_group()
             raise AssertionError(f"still alive {STOP_S:g} s after {number.name}") from None
 
+    def freeze(self) -> None:
+        """SIGSTOP, and return when all of its threads stand still."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+
     def kill_group(self) -> None:
         """SIGKILL to it and to all children that did not leave its process group."""
         with suppress(ProcessLookupError):
