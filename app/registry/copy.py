@@ -54,7 +54,7 @@ class BlobCopier:
 
         Raises:
             RegistryError: its `registry` tells whose fault it is. When another thread's upload of
-                the digest failed at the target, its error is raised here too.
+                the digest to the repository failed there, its error is raised here too.
         """
         while True:
             with self._lock:
@@ -63,15 +63,13 @@ class BlobCopier:
                     mine = self._flights[blob.digest] = _Flight(target_repository)
                     break
             flight.done.wait()
-            if (
-                isinstance(flight.error, RegistryError)
-                and flight.error.registry == self._target.url
-            ):
-                raise flight.error
+            is_same = flight.repository == target_repository
+            if flight.error is None and is_same:
+                return "present"
             if flight.error is None:
-                if flight.repository == target_repository:
-                    return "present"
                 candidates = (flight.repository, *candidates)
+            elif is_same and self._is_of_target(flight.error):
+                raise flight.error
         try:
             return self._copy(source, blob, source_repository, target_repository, candidates)
         except BaseException as error:
@@ -81,6 +79,9 @@ class BlobCopier:
             with self._lock:
                 del self._flights[blob.digest]
             mine.done.set()
+
+    def _is_of_target(self, error: BaseException) -> bool:
+        return isinstance(error, RegistryError) and error.registry == self._target.url
 
     def _copy(
         self,

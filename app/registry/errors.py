@@ -5,6 +5,7 @@ Source: distribution's docs "HTTP API V2", "Errors"; the codes of other registri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -40,6 +41,8 @@ MAX_RETRY_AFTER_S = 86_400.0
 MAX_MESSAGE_LENGTH = 300  # characters taken over from a registry's answer
 WRITES = ("POST", "PUT", "PATCH")
 
+# distribution hands through what the file system said: its words, or its number (ENOSPC, EDQUOT).
+_DISK_FULL = re.compile(rb'no space left|quota exceeded|"Err":(?:28|122)\b')
 _ADVICE: Mapping[ErrorClass, str] = {
     "auth": "check user name and password",
     "forbidden": "give the account the right to do this",
@@ -147,8 +150,8 @@ def _first_entry(body: bytes) -> _Entry:
 
 
 def _classify(method: str, subject: Subject, status: int, code: str, body: bytes) -> ErrorClass:
-    if status == 500 and any(words in body for words in (b"no space left", b"quota exceeded")):
-        return "disk_full"  # distribution hands the file system's words through
+    if status == 500 and _DISK_FULL.search(body):
+        return "disk_full"
     if b"ImageTagAlreadyExists" in body:  # ECR
         return "immutable"
     if status == 404:

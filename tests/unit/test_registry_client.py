@@ -1052,6 +1052,30 @@ def test_an_upload_that_fails_at_the_target_fails_for_all_who_wait_for_it(
     assert len(other.asked("PUT")) < 4
 
 
+def test_who_waits_for_another_repository_is_not_refused_with_it(
+    fake: FakeRegistry, other: FakeRegistry, make_client: MakeClient
+) -> None:
+    has_source(fake)
+    Target(other)
+    asked = threading.Event()
+
+    def refuse(request: Request) -> Answer:
+        asked.set()
+        other.released.wait(0.3)  # in which the other thread would begin
+        return errors_answer(403, "DENIED")
+
+    other.on("POST", "/v2/b/blobs/uploads/", refuse)
+    copier, source = BlobCopier(make_client(other)), make_client(fake)
+
+    with ThreadPoolExecutor(1) as pool:
+        refused = pool.submit(copier.copy_blob, source, DESCRIPTOR, "a", "b")
+        assert asked.wait(10)
+        outcome = copier.copy_blob(source, DESCRIPTOR, "a", "c")
+
+    assert outcome == "copied"
+    assert isinstance(refused.exception(), RegistryError)
+
+
 def test_a_source_that_fails_is_tried_by_the_next_who_waits(
     fake: FakeRegistry, other: FakeRegistry, make_client: MakeClient
 ) -> None:
@@ -1281,6 +1305,8 @@ NO_SPACE = "filesystem: write /var/lib/registry/x: no space left on device"
         ("PUT", "manifest", Answer(412), "immutable"),
         ("PUT", "manifest", Answer(400, b"ImageTagAlreadyExistsException"), "immutable"),
         ("PUT", "upload", errors_answer(500, "UNKNOWN", NO_SPACE), "disk_full"),
+        ("POST", "upload", Answer(500, b'{"Op":"write","Path":"/x","Err":28}'), "disk_full"),
+        ("POST", "upload", Answer(500, b'{"Op":"write","Path":"/x","Err":288}'), "server"),
         ("PUT", "upload", Answer(507), "disk_full"),
         ("GET", "manifest", errors_answer(500, "UNKNOWN"), "server"),
         ("GET", "manifest", Answer(502), "down"),
