@@ -11,7 +11,8 @@ AppError                        never raised directly
 ├─ NotAuthorized                403
 ├─ NotFound                     404
 ├─ Throttled                    429; says when to try again
-└─ StoreUnavailable             503; transient; raised only by app.store
+├─ StoreUnavailable             503; transient; raised only by app.store
+└─ RegistryError                raised by app.registry; `error_class` tells what happened there
 
 Lower layers raise; only the web layer's handlers and the command line catch.
 """

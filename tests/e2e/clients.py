@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
@@ -147,6 +148,12 @@ class Skopeo:
         """What skopeo says about an image, from the registry."""
         source = f"docker://{self._registry.address}/{reference}"
         return json.loads(self._run("inspect", *self._there(), source))
+
+    def digest(self, reference: str) -> str:
+        """The digest of the bytes that a tag or digest names, whatever they are."""
+        source = f"docker://{self._registry.address}/{reference}"
+        raw = self._run("inspect", "--raw", *self._there(), source)
+        return f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}"
 
     def delete(self, reference: str) -> None:
         self._run("delete", *self._there(), f"docker://{self._registry.address}/{reference}")

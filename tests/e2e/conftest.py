@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -17,7 +15,7 @@ import pytest
 from browser import CHROMIUM, TIMEOUT_MS, sign_in, watch
 from clients import Account, DockerClient, Skopeo, Webhook
 from playwright.sync_api import Browser, Page, sync_playwright
-from processes import LOGS, Registry, Server, cleaned_up
+from processes import LOGS, Registry, Server, cleaned_up, need_program
 
 LOG_TAIL = 4_000  # characters of each log in the report of a failed test
 
@@ -31,17 +29,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
                 text = file.read_text("utf-8", "replace")[-LOG_TAIL:]
                 report.sections.append((f"log {name}", text))
     return report
-
-
-def need_program(name: str) -> str:
-    """The path of a program; skips the test without it, but fails where CI=true."""
-    path = shutil.which(name)
-    if path is None:
-        reason = f"the program {name} is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
 
 
 @pytest.fixture(scope="session")

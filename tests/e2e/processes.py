@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import bcrypt
+import pytest
 import requests
 import yaml
 
@@ -25,6 +27,17 @@ STOP_S = 40.0
 PASSWORDS = {name: f"password-of-{name}" for name in ("admin", "ci-bot", "alice", "bob", "mallory")}
 
 LOGS: dict[str, Path] = {}  # of every program started, for the report of a failed test
+
+
+def need_program(name: str) -> str:
+    """The path of a program; skips the test without it, but fails where CI=true."""
+    path = shutil.which(name)
+    if path is None:
+        reason = f"the program {name} is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
 
 
 def free_port() -> int:
@@ -96,6 +109,11 @@ class Program:
         except subprocess.TimeoutExpired:
             self.kill_group()
             raise AssertionError(f"still alive {STOP_S:g} s after {number.name}") from None
+
+    def freeze(self) -> None:
+        """SIGSTOP, and return when all of its threads stand still."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
 
     def kill_group(self) -> None:
         """SIGKILL to it and to all children that did not leave its process group."""
@@ -218,52 +236,68 @@ def database_pids(data_dir: Path) -> list[int]:
 
 
 class Registry:
-    """A CNCF registry with accounts, which notifies one RNS."""
+    """A CNCF registry, with accounts unless `accounts` is false, which may notify one RNS.
 
-    def __init__(self, directory: Path, notify: Server) -> None:
+    `config` changes sections of its configuration; registries may share a `storage` directory.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        notify: Server | None = None,
+        accounts: bool = True,
+        storage: Path | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
+        self.storage = storage or directory / "storage"
         self.port = free_port()
         self._debug_port = free_port()
         self.address = f"{HOST}:{self.port}"
-        self.url = f"http://{self.address}"
         self._program: Program | None = None
-        endpoint = {
-            "name": "rns",
-            "url": f"{notify.url}/events",
-            "headers": {"Authorization": [f"Bearer {TOKEN}"]},
-            "timeout": "1s",
-            "threshold": 5,
-            "backoff": "1s",
-        }
-        accounts = directory / "htpasswd"
-        accounts.write_text("".join(_htpasswd_line(name) for name in PASSWORDS))
         self._config_file = directory / "registry.yml"
-        document = {
+        document: dict[str, Any] = {
             "version": "0.1",
             "log": {"level": "warn"},
             "storage": {
-                "filesystem": {"rootdirectory": str(directory / "storage")},
+                "filesystem": {"rootdirectory": str(self.storage)},
                 "delete": {"enabled": True},
             },
-            "auth": {"htpasswd": {"realm": "registry", "path": str(accounts)}},
             "http": {
                 "addr": self.address,
                 "secret": "shared by the nodes of a registry",
                 "debug": {"addr": f"{HOST}:{self._debug_port}"},
             },
-            "notifications": {
-                "events": {"includereferences": True},
-                "endpoints": [endpoint],
-            },
         }
+        if accounts:
+            file = directory / "htpasswd"
+            file.write_text("".join(_htpasswd_line(name) for name in PASSWORDS))
+            document["auth"] = {"htpasswd": {"realm": "registry", "path": str(file)}}
+        if notify:
+            document["notifications"] = _notifications(notify)
+        for section, values in (config or {}).items():
+            document[section] = {**document.get(section, {}), **values}
+        self._has_tls = "tls" in document["http"]
+        self.url = f"{'https' if self._has_tls else 'http'}://{self.address}"
         self._config_file.write_text(yaml.safe_dump(document))
+
+    @property
+    def program(self) -> Program:
+        assert self._program is not None, "never started"
+        return self._program
 
     def start(self) -> None:
         command = ["docker-registry", "serve", str(self._config_file)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
         self._program = Program("registry", command, self._directory, environment)
-        eventually(lambda: answers(f"{self.url}/v2/", 401), READY_S, "the registry answers")
+        eventually(self._is_up, READY_S, "the registry answers")
+
+    def _is_up(self) -> bool:
+        if not self._has_tls:
+            return answers(f"{self.url}/v2/", 200, 401)
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, self.port)) == 0
 
     def clean_up(self) -> None:
         if self._program is not None:
@@ -281,6 +315,18 @@ class Registry:
         """Return when every event so far was answered with success."""
         time.sleep(0.05)  # an event reaches the queue a moment after the client has its answer
         eventually(lambda: self.pending() == 0, within, "every event is delivered")
+
+
+def _notifications(server: Server) -> dict[str, Any]:
+    endpoint = {
+        "name": "rns",
+        "url": f"{server.url}/events",
+        "headers": {"Authorization": [f"Bearer {TOKEN}"]},
+        "timeout": "1s",
+        "threshold": 5,
+        "backoff": "1s",
+    }
+    return {"events": {"includereferences": True}, "endpoints": [endpoint]}
 
 
 def _htpasswd_line(name: str) -> str:

@@ -1,0 +1,19 @@
+"""A client of the registry HTTP API, byte-exact. Knows neither MongoDB nor Flask.
+
+Source: OCI distribution-spec 1.1, and distribution's docs "HTTP API V2" and "Token Authentication".
+"""
+
+from app.registry.auth import Endpoint
+from app.registry.client import RegistryClient
+from app.registry.copy import BlobCopier
+from app.registry.errors import RegistryError
+from app.registry.manifests import Manifest, parse_manifest
+
+__all__ = [
+    "BlobCopier",
+    "Endpoint",
+    "Manifest",
+    "RegistryClient",
+    "RegistryError",
+    "parse_manifest",
+]

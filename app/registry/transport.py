@@ -1,0 +1,274 @@
+"""HTTP with one registry: who we are, time limits, redirects, and errors that say what to do.
+
+Source: RFC 9110; OCI distribution-spec 1.1 for what a registry may redirect.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from app.events import OWN_USER_AGENT, clean_text
+from app.registry.auth import Auth, Endpoint, hide_secrets, origin_of
+from app.registry.errors import ErrorClass, RegistryError, Subject, error_from_answer
+from app.version import VERSION
+
+PIECE_BYTES = 256 * 1024  # read and written at a time
+MAX_ERROR_BYTES = 64 * 1024  # of an error's body; the rest is not read
+MAX_REDIRECTS = 5
+MAX_BODY_S = 600.0  # for a whole body that is not a blob
+POOL_SIZE = 64  # connections that are kept open
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_HEADERS = {
+    "User-Agent": f"{OWN_USER_AGENT}{VERSION}",  # by which our own pulls are left out
+    "Accept-Encoding": "identity",  # digests are of the bytes themselves
+}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole answer; `url` is where it came from, after redirects."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+
+class Body:
+    """A request body that is made while it is sent: once, and of a known length in bytes."""
+
+    def __init__(self, pieces: Iterable[bytes], length: int) -> None:
+        self._pieces = pieces
+        self._length = length
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pieces)
+
+    def __len__(self) -> int:
+        return self._length
+
+
+class Transport:
+    """Requests to one registry. Threads share it; see RegistryClient for the hooks."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        before_request: Callable[[str], None],
+        after_request: Callable[[str, int], None],
+    ) -> None:
+        endpoint.check()
+        self.url = endpoint.url.rstrip("/")
+        self.origin = origin_of(endpoint.url)
+        self._endpoint = endpoint
+        self._auth = Auth(endpoint, self._fetch_token)
+        self._before_request = before_request
+        self._after_request = after_request
+        self._adapter = HTTPAdapter(pool_maxsize=POOL_SIZE)
+        self._verify = not endpoint.insecure and (endpoint.ca_file or True)
+        certificate = (endpoint.client_cert, endpoint.client_key)
+        self._cert = certificate if endpoint.client_key else endpoint.client_cert or None
+        if endpoint.insecure:  # asked for: not worth a warning for each request
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._adapter.close()
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        subject: Subject,
+        scopes: Sequence[str],
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Body | None = None,
+        expected: Sequence[int] = (200,),
+        limit: int = MAX_ERROR_BYTES,
+    ) -> Answer:
+        """Send, and read the whole answer of at most `limit` bytes.
+
+        `scopes` are what a token must allow, `subject` what the request is about.
+
+        Raises:
+            RegistryError: the answer's status is not among `expected`, or there is no answer.
+        """
+        response = self._send(method, url, scopes, headers, body)
+        try:
+            self._expect(response, subject, expected)
+            content = self._read_all(response, limit)
+        finally:
+            response.close()
+        return Answer(response.status_code, response.headers, content, response.url)
+
+    @contextmanager
+    def open(
+        self, url: str, subject: Subject, scopes: Sequence[str], within_s: float
+    ) -> Iterator[Iterator[bytes]]:
+        """GET as a stream of pieces that must be read while the context lasts, and in that time."""
+        deadline = time.monotonic() + within_s
+        response = self._send("GET", url, scopes)
+        try:
+            self._expect(response, subject, (200,))
+            yield self._read(response, deadline)
+        finally:
+            response.close()
+
+    def resolve(self, url: str, location: str) -> str:
+        """The absolute URL of a Location or Link, relative or not, in the answer of `url`."""
+        try:
+            return urljoin(url, location)
+        except ValueError:
+            raise self.error("unsupported", "the registry sends us to what is no URL") from None
+
+    def error(self, error_class: ErrorClass, message: str) -> RegistryError:
+        """An error of this registry that none of its answers told."""
+        return RegistryError(error_class, f"{self.url}: {message}", registry=self.url)
+
+    def _expect(
+        self, response: requests.Response, subject: Subject, expected: Sequence[int]
+    ) -> None:
+        if response.status_code in expected:
+            return
+        body = self._read_all(response, MAX_ERROR_BYTES, cut=True)
+        url = urlsplit(response.url)
+        is_own = origin_of(response.url) == self.origin
+        raise error_from_answer(
+            self.url,
+            response.request.method or "",
+            url.path if is_own else f"{url.scheme}://{url.hostname}{url.path}",
+            subject,
+            response.status_code,
+            response.headers,
+            hide_secrets(body, response.request.headers.get("Authorization", "")),
+        )
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        scopes: Sequence[str],
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Body | None = None,
+    ) -> requests.Response:
+        """Send, authenticate where asked to, follow redirects of reads; the body is still unread.
+
+        Credentials go to the registry's own origin only: not with a redirect to a blob store, and
+        not to an upload URL elsewhere.
+        """
+        for _ in range(MAX_REDIRECTS):
+            prepared = self._prepare(method, url, headers or {}, body)
+            is_own = origin_of(prepared.url or "") == self.origin
+            authorization = self._auth.header(scopes) if is_own else ""
+            response = self._transmit(prepared, authorization)
+            if response.status_code == 401 and is_own:
+                renewed = self._renew(response, scopes, authorization)
+                if renewed and not isinstance(body, Body):  # which cannot be sent twice
+                    self._drop(response)
+                    response = self._transmit(prepared, renewed)
+            location = response.headers.get("Location", "")
+            is_read = method in ("GET", "HEAD")
+            if response.status_code not in _REDIRECTS or not location or not is_read:
+                return response
+            self._drop(response)
+            url = self.resolve(response.url, location)
+        raise self.error("unsupported", f"more than {MAX_REDIRECTS} redirects")
+
+    def _renew(self, response: requests.Response, scopes: Sequence[str], refused: str) -> str:
+        challenge = response.headers.get("WWW-Authenticate", "")
+        try:
+            return self._auth.renew(challenge, scopes, refused)
+        except RegistryError:
+            response.close()
+            raise
+
+    def _drop(self, response: requests.Response) -> None:
+        """Read what is left, so that the connection can be used again."""
+        try:
+            self._read_all(response, MAX_ERROR_BYTES, cut=True)
+        finally:
+            response.close()
+
+    def _prepare(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Body | None = None
+    ) -> requests.PreparedRequest:
+        try:
+            return requests.Request(method, url, {**_HEADERS, **headers}, data=body).prepare()
+        except requests.RequestException:
+            raise self.error("unsupported", "the registry sends us to what is no URL") from None
+
+    def _transmit(
+        self, prepared: requests.PreparedRequest, authorization: str
+    ) -> requests.Response:
+        endpoint = self._endpoint
+        method = prepared.method or ""
+        if authorization:
+            prepared.headers["Authorization"] = authorization
+        # urllib3 lets each write of a new connection take the time for connecting.
+        is_stream = isinstance(prepared.body, Body)
+        connect_s = endpoint.read_timeout_s if is_stream else endpoint.connect_timeout_s
+        timeout = (connect_s, endpoint.read_timeout_s)
+        self._before_request(method)
+        try:  # not through a Session, which follows its own rules on cookies, netrc and redirects
+            response = self._adapter.send(
+                prepared, stream=True, timeout=timeout, verify=self._verify, cert=self._cert
+            )
+        except OSError as error:
+            raise self._unreachable(error) from None  # its text has a URL with an upload's state
+        self._after_request(method, response.status_code)
+        return response
+
+    def _fetch_token(self, url: str, authorization: str) -> bytes:
+        prepared = self._prepare("GET", url, {})
+        response = self._transmit(prepared, authorization)
+        try:
+            self._expect(response, "api", (200,))
+            return self._read_all(response, MAX_ERROR_BYTES)
+        finally:
+            response.close()
+
+    def _read(self, response: requests.Response, deadline: float) -> Iterator[bytes]:
+        """The body in pieces, as they come and undecoded; `down` past the deadline (monotonic)."""
+        while True:
+            try:
+                piece = response.raw.read1(PIECE_BYTES, decode_content=False)
+            except (OSError, urllib3.exceptions.HTTPError) as error:
+                raise self._unreachable(error) from None
+            if not piece:
+                return
+            if time.monotonic() > deadline:
+                raise self.error("down", "takes too long to send a body")
+            yield piece
+
+    def _read_all(self, response: requests.Response, limit: int, cut: bool = False) -> bytes:
+        """The body, of which more than `limit` bytes is an error, or is left out with `cut`."""
+        content = bytearray()
+        for piece in self._read(response, time.monotonic() + MAX_BODY_S):
+            content += piece
+            if len(content) > limit:
+                if cut:
+                    break
+                raise self.error("unsupported", f"an answer of more than {limit} bytes")
+        return bytes(content[:limit])
+
+    def _unreachable(self, error: BaseException) -> RegistryError:
+        error_class: ErrorClass = "down"
+        while True:
+            if isinstance(error, (requests.exceptions.SSLError, urllib3.exceptions.SSLError)):
+                error_class = "tls"
+            if error.__context__ is None:
+                break
+            error = error.__context__
+        reason = clean_text(str(error), 200) or type(error).__name__
+        if "WRONG_VERSION_NUMBER" in reason:
+            reason = "it speaks no TLS; for plain HTTP write http:// and plain_http: true"
+        return self.error(error_class, f"no answer: {reason}")
