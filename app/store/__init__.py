@@ -26,6 +26,7 @@ from app.store.catalogue import Catalogue
 from app.store.embedded import recorded_uri
 from app.store.errors import translate_errors
 from app.store.events import EventStore
+from app.store.migrations import MigrationStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
 from app.store.sign_ins import SignInStore
@@ -54,6 +55,7 @@ class Stores:
         self.catalogue = Catalogue(database["catalogue"], database["manifests"])
         self.rejected = RejectedStore(database["rejected_events"])
         self.sign_ins = SignInStore(database["sign_ins"])
+        self.migrations = MigrationStore(database)
         file = Htpasswd(Path(htpasswd)) if htpasswd else None
         self.accounts = AccountStore(people[accounts], people[acl], file)
 
@@ -61,6 +63,7 @@ class Stores:
         """Create every index; idempotent, at start-up."""
         for store in (self.events, self.catalogue, self.rejected, self.sign_ins):
             store.ensure_indexes()
+        self.migrations.ensure_indexes()
 
     def check(self) -> None:
         """Write and read one document, or raise StoreUnavailable: a ping proves neither."""

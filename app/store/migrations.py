@@ -1,0 +1,655 @@
+"""Live migrations: the state of plans, the queue of jobs, runs, drift, workers and the audit.
+
+A job says "make this reference of this repository at the target what it is at the source now": it
+is wanted again and again, and carried out once for any number of wishes that came before it was
+begun. Every operation is one conditional update, or two of which either order of crashes is
+harmless; no operation needs a transaction. Times come from the caller's clock: clocks that differ
+only move a lease or a pause, because whoever lost a lease is refused by its token.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from app.store.errors import only_duplicates, translate_errors
+from app.store.paging import Document, Page
+
+LEASE = timedelta(seconds=30)  # a worker that is silent for so long has lost its jobs
+WORKER_KEPT = timedelta(seconds=60)
+BLOB_KEPT = timedelta(days=7)
+BLOB_REPOSITORIES = 3  # candidates for a mount that are remembered of one blob
+AUDIT_KEPT = timedelta(days=365)
+BULK = 50  # wishes in one command; each is two or three updates
+UPSERT_TRIES = 3
+
+LIVE, BACKFILL = 0, 5  # `priority`: the first goes first
+
+PlanState = Literal["draft", "backfill", "live", "frozen", "cut_over", "closed"]
+JobState = Literal["pending", "running", "done", "skipped", "conflict", "dead"]
+Result = Literal["copied", "present", "deleted", "absent", "kept", "filtered", "waived"]
+RunKind = Literal["crawl", "verify"]
+DriftKind = Literal["missing", "different", "extra", "broken_child", "broken_blob", "unknown"]
+
+JOB_STATES: tuple[JobState, ...] = ("pending", "running", "done", "skipped", "conflict", "dead")
+SETTLED: tuple[JobState, ...] = ("done", "skipped", "conflict", "dead")
+
+
+class Breaker(msgspec.Struct, frozen=True, kw_only=True):
+    """Why nobody works on a plan: one endpoint failed several times in a row."""
+
+    registry: str  # URL of the endpoint
+    error_class: str
+    message: str
+    since: datetime
+    probe_at: datetime  # when somebody tries again
+    probes: int = 0
+
+
+class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a plan beside its configuration."""
+
+    name: str
+    state: PlanState = "draft"
+    paused: str = ""  # who or what paused it, "" while it runs
+    breaker: Breaker | None = None
+    recrawl: bool = False  # events may have been lost since the last crawl
+    deletes_braked: str = ""  # why deletes wait for a person, "" while they do not
+    deletes_allowed: int = 0  # how many a person allowed
+    cannot_delete: bool = False  # the target refuses deletes
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether workers take jobs of it."""
+        is_begun = self.state in ("backfill", "live", "frozen", "cut_over")
+        return is_begun and not self.paused and self.breaker is None
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """A reference (tag or digest) that a plan has to look at."""
+
+    plan: str
+    repository: str
+    reference: str
+    priority: int = LIVE
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One reference of one repository, and what became of it.
+
+    `source_digest` and `target_digest` are what both sides were last seen at, equal or not;
+    `put_digest` is what we stored at the target ourselves.
+    """
+
+    id: str
+    plan: str
+    repository: str
+    reference: str
+    state: JobState
+    priority: int = LIVE
+    generation: int = 0  # how often it was wished for
+    attempts: int = 0  # since it was wished for, this one included
+    wanted_at: datetime
+    due: datetime  # not to be begun before
+    owner: str = ""
+    token: str = ""
+    claimed_at: datetime | None = None
+    source_digest: str = ""
+    target_digest: str = ""
+    put_digest: str = ""
+    target_repository: str = ""
+    result: str = ""
+    bytes: int = 0  # sent to the target by the last run that copied
+    media_type: str = ""
+    error_class: str = ""  # of the last attempt that failed, "" after one that did not
+    error: str = ""
+    finished_at: datetime | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended that needs no other: the ledger that later jobs read."""
+
+    state: JobState
+    result: Result | Literal[""] = ""
+    source_digest: str = ""
+    target_digest: str = ""
+    put_digest: str = ""
+    target_repository: str = ""
+    bytes: int = 0
+    media_type: str = ""
+    error_class: str = ""
+    error: str = ""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """The last crawl or verification of a plan; it goes on at `cursor` after an interruption."""
+
+    plan: str
+    kind: RunKind
+    state: Literal["running", "done", "failed"] = "running"
+    started_at: datetime
+    finished_at: datetime | None = None
+    cursor: str = ""  # the last repository that is done
+    repositories: int = 0
+    tags: int = 0
+    tags_before: int = 0  # that the crawl before this one saw
+    message: str = ""  # why it failed
+    deep: bool = False
+    drift: dict[str, int] = {}
+
+
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference between source and target that a verification found."""
+
+    plan: str
+    repository: str
+    reference: str
+    kind: DriftKind
+    source_digest: str = ""
+    target_digest: str = ""
+    message: str = ""
+    at: datetime
+
+
+class WorkerBeat(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker process that was alive at `beat`."""
+
+    name: str  # host:pid:random
+    plans: list[str]
+    running: int
+    version: str
+    beat: datetime
+
+
+class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Who changed what of a plan."""
+
+    plan: str
+    who: str
+    what: str
+    at: datetime
+
+
+def job_key(plan: str, repository: str, reference: str) -> str:
+    """The id of the one job of a reference."""
+    return f"{plan} {repository} {reference}"
+
+
+@translate_errors
+class MigrationStore:
+    """All access to the `migration_*` collections."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._plans: Collection[Document] = database["migration_plans"]
+        self._jobs: Collection[Document] = database["migration_jobs"]
+        self._runs: Collection[Document] = database["migration_runs"]
+        self._drift: Collection[Document] = database["migration_drift"]
+        self._blobs: Collection[Document] = database["migration_blobs"]
+        self._workers: Collection[Document] = database["migration_workers"]
+        self._audit: Collection[Document] = database["migration_audit"]
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes; idempotent. The ranged key is always the last one."""
+        jobs = self._jobs
+        jobs.create_index([("plan", 1), ("state", 1), ("priority", 1), ("due", 1)])
+        jobs.create_index([("plan", 1), ("state", 1), ("lease_until", 1)])
+        jobs.create_index([("plan", 1), ("wanted_at", 1)])
+        self._drift.create_index([("plan", 1), ("_id", 1)])
+        for collection, field, kept in (
+            (self._blobs, "seen", BLOB_KEPT),
+            (self._workers, "beat", WORKER_KEPT),
+            (self._audit, "at", AUDIT_KEPT),
+        ):
+            collection.create_index(field, expireAfterSeconds=int(kept.total_seconds()))
+
+    # Plans
+
+    def get_plan(self, name: str) -> PlanStatus:
+        """The status of a plan; that of a draft when nobody started it."""
+        document = self._plans.find_one({"_id": name})
+        if document is None:
+            return PlanStatus(name=name)
+        breaker = document.get("breaker")
+        fields = _fields(PlanStatus, document) | {"name": name}
+        return PlanStatus(**fields | {"breaker": Breaker(**breaker) if breaker else None})
+
+    def set_state(self, name: str, state: PlanState, who: str, now: datetime) -> None:
+        """Move a plan to a state; its pause and breaker stay."""
+        self._set_plan(name, {"state": state})
+        self.add_audit(AuditRow(plan=name, who=who, what=f"state {state}", at=now))
+
+    def advance(self, name: str, before: PlanState, after: PlanState, now: datetime) -> bool:
+        """Move a plan on, unless somebody moved it meanwhile."""
+        update = {"$set": {"state": after}}
+        moved = self._plans.update_one({"_id": name, "state": before}, update).modified_count > 0
+        if moved:
+            self.add_audit(AuditRow(plan=name, who="worker", what=f"state {after}", at=now))
+        return moved
+
+    def pause(self, name: str, who: str, now: datetime) -> None:
+        """Let no worker begin another job of the plan."""
+        self._set_plan(name, {"paused": who})
+        self.add_audit(AuditRow(plan=name, who=who, what="pause", at=now))
+
+    def resume(self, name: str, who: str, now: datetime, deletes: int = 0) -> None:
+        """End a pause and close the breaker; `deletes` more may be carried out."""
+        fields: Document = {"paused": "", "breaker": None}
+        if deletes:
+            fields |= {"deletes_braked": "", "deletes_allowed": deletes, "cannot_delete": False}
+        self._set_plan(name, fields)
+        what = f"resume, {deletes} deletes allowed" if deletes else "resume"
+        self.add_audit(AuditRow(plan=name, who=who, what=what, at=now))
+
+    def open_breaker(self, name: str, breaker: Breaker) -> bool:
+        """Stop work on a plan; False when it is stopped already."""
+        fields = msgspec.structs.asdict(breaker)
+        query = {"_id": name, "breaker": None}
+        return self._plans.update_one(query, {"$set": {"breaker": fields}}).modified_count > 0
+
+    def claim_probe(self, name: str, now: datetime, next_at: datetime) -> bool:
+        """Whether the caller is the one who tries now if the endpoint works again."""
+        query = {"_id": name, "breaker.probe_at": {"$lte": now}}
+        update = {"$set": {"breaker.probe_at": next_at}, "$inc": {"breaker.probes": 1}}
+        return self._plans.update_one(query, update).modified_count > 0
+
+    def close_breaker(self, name: str) -> None:
+        """Let work on a plan go on."""
+        self._set_plan(name, {"breaker": None})
+
+    def brake_deletes(self, name: str, why: str, now: datetime) -> None:
+        """Let deletes wait for a person."""
+        self._set_plan(name, {"deletes_braked": why, "deletes_allowed": 0})
+        self.add_audit(AuditRow(plan=name, who="brake", what=why, at=now))
+
+    def take_delete(self, name: str) -> bool:
+        """Use up one of the deletes that a person allowed; False when none is left."""
+        query = {"_id": name, "deletes_allowed": {"$gt": 0}}
+        update = {"$inc": {"deletes_allowed": -1}}
+        return self._plans.update_one(query, update).modified_count > 0
+
+    def set_cannot_delete(self, name: str) -> None:
+        """Remember that the target refuses deletes."""
+        self._set_plan(name, {"cannot_delete": True})
+
+    def note_instance(self, name: str, instance: str) -> None:
+        """Remember a registry process that sent events; a new one may have lost some.
+
+        A crawl that is under way or over is then wanted once more.
+        """
+        query = {"_id": name, "instances": {"$ne": instance}}
+        known = {"$push": {"instances": {"$each": [instance], "$slice": -100}}}
+        self._plans.update_one({"_id": name}, {"$setOnInsert": {"state": "draft"}}, upsert=True)
+        if self._plans.update_one(query, known).modified_count:
+            crawled = self._runs.find_one({"_id": f"{name} crawl"}, {"_id": 1}) is not None
+            if crawled:
+                self._set_plan(name, {"recrawl": True})
+
+    def _set_plan(self, name: str, fields: Document) -> None:
+        default = {} if "state" in fields else {"$setOnInsert": {"state": "draft"}}
+        self._plans.update_one({"_id": name}, {"$set": fields, **default}, upsert=True)
+
+    def add_audit(self, row: AuditRow) -> None:
+        """Record who changed what."""
+        self._audit.insert_one(msgspec.structs.asdict(row))
+
+    def find_audit(self, plan: str, limit: int = 100) -> list[AuditRow]:
+        """The last changes of a plan, newest first."""
+        rows = self._audit.find({"plan": plan}).sort("at", -1).limit(limit)
+        return [AuditRow(**_fields(AuditRow, row)) for row in rows]
+
+    # Wishes: what begins or repeats a job
+
+    def wish(self, wishes: Sequence[Wish], now: datetime) -> None:
+        """Have each reference looked at, once more if that is under way or over.
+
+        Idempotent but for the repetition; one command for each 50. Ten wishes for a job that
+        nobody has begun are one.
+        """
+        for start in range(0, len(wishes), BULK):
+            updates = [
+                update for wish in wishes[start : start + BULK] for update in _wish(wish, now)
+            ]
+            for left in reversed(range(UPSERT_TRIES)):
+                try:
+                    self._jobs.bulk_write(updates, ordered=True)
+                    break
+                except BulkWriteError as error:
+                    # Two processes made the same job at the same moment: once more, as an update.
+                    if not left or not only_duplicates(error):
+                        raise
+
+    def retry(self, plan: str, now: datetime, **filters: str) -> int:
+        """Begin dead and conflicting jobs of a plan anew; says how many.
+
+        `filters` are fields and their values: `id`, `error_class`, `state`.
+        """
+        query = _job_filter(plan, {"state": {"$in": ["dead", "conflict", "skipped"]}}, filters)
+        update = {"$set": {"state": "pending", "due": now, "wanted_at": now, "attempts": 0}}
+        return self._jobs.update_many(query, update).modified_count
+
+    def waive(self, plan: str, key: str, now: datetime) -> bool:
+        """Leave a job out until its reference is pushed again; False if it runs or is none."""
+        query = {"_id": key, "plan": plan, "state": {"$ne": "running"}}
+        update = {"$set": {"state": "skipped", "result": "waived", "finished_at": now}}
+        return self._jobs.update_one(query, update).matched_count > 0
+
+    # The queue, as workers see it
+
+    def claim(self, plan: str, priority: int, owner: str, now: datetime) -> Job | None:
+        """Lease the job of this priority that is due the longest, or None if none is due.
+
+        One update, so that two workers never hold the same job.
+        """
+        query = {"plan": plan, "state": "pending", "priority": priority, "due": {"$lte": now}}
+        return self._claim(query, "due", owner, now)
+
+    def claim_expired(self, plan: str, owner: str, now: datetime) -> Job | None:
+        """Lease a job that another worker held and went silent over, or None."""
+        query = {"plan": plan, "state": "running", "lease_until": {"$lt": now}}
+        return self._claim(query, "lease_until", owner, now)
+
+    def _claim(self, query: Document, key: str, owner: str, now: datetime) -> Job | None:
+        lease: Document = {
+            "state": "running",
+            "owner": owner,
+            "token": uuid.uuid4().hex,
+            "lease_until": now + LEASE,
+            "claimed_at": now,
+        }
+        document = self._jobs.find_one_and_update(
+            query,
+            {"$set": lease, "$inc": {"attempts": 1}},
+            sort=[(key, 1)],
+            return_document=ReturnDocument.AFTER,
+        )
+        return _job(document) if document else None
+
+    def renew(self, job: Job, now: datetime) -> bool:
+        """Extend the lease; False when another worker has the job now, or it is handed back.
+
+        Asked before anything at the target that another worker could overtake.
+        """
+        query = {"_id": job.id, "token": job.token}
+        update = {"$set": {"lease_until": now + LEASE}}
+        return self._jobs.update_one(query, update).matched_count > 0
+
+    def finish(self, job: Job, outcome: Outcome, now: datetime) -> bool:
+        """End a job, or put it back into the queue if it was wished for meanwhile.
+
+        False when the lease was lost; then nothing is changed.
+        """
+        fields = {
+            key: value for key, value in msgspec.structs.asdict(outcome).items() if key != "state"
+        }
+        if not outcome.put_digest:
+            del fields["put_digest"]
+        held = {"_id": job.id, "token": job.token}
+        ended = fields | _NOT_LEASED | {"state": outcome.state, "finished_at": now, "attempts": 0}
+        same = {**held, "generation": job.generation}
+        if self._jobs.update_one(same, {"$set": ended}).matched_count:
+            return True
+        again = {"state": "pending", "due": now, "wanted_at": job.claimed_at or now}
+        update = {"$set": ended | again}
+        return self._jobs.update_one(held, update).matched_count > 0
+
+    def postpone(
+        self, job: Job, due: datetime, error_class: str = "", error: str = "", *, counts: bool
+    ) -> bool:
+        """Put a job back that failed, or that was not begun; False when the lease was lost.
+
+        `counts`: the attempt is one of those that the job has.
+        """
+        fields: Document = {**_NOT_LEASED, "state": "pending", "due": due}
+        if error_class:
+            fields |= {"error_class": error_class, "error": error}
+        if not counts:
+            fields["attempts"] = max(0, job.attempts - 1)
+        query = {"_id": job.id, "token": job.token}
+        return self._jobs.update_one(query, {"$set": fields}).matched_count > 0
+
+    # Reading the queue
+
+    def get_job(self, plan: str, repository: str, reference: str) -> Job | None:
+        """The job of a reference, or None if it was never wished for."""
+        document = self._jobs.find_one({"_id": job_key(plan, repository, reference)})
+        return _job(document) if document else None
+
+    def find_jobs(
+        self, plan: str, *, cursor: str | None = None, limit: int = 50, **filters: str
+    ) -> Page[Job]:
+        """Jobs by id; `filters` are fields and their exact values, "" leaves one out."""
+        query = _job_filter(plan, {}, filters)
+        if cursor is not None:
+            query["_id"] = {"$gt": cursor}
+        documents = list(self._jobs.find(query).sort("_id", 1).limit(limit + 1))
+        jobs = [_job(document) for document in documents[:limit]]
+        return Page(jobs, jobs[-1].id if len(documents) > limit else None)
+
+    def count_jobs(self, plan: str) -> dict[str, int]:
+        """How many jobs of a plan are in each state; a state without any is left out."""
+        return self._count({"plan": plan}, "$state")
+
+    def count_errors(self, plan: str, state: JobState = "dead") -> dict[str, int]:
+        """How many jobs in a state have each error class."""
+        return self._count({"plan": plan, "state": state}, "$error_class")
+
+    def _count(self, query: Document, key: str) -> dict[str, int]:
+        group = {"_id": key, "number": {"$sum": 1}}
+        rows = self._jobs.aggregate([{"$match": query}, {"$group": group}])
+        return {str(row["_id"]): row["number"] for row in rows}
+
+    def count_open(self, plan: str, priority: int) -> int:
+        """How many jobs of this priority are pending or running."""
+        return sum(
+            self._jobs.count_documents({"plan": plan, "state": state, "priority": priority})
+            for state in ("pending", "running")
+        )
+
+    def oldest_wish(self, plan: str) -> datetime | None:
+        """Since when the oldest open live job is wanted; None if there is none."""
+        oldest: list[datetime] = []
+        for state in ("pending", "running"):
+            query = {"plan": plan, "state": state, "priority": LIVE}
+            rows = self._jobs.find(query, {"wanted_at": 1}).sort("wanted_at", 1).limit(1)
+            oldest += [row["wanted_at"] for row in rows]
+        return min(oldest, default=None)
+
+    def next_due(self, plan: str) -> datetime | None:
+        """When the next pending job may be begun; None if none is pending."""
+        due: list[datetime] = []
+        for priority in (LIVE, BACKFILL):
+            query = {"plan": plan, "state": "pending", "priority": priority}
+            rows = self._jobs.find(query, {"due": 1}).sort("due", 1).limit(1)
+            due += [row["due"] for row in rows]
+        return min(due, default=None)
+
+    def is_wanted_since(self, plan: str, moment: datetime) -> bool:
+        """Whether any job was wished for after `moment`."""
+        query = {"plan": plan, "wanted_at": {"$gt": moment}}
+        return self._jobs.find_one(query, {"_id": 1}) is not None
+
+    def count_deleted_since(self, plan: str, moment: datetime) -> int:
+        """How many jobs deleted something at the target after `moment`."""
+        query = {"plan": plan, "state": "done", "result": "deleted", "finished_at": {"$gt": moment}}
+        return self._jobs.count_documents(query)
+
+    # Runs
+
+    def get_run(self, plan: str, kind: RunKind) -> Run | None:
+        """The last crawl or verification of a plan, or None if there was none."""
+        document = self._runs.find_one({"_id": f"{plan} {kind}"})
+        return Run(**_fields(Run, document)) if document else None
+
+    def begin_run(
+        self, plan: str, kind: RunKind, owner: str, now: datetime, *, deep: bool = False
+    ) -> Run | None:
+        """Lease the run of a plan: one that was interrupted, or a new one. None if it is leased."""
+        key = f"{plan} {kind}"
+        last = self._runs.find_one({"_id": key})
+        lease = {"owner": owner, "lease_until": now + LEASE}
+        if last and last["state"] == "running":
+            query = {"_id": key, "state": "running", "lease_until": {"$lt": now}}
+            taken = self._runs.find_one_and_update(
+                query, {"$set": lease}, return_document=ReturnDocument.AFTER
+            )
+            return Run(**_fields(Run, taken)) if taken else None
+        run = Run(
+            plan=plan,
+            kind=kind,
+            started_at=now,
+            tags_before=last["tags"] if last else 0,
+            deep=deep,
+        )
+        fields = msgspec.structs.asdict(run) | lease
+        try:
+            began = self._runs.update_one(
+                {"_id": key, "state": {"$ne": "running"}}, {"$set": fields}, upsert=True
+            )
+        except DuplicateKeyError:
+            return None
+        return run if began.matched_count or began.upserted_id else None
+
+    def save_run(self, run: Run, owner: str, now: datetime) -> bool:
+        """Keep how far a run is and extend its lease; False when another worker has it."""
+        fields = msgspec.structs.asdict(run) | {"lease_until": now + LEASE}
+        query = {"_id": f"{run.plan} {run.kind}", "owner": owner}
+        return self._runs.update_one(query, {"$set": fields}).matched_count > 0
+
+    def release_run(self, run: Run, owner: str, now: datetime) -> None:
+        """Let another worker go on with a run."""
+        query = {"_id": f"{run.plan} {run.kind}", "owner": owner, "state": "running"}
+        self._runs.update_one(query, {"$set": {"lease_until": now - LEASE}})
+
+    def clear_recrawl(self, plan: str) -> bool:
+        """Take the wish for another crawl; False if there is none."""
+        query = {"_id": plan, "recrawl": True}
+        return self._plans.update_one(query, {"$set": {"recrawl": False}}).modified_count > 0
+
+    # Drift
+
+    def set_drift(self, plan: str, rows: Iterable[Drift]) -> None:
+        """Replace the differences that are known of a plan."""
+        self._drift.delete_many({"plan": plan})
+        documents = [
+            {"_id": f"{job_key(plan, row.repository, row.reference)} {row.kind}"}
+            | msgspec.structs.asdict(row)
+            for row in rows
+        ]
+        for start in range(0, len(documents), 100):
+            self._drift.insert_many(documents[start : start + 100])
+
+    def find_drift(
+        self, plan: str, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[Drift]:
+        """The differences that the last verification found, by repository and reference."""
+        query: Document = {"plan": plan, "_id": {"$gt": cursor or ""}}
+        documents = list(self._drift.find(query).sort("_id", 1).limit(limit + 1))
+        rows = [Drift(**_fields(Drift, document)) for document in documents[:limit]]
+        return Page(rows, documents[limit - 1]["_id"] if len(documents) > limit else None)
+
+    # Blobs: hints only, they may be wrong
+
+    def find_blob_repositories(self, target: str, digests: Sequence[str]) -> dict[str, list[str]]:
+        """Repositories of the target that had these blobs, at most three of each."""
+        found: dict[str, list[str]] = {}
+        for start in range(0, len(digests), 100):
+            keys = [f"{target} {digest}" for digest in digests[start : start + 100]]
+            for row in self._blobs.find({"_id": {"$in": keys}}):
+                found[row["_id"].rpartition(" ")[2]] = row["repositories"]
+        return found
+
+    def add_blobs(
+        self, target: str, digests: Sequence[str], repository: str, now: datetime
+    ) -> None:
+        """Remember that a repository of the target has these blobs."""
+        for start in range(0, len(digests), 100):
+            updates = [
+                UpdateOne(
+                    {"_id": f"{target} {digest}"},
+                    {
+                        "$set": {"seen": now},
+                        "$push": {
+                            "repositories": {"$each": [repository], "$slice": -BLOB_REPOSITORIES}
+                        },
+                    },
+                    upsert=True,
+                )
+                for digest in digests[start : start + 100]
+            ]
+            try:
+                self._blobs.bulk_write(updates, ordered=False)
+            except BulkWriteError as error:
+                only_duplicates(error)  # another thread made the same row: it is as good
+
+    # Workers
+
+    def beat(self, worker: WorkerBeat) -> None:
+        """Say that a worker process is alive."""
+        fields = msgspec.structs.asdict(worker)
+        self._workers.update_one({"_id": worker.name}, {"$set": fields}, upsert=True)
+
+    def leave(self, name: str) -> None:
+        """Say that a worker process ends."""
+        self._workers.delete_one({"_id": name})
+
+    def find_workers(self, now: datetime) -> list[WorkerBeat]:
+        """The worker processes that are alive, by name."""
+        rows = self._workers.find({"beat": {"$gt": now - LEASE}}).sort("_id", 1)
+        return [WorkerBeat(**_fields(WorkerBeat, row)) for row in rows]
+
+
+_NOT_LEASED: Document = {"owner": "", "token": "", "lease_until": None}
+
+
+def _wish(wish: Wish, now: datetime) -> list[UpdateOne]:
+    """The updates of one wish, in this order.
+
+    The first counts the wish, so that who runs the job sees at its end that it is not over. Were
+    it the last, a job could end between the two and never be begun again.
+    """
+    key = job_key(wish.plan, wish.repository, wish.reference)
+    is_live = wish.priority == LIVE
+    made = {
+        "plan": wish.plan,
+        "repository": wish.repository,
+        "reference": wish.reference,
+        "state": "pending",
+        "attempts": 0,
+        "wanted_at": now,
+    }
+    begun = {"state": "pending", "attempts": 0, "due": now, "wanted_at": now}
+    settled: Document = {"_id": key, "state": {"$in": list(SETTLED)}}
+    # A push ends the pause after a failure; a crawl does not, nor does it bring back what a
+    # person left out.
+    earliest = {"priority": wish.priority}
+    if is_live:
+        earliest["due"] = now  # type: ignore[assignment]
+    else:
+        made["due"] = now
+        settled["result"] = {"$ne": "waived"}
+    count = {"$inc": {"generation": 1}, "$min": earliest, "$setOnInsert": made}
+    return [
+        UpdateOne({"_id": key}, count, upsert=True),
+        UpdateOne(settled, {"$set": begun | {"priority": wish.priority}}),
+    ]
+
+
+def _job_filter(plan: str, default: Document, filters: dict[str, str]) -> Document:
+    named = {"_id" if key == "id" else key: value for key, value in filters.items() if value}
+    return {"plan": plan, **default, **named}
+
+
+def _job(document: Document) -> Job:
+    return Job(**_fields(Job, document) | {"id": document["_id"]})
+
+
+def _fields(kind: type[msgspec.Struct], document: Document) -> dict[str, Any]:
+    return {name: document[name] for name in kind.__struct_fields__ if name in document}

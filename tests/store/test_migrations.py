@@ -1,0 +1,383 @@
+"""The queue of migration jobs: nothing is lost, nothing runs twice at a time."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from builders import NOW, digest
+from pymongo.database import Database
+
+from app.store import Stores
+from app.store.migrations import (
+    BACKFILL,
+    LEASE,
+    LIVE,
+    Breaker,
+    Drift,
+    Job,
+    MigrationStore,
+    Outcome,
+    Wish,
+    WorkerBeat,
+)
+
+DONE = Outcome(state="done", result="copied", source_digest=digest("a"), put_digest=digest("a"))
+
+
+@pytest.fixture
+def queue(stores: Stores) -> MigrationStore:
+    return stores.migrations
+
+
+def wish(queue: MigrationStore, reference: str = "v1", priority: int = LIVE, after: float = 0) -> None:
+    queue.wish([Wish("dc2", "team/app", reference, priority)], at(after))
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def present(after: float = 0) -> datetime:
+    """For rows that the database throws away when they are old."""
+    return datetime.now(UTC) + timedelta(seconds=after)
+
+
+def claim(queue: MigrationStore, priority: int = LIVE, after: float = 0) -> Job | None:
+    return queue.claim("dc2", priority, "worker", at(after))
+
+
+def claimed(queue: MigrationStore, priority: int = LIVE, after: float = 0) -> Job:
+    job = claim(queue, priority, after)
+    assert job
+    return job
+
+
+def job_of(queue: MigrationStore, reference: str = "v1") -> Job:
+    job = queue.get_job("dc2", "team/app", reference)
+    assert job
+    return job
+
+
+def test_ten_pushes_of_a_tag_are_one_job(queue: MigrationStore) -> None:
+    for number in range(10):
+        wish(queue, after=number)
+
+    job = claimed(queue, after=10)
+
+    assert (job.reference, job.generation, job.wanted_at) == ("v1", 10, NOW)
+    assert claim(queue, after=10) is None
+
+
+def test_a_push_during_a_copy_makes_it_run_once_more(queue: MigrationStore) -> None:
+    wish(queue)
+    first = claimed(queue, after=1)
+    wish(queue, after=2)
+    wish(queue, after=3)
+
+    assert queue.finish(first, DONE, at(4))
+
+    again = claimed(queue, after=4)
+    assert again.wanted_at == at(1)
+    assert queue.finish(again, DONE, at(5))
+    assert (job_of(queue).state, job_of(queue).put_digest) == ("done", digest("a"))
+    assert claim(queue, after=100) is None
+
+
+@pytest.mark.parametrize("state", ["done", "skipped", "conflict", "dead"])
+def test_a_push_begins_a_settled_job_anew(queue: MigrationStore, state: Any) -> None:
+    wish(queue)
+    queue.finish(claimed(queue), Outcome(state=state), NOW)
+
+    wish(queue, after=5)
+
+    assert (job_of(queue).state, job_of(queue).wanted_at) == ("pending", at(5))
+    assert claimed(queue, after=5).attempts == 1
+
+
+def test_a_push_goes_before_the_backfill_of_the_same_tag(queue: MigrationStore) -> None:
+    wish(queue, priority=BACKFILL)
+    wish(queue, priority=LIVE)
+    wish(queue, priority=BACKFILL)
+
+    assert claim(queue, BACKFILL) is None
+    assert claimed(queue, LIVE).generation == 3
+
+
+def test_a_crawl_after_a_push_is_backfill_again(queue: MigrationStore) -> None:
+    wish(queue)
+    queue.finish(claimed(queue), DONE, NOW)
+
+    wish(queue, priority=BACKFILL)
+
+    assert claim(queue, LIVE) is None
+    assert claimed(queue, BACKFILL).reference == "v1"
+
+
+def test_jobs_are_claimed_in_the_order_in_which_they_are_due(queue: MigrationStore) -> None:
+    for number, reference in enumerate("cab"):
+        wish(queue, reference, after=number)
+
+    assert [claimed(queue, after=9).reference for _ in range(3)] == ["c", "a", "b"]
+
+
+def test_a_push_ends_the_pause_after_a_failure_and_a_crawl_does_not(queue: MigrationStore) -> None:
+    wish(queue)
+    queue.postpone(claimed(queue), at(600), "down", "no answer", counts=True)
+
+    wish(queue, priority=BACKFILL, after=1)
+    assert claim(queue, after=1) is None
+    wish(queue, after=2)
+
+    assert claimed(queue, after=2).attempts == 2
+
+
+def test_an_attempt_that_does_not_count_is_given_back(queue: MigrationStore) -> None:
+    wish(queue)
+
+    for _ in range(3):
+        queue.postpone(claimed(queue), NOW, counts=False)
+
+    assert claimed(queue).attempts == 1
+
+
+def test_the_job_of_a_silent_worker_is_taken_over_and_the_silent_worker_is_refused(
+    queue: MigrationStore,
+) -> None:
+    wish(queue)
+    silent = claimed(queue)
+    assert queue.claim_expired("dc2", "other", at(1)) is None
+
+    after = LEASE.total_seconds() + 1
+    taken = queue.claim_expired("dc2", "other", at(after))
+
+    assert taken
+    assert (taken.owner, taken.attempts) == ("other", 2)
+    assert not queue.renew(silent, at(after))
+    assert not queue.finish(silent, DONE, at(after))
+    assert not queue.postpone(silent, at(after), counts=True)
+    assert queue.finish(taken, DONE, at(after))
+
+
+def test_a_worker_that_beats_keeps_its_job(queue: MigrationStore) -> None:
+    wish(queue)
+    job = claimed(queue)
+
+    assert queue.renew(job, at(20))
+
+    assert queue.claim_expired("dc2", "other", at(LEASE.total_seconds() + 1)) is None
+
+
+def test_a_job_that_a_person_left_out_comes_back_with_a_push_only(queue: MigrationStore) -> None:
+    wish(queue)
+    assert queue.waive("dc2", job_of(queue).id, NOW)
+
+    wish(queue, priority=BACKFILL)
+    assert job_of(queue).state == "skipped"
+    wish(queue)
+
+    assert job_of(queue).state == "pending"
+
+
+def test_dead_jobs_of_a_class_are_begun_anew(queue: MigrationStore) -> None:
+    for reference, error_class in (("a", "down"), ("b", "forbidden")):
+        wish(queue, reference)
+        queue.finish(claimed(queue), Outcome(state="dead", error_class=error_class), NOW)
+    assert queue.count_errors("dc2") == {"down": 1, "forbidden": 1}
+
+    assert queue.retry("dc2", NOW, error_class="down") == 1
+
+    assert queue.count_jobs("dc2") == {"pending": 1, "dead": 1}
+    assert claimed(queue).reference == "a"
+
+
+def test_lag_is_the_age_of_the_oldest_open_push(queue: MigrationStore) -> None:
+    wish(queue, "old", priority=BACKFILL, after=-60)
+    assert queue.oldest_wish("dc2") is None
+
+    wish(queue, "a", after=1)
+    wish(queue, "b", after=2)
+    claimed(queue, after=3)
+
+    assert queue.oldest_wish("dc2") == at(1)
+
+
+def test_jobs_are_paged_and_filtered(queue: MigrationStore) -> None:
+    for reference in "dbac":
+        wish(queue, reference)
+    queue.finish(claimed(queue), Outcome(state="dead"), NOW)
+
+    first = queue.find_jobs("dc2", state="pending", limit=2)
+    rest = queue.find_jobs("dc2", state="pending", limit=2, cursor=first.next)
+
+    assert [job.reference for job in first.items + rest.items] == ["a", "b", "c"]
+    assert rest.next is None
+
+
+def test_one_worker_opens_the_breaker_and_one_probes(queue: MigrationStore) -> None:
+    breaker = Breaker(
+        registry="https://new", error_class="down", message="no", since=NOW, probe_at=at(2)
+    )
+    queue.set_state("dc2", "live", "test", NOW)
+    assert queue.get_plan("dc2").is_worked_on
+
+    assert queue.open_breaker("dc2", breaker)
+    assert not queue.open_breaker("dc2", breaker)
+    assert not queue.get_plan("dc2").is_worked_on
+
+    assert not queue.claim_probe("dc2", at(1), at(9))
+    assert queue.claim_probe("dc2", at(2), at(9))
+    assert not queue.claim_probe("dc2", at(2), at(9))
+    queue.close_breaker("dc2")
+    assert queue.get_plan("dc2").is_worked_on
+
+
+def test_a_paused_plan_keeps_its_state(queue: MigrationStore) -> None:
+    queue.set_state("dc2", "backfill", "test", present())
+    queue.pause("dc2", "admin", present())
+    assert not queue.get_plan("dc2").is_worked_on
+
+    queue.resume("dc2", "admin", present())
+
+    assert (queue.get_plan("dc2").state, queue.get_plan("dc2").is_worked_on) == ("backfill", True)
+    assert {row.what for row in queue.find_audit("dc2")} == {"state backfill", "pause", "resume"}
+
+
+def test_a_run_goes_on_where_a_dead_worker_left_it(queue: MigrationStore) -> None:
+    run = queue.begin_run("dc2", "crawl", "one", NOW)
+    assert run
+    assert queue.begin_run("dc2", "crawl", "two", NOW) is None
+    run = type(run)(**{name: getattr(run, name) for name in run.__struct_fields__} | {"cursor": "b"})
+    assert queue.save_run(run, "one", NOW)
+
+    taken = queue.begin_run("dc2", "crawl", "two", NOW + LEASE * 2)
+
+    assert taken
+    assert taken.cursor == "b"
+    assert not queue.save_run(run, "one", NOW + LEASE * 2)
+
+
+def test_a_registry_process_that_appears_after_the_crawl_began_makes_another_one_due(
+    queue: MigrationStore,
+) -> None:
+    queue.note_instance("dc2", "one")
+    queue.begin_run("dc2", "crawl", "worker", NOW)
+    queue.note_instance("dc2", "one")
+    assert not queue.get_plan("dc2").recrawl
+
+    queue.note_instance("dc2", "two")
+
+    assert queue.get_plan("dc2").recrawl
+    assert queue.clear_recrawl("dc2")
+    assert not queue.clear_recrawl("dc2")
+
+
+def test_drift_is_replaced_as_a_whole(queue: MigrationStore) -> None:
+    rows = [
+        Drift(plan="dc2", repository="team/app", reference=tag, kind="missing", at=NOW)
+        for tag in ("b", "a")
+    ]
+    queue.set_drift("dc2", rows)
+    assert [row.reference for row in queue.find_drift("dc2").items] == ["a", "b"]
+
+    queue.set_drift("dc2", rows[:1])
+
+    assert queue.find_drift("dc2").items == rows[:1]
+
+
+def test_three_repositories_are_remembered_of_a_blob(queue: MigrationStore) -> None:
+    for repository in "abcd":
+        queue.add_blobs("https://new", [digest("layer")], repository, present())
+
+    found = queue.find_blob_repositories("https://new", [digest("layer"), digest("other")])
+
+    assert found == {digest("layer"): ["b", "c", "d"]}
+
+
+def test_workers_that_went_silent_are_not_listed(queue: MigrationStore) -> None:
+    for name, beat in (("a", present(-100)), ("b", present()), ("c", present())):
+        queue.beat(WorkerBeat(name=name, plans=["dc2"], running=1, version="1", beat=beat))
+    queue.leave("c")
+
+    assert [worker.name for worker in queue.find_workers(present())] == ["b"]
+
+
+def drain(queue: MigrationStore, owner: str, running: Counter[str], overlaps: list[str]) -> int:
+    runs = 0
+    while job := queue.claim("dc2", LIVE, owner, present()):
+        running[job.reference] += 1
+        if running[job.reference] > 1:
+            overlaps.append(job.reference)
+        running[job.reference] -= 1
+        assert queue.finish(job, DONE, present())
+        runs += 1
+    return runs
+
+
+@pytest.mark.wire
+def test_with_many_senders_and_workers_no_wish_is_lost_and_no_job_runs_twice_at_a_time(
+    wire_database: Database[Any],
+) -> None:
+    queue = Stores(wire_database).migrations
+    queue.ensure_indexes()
+    tags = [f"v{number}" for number in range(20)]
+    running: Counter[str] = Counter()
+    overlaps: list[str] = []
+
+    def send(seed: int) -> None:
+        order = random.Random(seed)
+        for _ in range(10):
+            batch = [Wish("dc2", "team/app", order.choice(tags)) for _ in range(5)]
+            queue.wish(batch, present())
+
+    with ThreadPoolExecutor(8) as pool:
+        sent = [pool.submit(send, seed) for seed in range(4)]
+        drained = [pool.submit(drain, queue, str(n), running, overlaps) for n in range(4)]
+        for future in [*sent, *drained]:
+            future.result()
+    drain(queue, "last", running, overlaps)
+
+    assert overlaps == []
+    assert queue.count_jobs("dc2") == {"done": len(tags)}
+
+
+WORKER = """
+import sys, time
+from datetime import UTC, datetime
+from pymongo import MongoClient
+from app.store import Stores
+uri, name = sys.argv[1:]
+queue = Stores(MongoClient(uri, tz_aware=True)[name]).migrations
+job = queue.claim("dc2", 0, "killed", datetime.now(UTC))
+print(job.reference, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.wire
+def test_the_job_of_a_killed_process_is_done_by_another(
+    wire_uri: str, wire_database: Database[Any]
+) -> None:
+    queue = Stores(wire_database).migrations
+    queue.ensure_indexes()
+    wish(queue, after=-(10**8))
+    command = [sys.executable, "-c", WORKER, wire_uri, wire_database.name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout
+        assert worker.stdout.readline().strip() == "v1"
+        worker.send_signal(signal.SIGKILL)
+    now = present()
+    assert queue.claim_expired("dc2", "other", now) is None
+
+    job = queue.claim_expired("dc2", "other", now + LEASE)
+
+    assert job
+    assert queue.finish(job, DONE, now + LEASE)
+    assert queue.count_jobs("dc2") == {"done": 1}
