@@ -174,8 +174,6 @@ def unused_settings(settings: Settings) -> list[str]:
     notices = []
     if settings.notifications.retention_days:
         notices.append("notifications.retention_days: not applied yet, events are kept for ever")
-    if settings.migrations:
-        notices.append("migrations: not carried out yet")
     return notices
 
 

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -132,6 +132,106 @@ class Notifications(_Section, frozen=True):
     retention_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
 
 
+class Endpoint(_Section, frozen=True, kw_only=True):
+    """A registry that a migration reads or writes; files are PEM.
+
+    `password_file` is read anew whenever the password is needed. `token_realms` are other origins
+    that may see the password, where the registry sends us for a token.
+    """
+
+    url: str
+    username: str = ""
+    password: str = ""
+    password_file: str = ""
+    token_realms: list[str] = []
+    ca_file: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+    insecure: bool = False
+    plain_http: bool = False
+
+
+class Source(Endpoint, frozen=True, kw_only=True):
+    """`registry_id` is the name, in `registries`, under which its events come in.
+
+    `debug_url` is its debug server, which tells how many events it has not sent yet.
+    """
+
+    registry_id: str = "default"
+    debug_url: str = ""
+
+
+class Limits(_Section, frozen=True):
+    """What all workers together may do to a target; 0 is no limit.
+
+    `images` and `blobs` are copies at a time of one worker.
+    """
+
+    images: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    blobs: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
+    requests_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0
+    mb_per_s: Annotated[float, msgspec.Meta(ge=0)] = 0
+    max_blob_gb: Annotated[float, msgspec.Meta(ge=0)] = 0
+    chunk_mb: Annotated[int, msgspec.Meta(ge=2, le=5000)] = 50
+
+
+class Target(Endpoint, frozen=True, kw_only=True):
+    """Where a migration writes to."""
+
+    limits: Limits = Limits()
+
+
+class RepositoryFilter(_Section, frozen=True):
+    """Patterns: globs (`*` within a component, `**` across), or `re:` and a regular expression."""
+
+    include: list[str] = []
+    exclude: list[str] = []
+
+
+class TagFilter(RepositoryFilter, frozen=True):
+    """Also `semver:` and a range; `keep_latest` of each repository's old tags, 0 for all.
+
+    With `digest_tags: follow` tags of signatures (`sha256-….sig`) go with their repository;
+    `filter` treats them as others.
+    """
+
+    keep_latest: Annotated[int, msgspec.Meta(ge=0)] = 0
+    digest_tags: Literal["follow", "filter"] = "follow"
+
+
+class Renaming(_Section, frozen=True, rename={"from_": "from"}):
+    """Repositories that begin with `from` get `to` in its place."""
+
+    from_: str = ""
+    to: str = ""
+
+
+class MigrationOptions(_Section, frozen=True):
+    """`existing`: what becomes of a tag of the target that somebody else made.
+
+    `deletes` is what is deleted at the target because it was at the source, and only if we put it
+    there. YAML reads a bare `off` as false.
+    """
+
+    existing: Literal["overwrite", "skip", "backup", "fail"] = "overwrite"
+    deletes: bool | Literal["off", "tags", "tags_and_digests"] = "off"
+    referrers: bool = True
+    foreign_layers: Literal["skip", "copy"] = "skip"
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 8
+
+
+class Migration(_Section, frozen=True, kw_only=True):
+    """A plan: everything of `source` that the filters let through, to `target`."""
+
+    name: str
+    source: Source
+    target: Target
+    repos: RepositoryFilter = RepositoryFilter()
+    tags: TagFilter = TagFilter()
+    map: list[Renaming] = []
+    options: MigrationOptions = MigrationOptions()
+
+
 class Settings(_Section, frozen=True):
     """The whole configuration, checked; secrets already read from their files."""
 
@@ -141,7 +241,7 @@ class Settings(_Section, frozen=True):
     access: Access = Access()
     registries: list[Registry] = msgspec.field(default_factory=lambda: [Registry()])
     notifications: Notifications = Notifications()
-    migrations: list[dict[str, Any]] = []
+    migrations: list[Migration] = []
 
     @property
     def is_embedded(self) -> bool:
@@ -353,6 +453,7 @@ def _check(settings: Settings) -> None:
     for section in ("mongodb", "docker_auth"):
         _check_uri(getattr(settings, section).uri, section)
     _check_registries(settings.registries)
+    _check_migrations(settings)
     _check_access(settings)
     host = parse_bind(settings.server.bind)[0]
     if not _is_loopback(host) and not settings.notifications.allow_anonymous:
@@ -384,6 +485,10 @@ def _check_uri(uri: str, section: str) -> None:
         )
 
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_NAME_RULE = "expected up to 63 of a-z, 0-9, dot, _ and -, beginning with a letter or digit"
+
+
 def _check_registries(registries: list[Registry]) -> None:
     if not registries:
         raise ConfigError("registries: at least one registry is needed")
@@ -397,15 +502,30 @@ def _check_registries(registries: list[Registry]) -> None:
             raise ConfigError(f"registries[{index}].token: another registry has the same")
         tokens.update(registry.all_tokens)
     for index, registry in enumerate(registries):
-        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", registry.name):
-            raise ConfigError(
-                f"registries[{index}].name: expected up to 63 of a-z, 0-9, dot, _ and -, "
-                "beginning with a letter or digit"
-            )
+        if not _NAME.fullmatch(registry.name):
+            raise ConfigError(f"registries[{index}].name: {_NAME_RULE}")
         if not all(re.fullmatch(r"[!-~]+", token) for token in registry.all_tokens):
             raise ConfigError(
                 f"registries[{index}].token: only ASCII without spaces can go into a header"
             )
+
+
+def _check_migrations(settings: Settings) -> None:
+    registries = {registry.name for registry in settings.registries}
+    names: set[str] = set()
+    for index, migration in enumerate(settings.migrations):
+        path = f"migrations[{index}]"
+        if migration.name in names:
+            raise ConfigError(f"{path}.name: another migration has the same")
+        names.add(migration.name)
+        if not _NAME.fullmatch(migration.name):
+            raise ConfigError(f"{path}.name: {_NAME_RULE}")
+        if migration.source.registry_id not in registries:
+            raise ConfigError(f"{path}.source.registry_id: no registry in registries has this name")
+        if migration.source.url.rstrip("/") == migration.target.url.rstrip("/"):
+            raise ConfigError(f"{path}.target.url: is the source's")
+        if migration.options.deletes is True:
+            raise ConfigError(f"{path}.options.deletes: expected off, tags or tags_and_digests")
 
 
 def parse_bind(bind: str) -> tuple[str, int]:

@@ -546,9 +546,7 @@ class MigrationStore:
         for start in range(0, len(documents), 100):
             self._drift.insert_many(documents[start : start + 100])
 
-    def find_drift(
-        self, plan: str, *, cursor: str | None = None, limit: int = 50
-    ) -> Page[Drift]:
+    def find_drift(self, plan: str, *, cursor: str | None = None, limit: int = 50) -> Page[Drift]:
         """The differences that the last verification found, by repository and reference."""
         query: Document = {"plan": plan, "_id": {"$gt": cursor or ""}}
         documents = list(self._drift.find(query).sort("_id", 1).limit(limit + 1))

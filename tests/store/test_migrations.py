@@ -37,7 +37,9 @@ def queue(stores: Stores) -> MigrationStore:
     return stores.migrations
 
 
-def wish(queue: MigrationStore, reference: str = "v1", priority: int = LIVE, after: float = 0) -> None:
+def wish(
+    queue: MigrationStore, reference: str = "v1", priority: int = LIVE, after: float = 0
+) -> None:
     queue.wish([Wish("dc2", "team/app", reference, priority)], at(after))
 
 
@@ -254,7 +256,9 @@ def test_a_run_goes_on_where_a_dead_worker_left_it(queue: MigrationStore) -> Non
     run = queue.begin_run("dc2", "crawl", "one", NOW)
     assert run
     assert queue.begin_run("dc2", "crawl", "two", NOW) is None
-    run = type(run)(**{name: getattr(run, name) for name in run.__struct_fields__} | {"cursor": "b"})
+    run = type(run)(
+        **{name: getattr(run, name) for name in run.__struct_fields__} | {"cursor": "b"}
+    )
     assert queue.save_run(run, "one", NOW)
 
     taken = queue.begin_run("dc2", "crawl", "two", NOW + LEASE * 2)

@@ -17,11 +17,19 @@ from app.settings import (
     TLS,
     Access,
     DockerAuth,
+    Limits,
+    Migration,
+    MigrationOptions,
     MongoDB,
     Notifications,
     Registry,
+    Renaming,
+    RepositoryFilter,
     Server,
     Settings,
+    Source,
+    TagFilter,
+    Target,
     load_settings,
     parse_bind,
 )
@@ -117,7 +125,12 @@ registries:
      username: mover, password: {SECRET}, ca_file: {ca}, insecure: true}}
   - {{name: us, token: two}}
 notifications: {{allow_anonymous: true, max_body_bytes: 1024, retention_days: 30}}
-migrations: [{{name: move, anything: [1, null]}}]
+migrations:
+  - {{name: dc2, source: {{url: "https://old", registry_id: us, debug_url: "http://old:5001"}},
+     target: {{url: "https://new", username: mover, password_file: /nowhere,
+              limits: {{images: 2, mb_per_s: 0.5}}}},
+     repos: {{include: ["team/**"]}}, tags: {{exclude: ["*-dev"], keep_latest: 5}},
+     map: [{{from: team/, to: new/}}], options: {{deletes: off, existing: fail}}}}
 """)
 
     assert loaded == Settings(
@@ -139,7 +152,22 @@ migrations: [{{name: move, anything: [1, null]}}]
             Registry(name="us", token="two"),
         ],
         notifications=Notifications(True, 1024, 30),
-        migrations=[{"name": "move", "anything": [1, None]}],
+        migrations=[
+            Migration(
+                name="dc2",
+                source=Source(url="https://old", registry_id="us", debug_url="http://old:5001"),
+                target=Target(
+                    url="https://new",
+                    username="mover",
+                    password_file="/nowhere",
+                    limits=Limits(images=2, mb_per_s=0.5),
+                ),
+                repos=RepositoryFilter(include=["team/**"]),
+                tags=TagFilter(exclude=["*-dev"], keep_latest=5),
+                map=[Renaming(from_="team/", to="new/")],
+                options=MigrationOptions(deletes=False, existing="fail"),
+            )
+        ],
     )
 
 
@@ -418,8 +446,6 @@ def test_a_file_with_control_characters_is_refused(refusal: Refusal) -> None:
             Settings(registries=[Registry(hosts=["a:1", "b"])]),
         ),
         ("RNS_REGISTRIES__0__INSECURE", "true", Settings(registries=[Registry(insecure=True)])),
-        ("RNS_MIGRATIONS__0__PASSWORD", "123", Settings(migrations=[{"password": "123"}])),
-        ("RNS_MIGRATIONS__0__RATE", "5", Settings(migrations=[{"rate": 5}])),
         ("RNS_TEST_MONGODB_URI", "mongodb://elsewhere", Settings()),
         ("rns_server__workers", "3", Settings()),
         ("RNSX_SERVER__WORKERS", "3", Settings()),
@@ -604,14 +630,51 @@ def test_a_secret_and_its_file_together_are_refused(refusal: Refusal, tmp_path: 
     assert message == "registries[0].token_file: token is given too; keep one of the two"
 
 
-def test_keys_that_only_begin_alike_are_two_keys(load: Load) -> None:
-    assert load("migrations: [{a b: 1, a c: 2}]").migrations == [{"a b": 1, "a c": 2}]
+def test_the_password_of_a_migration_is_read_when_it_is_needed(load: Load) -> None:
+    text = """
+migrations:
+  - {name: dc2, source: {url: "https://old"}, target: {url: "https://new", password_file: /nowhere}}
+"""
+
+    (migration,) = load(text, RNS_MIGRATIONS__0__SOURCE__PASSWORD="123").migrations
+
+    assert (migration.source.password, migration.target.password_file) == ("123", "/nowhere")
 
 
-def test_the_files_of_a_migration_are_left_to_it(load: Load) -> None:
-    migration = {"source": {"password_file": "/nowhere"}, "token_file": "/nowhere"}
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "name: Dc2",
+            "migrations[0].name: expected up to 63 of a-z, 0-9, dot, _ and -, "
+            "beginning with a letter or digit",
+        ),
+        (
+            "source: {url: a, registry_id: b}",
+            "migrations[0].source.registry_id: no registry in registries has this name",
+        ),
+        ("target: {url: https://old/}", "migrations[0].target.url: is the source's"),
+        (
+            "options: {deletes: on}",
+            "migrations[0].options.deletes: expected off, tags or tags_and_digests",
+        ),
+        (
+            "options: {existing: no}",
+            "migrations[0].options.existing: expected text, got true or false; put quotes around it",
+        ),
+        ("tags: {latest: 1}", "migrations[0].tags.latest: unknown key"),
+    ],
+    ids=["name", "registry", "same", "deletes", "existing", "unknown"],
+)
+def test_a_migration_that_cannot_be_is_refused(refusal: Refusal, text: str, message: str) -> None:
+    keys = {
+        "name": "dc2",
+        "source": {"url": "https://old"},
+        "target": {"url": "https://new"},
+        **yaml.safe_load(text),
+    }
 
-    assert load(f"migrations: [{migration}]").migrations == [migration]
+    assert refusal(yaml.safe_dump({"migrations": [keys]})) == message
 
 
 @pytest.mark.parametrize(
