@@ -5,13 +5,13 @@ idempotent, so a crash between any two followed by the registry's redelivery los
 counts nothing twice. Round trips of a one-event envelope: a pull or check by tag 1, a pull by
 digest 2 (3 where nothing but the catalogue can tell its tag), a push 3 (4 of an index, which takes
 in its children), a mount 1; the first event of a repository that this process sees pulled costs one
-more.
+more, and so does a push that a migration follows.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -34,10 +34,16 @@ class Receipt(msgspec.Struct):
 
 
 class Ingest:
-    """Stores envelopes. One instance serves all threads of a process."""
+    """Stores envelopes. One instance serves all threads of a process.
 
-    def __init__(self, stores: Stores) -> None:
+    `after` is called with the events of each envelope once they are stored; it must not raise.
+    """
+
+    def __init__(
+        self, stores: Stores, after: Callable[[Sequence[Event]], None] = lambda events: None
+    ) -> None:
         self._stores = stores
+        self._after = after
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def receive(self, body: bytes, registry: str, now: datetime | None = None) -> Receipt:
@@ -76,6 +82,7 @@ class Ingest:
         if events:
             receipt.stored = self._stores.events.add(self._resolve_parts(events))
             receipt.duplicate = len(events) - receipt.stored
+            self._after(events)
         return receipt
 
     def _resolve_deletes(self, events: Sequence[Event]) -> list[Event]:

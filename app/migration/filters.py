@@ -183,5 +183,6 @@ def newest_first(tags: Iterable[str]) -> list[str]:
             versions.append((tag, version))
         else:
             others.append(tag)
-    versions.sort(key=cmp_to_key(lambda a, b: compare_versions(a[1], b[1])), reverse=True)
+    key = cmp_to_key(compare_versions)
+    versions.sort(key=lambda entry: key(entry[1]), reverse=True)
     return [tag for tag, _ in versions] + sorted(others, reverse=True)

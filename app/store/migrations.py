@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -109,6 +109,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     result: str = ""
     bytes: int = 0  # sent to the target by the last run that copied
     media_type: str = ""
+    broken: bool = False  # something that it names is missing at the target
     error_class: str = ""  # of the last attempt that failed, "" after one that did not
     error: str = ""
     finished_at: datetime | None = None
@@ -134,14 +135,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     plan: str
     kind: RunKind
-    state: Literal["running", "done", "failed"] = "running"
+    state: Literal["running", "done"] = "running"
     started_at: datetime
     finished_at: datetime | None = None
     cursor: str = ""  # the last repository that is done
     repositories: int = 0
     tags: int = 0
     tags_before: int = 0  # that the crawl before this one saw
-    message: str = ""  # why it failed
+    message: str = ""  # what stopped it, until it goes on
     deep: bool = False
     drift: dict[str, int] = {}
 
@@ -225,6 +226,11 @@ class MigrationStore:
         """Move a plan to a state; its pause and breaker stay."""
         self._set_plan(name, {"state": state})
         self.add_audit(AuditRow(plan=name, who=who, what=f"state {state}", at=now))
+
+    def start(self, name: str, who: str, now: datetime) -> None:
+        """Have workers crawl the source of a plan and copy what they find."""
+        self._set_plan(name, {"state": "backfill", "recrawl": True})
+        self.add_audit(AuditRow(plan=name, who=who, what="start", at=now))
 
     def advance(self, name: str, before: PlanState, after: PlanState, now: datetime) -> bool:
         """Move a plan on, unless somebody moved it meanwhile."""
@@ -341,6 +347,11 @@ class MigrationStore:
         update = {"$set": {"state": "skipped", "result": "waived", "finished_at": now}}
         return self._jobs.update_one(query, update).matched_count > 0
 
+    def mark_broken(self, plan: str, repository: str, reference: str) -> None:
+        """Have the next run of a job copy everything that its manifest names once more."""
+        key = job_key(plan, repository, reference)
+        self._jobs.update_one({"_id": key}, {"$set": {"broken": True}})
+
     # The queue, as workers see it
 
     def claim(self, plan: str, priority: int, owner: str, now: datetime) -> Job | None:
@@ -392,7 +403,16 @@ class MigrationStore:
         if not outcome.put_digest:
             del fields["put_digest"]
         held = {"_id": job.id, "token": job.token}
-        ended = fields | _NOT_LEASED | {"state": outcome.state, "finished_at": now, "attempts": 0}
+        ended = (
+            fields
+            | _NOT_LEASED
+            | {
+                "state": outcome.state,
+                "finished_at": now,
+                "attempts": 0,
+                "broken": False,
+            }
+        )
         same = {**held, "generation": job.generation}
         if self._jobs.update_one(same, {"$set": ended}).matched_count:
             return True
@@ -523,6 +543,11 @@ class MigrationStore:
         query = {"_id": f"{run.plan} {run.kind}", "owner": owner}
         return self._runs.update_one(query, {"$set": fields}).matched_count > 0
 
+    def renew_run(self, run: Run, owner: str, now: datetime) -> None:
+        """Extend the lease of a run that is under way."""
+        query = {"_id": f"{run.plan} {run.kind}", "owner": owner, "state": "running"}
+        self._runs.update_one(query, {"$set": {"lease_until": now + LEASE}})
+
     def release_run(self, run: Run, owner: str, now: datetime) -> None:
         """Let another worker go on with a run."""
         query = {"_id": f"{run.plan} {run.kind}", "owner": owner, "state": "running"}
@@ -602,6 +627,12 @@ class MigrationStore:
         """The worker processes that are alive, by name."""
         rows = self._workers.find({"beat": {"$gt": now - LEASE}}).sort("_id", 1)
         return [WorkerBeat(**_fields(WorkerBeat, row)) for row in rows]
+
+
+def present() -> datetime:
+    """The present time, in the milliseconds that MongoDB keeps."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 _NOT_LEASED: Document = {"owner": "", "token": "", "lease_until": None}

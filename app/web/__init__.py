@@ -14,6 +14,8 @@ from werkzeug.sansio.utils import host_is_trusted
 
 from app.errors import AppError, NotAuthenticated, StoreUnavailable, Throttled
 from app.ingest import Ingest
+from app.migration import load_plans
+from app.migration.live import LiveWishes
 from app.settings import Settings
 from app.store import Stores
 from app.web import access, analysis, api, display, health, notifications, search, signin
@@ -48,7 +50,8 @@ class _Sessions(SecureCookieSessionInterface):
 
 def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     """Put the web layer on an application."""
-    app.extensions["rns"] = Runtime(settings, stores, Ingest(stores))
+    live = LiveWishes(stores.migrations, load_plans(settings))
+    app.extensions["rns"] = Runtime(settings, stores, Ingest(stores, live))
     app.session_interface = _Sessions()
     if proxies := settings.server.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]

@@ -660,7 +660,8 @@ migrations:
         ),
         (
             "options: {existing: no}",
-            "migrations[0].options.existing: expected text, got true or false; put quotes around it",
+            "migrations[0].options.existing: expected text, got true or false; "
+            "put quotes around it",
         ),
         ("tags: {latest: 1}", "migrations[0].tags.latest: unknown key"),
     ],

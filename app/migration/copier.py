@@ -1,0 +1,324 @@
+"""One job: make a reference at the target what it is at the source now.
+
+Level-triggered, so that pushes, moves, deletes, repetitions and any order of them are the same
+job, and repeating it changes nothing. Makes no database calls: see Surroundings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+
+import msgspec
+
+from app.events import Descriptor
+from app.migration.plan import Plan
+from app.references import is_digest
+from app.registry import BlobCopier, Manifest, RegistryClient, RegistryError
+from app.store.migrations import Job, Outcome
+
+MAX_DEPTH = 4  # of an index in an index
+CONFIRM_GONE_S = 10.0  # between the two looks that a delete needs
+BRAKED_S = 60.0  # until deletes that are braked are asked for again
+BACKUP_HEX = 8  # of the digest, in the name of a backup tag
+GB = 10**9
+
+
+class LeaseLost(Exception):
+    """Another worker has the job now; nothing more may be written for it."""
+
+
+class Later(Exception):
+    """The job has to wait, though nothing failed."""
+
+    def __init__(self, seconds: float, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+        self.reason = reason
+
+
+class Synced(msgspec.Struct, frozen=True):
+    """How a job ended, and which references of its repository have to be looked at next."""
+
+    outcome: Outcome
+    next: tuple[str, ...] = ()
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What a copier asks of the worker around it.
+
+    `holds` tells whether the lease of a job still is ours, `may_delete` whether one more delete is
+    allowed, `find_blobs` which repositories of the target may have some blobs, `add_blobs` that
+    one has them now, `refuses_deletes` that the target deletes nothing.
+    """
+
+    holds: Callable[[Job], bool]
+    may_delete: Callable[[], bool]
+    refuses_deletes: Callable[[], None]
+    find_blobs: Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
+    add_blobs: Callable[[Sequence[str], str], None]
+
+
+class Copier:
+    """Carries out jobs of one plan; threads share it. `blob_threads` copy the blobs of all."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: RegistryClient,
+        target: RegistryClient,
+        blobs: BlobCopier,
+        blob_threads: Executor,
+        surroundings: Surroundings,
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._target = target
+        self._blobs = blobs
+        self._blob_threads = blob_threads
+        self._around = surroundings
+
+    def sync(self, job: Job) -> Synced:
+        """Carry out one job.
+
+        Raises:
+            RegistryError, InvalidReference: what went wrong; the job may be repeated.
+            Later: it has to wait.
+            LeaseLost: it is no longer ours.
+        """
+        repository, reference = job.repository, job.reference
+        target_repository = self._plan.map(repository)
+        if not self._plan.takes(repository, reference):
+            return Synced(Outcome(state="skipped", result="filtered"))
+        try:
+            digest = self._source.head_manifest(repository, reference, job.source_digest).digest
+        except RegistryError as error:
+            if error.error_class != "gone":
+                raise
+            return Synced(self._sync_gone(job, target_repository))
+        there = self._find_target(target_repository, reference)
+        if there == digest and not job.broken:
+            return Synced(
+                Outcome(
+                    state="done",
+                    result="present",
+                    source_digest=digest,
+                    target_digest=digest,
+                    target_repository=target_repository,
+                ),
+                self._find_referrers(job, digest),
+            )
+        kept = self._settle_conflict(job, target_repository, digest, there)
+        if kept:
+            return Synced(kept)
+        return self._copy(job, target_repository, digest)
+
+    def _find_target(self, target_repository: str, reference: str) -> str:
+        """The digest of a reference at the target, "" if it is not there."""
+        try:
+            return self._target.head_manifest(target_repository, reference).digest
+        except RegistryError as error:
+            if error.error_class != "gone":
+                raise
+            return ""
+
+    # Copying
+
+    def _copy(self, job: Job, target_repository: str, digest: str) -> Synced:
+        manifest = self._source.get_manifest(job.repository, digest)
+        copied = _Copied(job, target_repository)
+        self._copy_contents(copied, manifest, 0)
+        self._put(copied, job.reference, manifest)
+        outcome = Outcome(
+            state="done",
+            result="copied",
+            source_digest=digest,
+            target_digest=digest,
+            put_digest=digest,
+            target_repository=target_repository,
+            bytes=copied.bytes,
+            media_type=manifest.media_type,
+        )
+        try:
+            now = self._source.head_manifest(job.repository, job.reference, digest).digest
+        except RegistryError as error:
+            if error.error_class != "gone":
+                raise
+            now = ""
+        moved = (job.reference,) if now != digest else ()
+        return Synced(outcome, moved + self._find_referrers(job, digest))
+
+    def _copy_contents(self, copied: _Copied, manifest: Manifest, depth: int) -> None:
+        """Copy what a manifest names: children first, so that nobody sees half an image."""
+        if depth > MAX_DEPTH:
+            message = f"{manifest.digest}: an index in an index more than {MAX_DEPTH} deep"
+            raise RegistryError("unsupported", message)
+        for child in manifest.children:
+            if child.digest in copied.manifests:
+                continue
+            copied.manifests.add(child.digest)
+            is_there = self._find_target(copied.target_repository, child.digest) != ""
+            if is_there and not copied.job.broken:
+                continue
+            inner = self._get_child(copied.job.repository, manifest, child)
+            self._copy_contents(copied, inner, depth + 1)
+            self._put(copied, child.digest, inner)
+        blobs = list(manifest.blobs)
+        if self._plan.options.foreign_layers == "copy":
+            blobs += manifest.foreign
+        self._copy_blobs(copied, blobs)
+
+    def _get_child(self, repository: str, index: Manifest, child: Descriptor) -> Manifest:
+        try:
+            return self._source.get_manifest(repository, child.digest)
+        except RegistryError as error:
+            if error.error_class != "gone":
+                raise
+            message = (
+                f"{self._source.url}: {repository} has no {child.digest}, "
+                f"which its index {index.digest} names"
+            )
+            raise RegistryError(
+                "blob_unknown", message, registry=self._source.url, status=error.status
+            ) from None
+
+    def _copy_blobs(self, copied: _Copied, blobs: Sequence[Descriptor]) -> None:
+        limit = self._plan.limits.max_blob_gb * GB
+        for blob in blobs:
+            if limit and blob.size > limit:
+                message = f"blob {blob.digest} of {blob.size} bytes is above limits.max_blob_gb"
+                raise RegistryError("too_large", message)
+        digests = [blob.digest for blob in blobs]
+        candidates = self._around.find_blobs(digests)
+        copying = [
+            self._blob_threads.submit(
+                self._blobs.copy_blob,
+                self._source,
+                blob,
+                copied.job.repository,
+                copied.target_repository,
+                candidates.get(blob.digest, ()),
+            )
+            for blob in blobs
+        ]
+        try:
+            for blob, future in zip(blobs, copying, strict=True):
+                if future.result() == "copied":
+                    copied.bytes += blob.size
+        finally:
+            for future in copying:
+                future.cancel()
+        self._around.add_blobs(digests, copied.target_repository)
+
+    def _put(self, copied: _Copied, reference: str, manifest: Manifest) -> None:
+        if not self._around.holds(copied.job):
+            raise LeaseLost
+        self._target.put_manifest(copied.target_repository, reference, manifest)
+
+    # What is at the target already
+
+    def _settle_conflict(
+        self, job: Job, target_repository: str, digest: str, there: str
+    ) -> Outcome | None:
+        """What to do with a tag that somebody else made; None when it may be overwritten."""
+        policy = self._plan.options.existing
+        is_ours = there in ("", digest, job.target_digest, job.put_digest)
+        if is_ours or is_digest(job.reference) or policy == "overwrite":
+            return None
+        kept = Outcome(
+            state="skipped",
+            result="kept",
+            source_digest=digest,
+            target_repository=target_repository,
+        )
+        if policy == "skip":
+            return kept
+        if policy == "fail":
+            message = f"{target_repository}:{job.reference} is {there} and was not put there by us"
+            return msgspec.structs.replace(
+                kept, state="conflict", error_class="exists", error=message
+            )
+        backup = f"{job.reference[:100]}-before-{there.partition(':')[2][:BACKUP_HEX]}"
+        manifest = self._target.get_manifest(target_repository, there)
+        self._target.put_manifest(target_repository, backup, manifest)
+        return None
+
+    # Signatures and other referrers
+
+    def _find_referrers(self, job: Job, digest: str) -> tuple[str, ...]:
+        """The digests of what refers to an image, each a job of its own."""
+        if not self._plan.options.referrers:
+            return ()
+        return tuple(referrer.digest for referrer in self._source.referrers(job.repository, digest))
+
+    # Deletes
+
+    def _sync_gone(self, job: Job, target_repository: str) -> Outcome:
+        """The source has it no more: delete it at the target, if that was asked for and is ours."""
+        there = self._find_target(target_repository, job.reference)
+        absent = Outcome(state="done", result="absent", target_repository=target_repository)
+        if not there:
+            return absent
+        kept = msgspec.structs.replace(absent, state="skipped", result="kept", target_digest=there)
+        wanted = self._plan.deletes
+        if wanted == "off" or (is_digest(job.reference) and wanted == "tags"):
+            return kept
+        if there != job.put_digest:
+            return msgspec.structs.replace(kept, error="not put there by us")
+        self._confirm_gone(job)
+        if is_digest(job.reference) and self._is_in_use(target_repository, there):
+            return msgspec.structs.replace(kept, error="still in use at the target")
+        if not self._around.may_delete():
+            raise Later(BRAKED_S, "braked", "deletes are braked: see rns migrate status")
+        if not self._around.holds(job):
+            raise LeaseLost
+        try:
+            self._delete(target_repository, job.reference)
+        except RegistryError as error:
+            if error.error_class != "unsupported":
+                raise
+            self._around.refuses_deletes()
+            return msgspec.structs.replace(kept, error="the target deletes nothing")
+        return msgspec.structs.replace(absent, result="deleted")
+
+    def _delete(self, target_repository: str, reference: str) -> None:
+        try:
+            if is_digest(reference):
+                self._target.delete_manifest(target_repository, reference)
+            else:
+                self._target.delete_tag(target_repository, reference)
+        except RegistryError as error:
+            if error.error_class != "gone":
+                raise
+
+    def _confirm_gone(self, job: Job) -> None:
+        """Return if the source is healthy, and said twice that it has no such reference.
+
+        Raises:
+            Later: look again after a while.
+        """
+        self._source.ping()
+        if not is_digest(job.reference) and job.reference in self._source.tags(job.repository):
+            message = f"{self._source.url} lists {job.repository}:{job.reference}, but has it not"
+            raise RegistryError("server", message, registry=self._source.url)
+        if job.error_class != "gone":
+            message = "gone from the source; it is looked at again before it is deleted"
+            raise Later(CONFIRM_GONE_S, "gone", message)
+
+    def _is_in_use(self, target_repository: str, digest: str) -> bool:
+        """Whether a tag of the target names a digest, or an index that has it as a child."""
+        for tag in self._target.tags(target_repository):
+            named = self._target.get_manifest(target_repository, tag)
+            if digest in (named.digest, *(child.digest for child in named.children)):
+                return True
+        return False
+
+
+class _Copied:
+    """What one job copied so far."""
+
+    def __init__(self, job: Job, target_repository: str) -> None:
+        self.job = job
+        self.target_repository = target_repository
+        self.manifests: set[str] = set()
+        self.bytes = 0

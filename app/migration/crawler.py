@@ -1,0 +1,113 @@
+"""Every tag of a registry that a plan takes, one repository after the other.
+
+Events tell of what changes; a crawl finds what was there before, and what events did not tell.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from app.errors import InvalidReference
+from app.migration.plan import Plan
+from app.references import parse_repository
+from app.registry import RegistryClient, RegistryError
+from app.store.migrations import Run
+
+logger = logging.getLogger(__name__)
+
+SAVE_EVERY_S = 5.0  # well within a lease
+
+Names = Callable[[], Iterable[str]]
+
+
+def no_names() -> Iterable[str]:
+    """Nothing is known of repositories from elsewhere."""
+    return ()
+
+
+def find_repositories(
+    client: RegistryClient, last: str = "", known: Names = no_names
+) -> Iterator[str]:
+    """Every repository name after `last`, by the registry's catalogue.
+
+    Where the registry shows us no catalogue, the `known` names are taken in its place.
+    """
+    try:
+        for page in client.catalog(last):
+            yield from page
+    except RegistryError as error:
+        if error.error_class not in ("unsupported", "forbidden", "auth", "gone"):
+            raise
+        names = sorted({name for name in known() if name > last})
+        if not names:
+            raise
+        logger.warning("%s; known repositories are taken in its place", error)
+        yield from names
+
+
+class Crawler:
+    """Crawls the source of one plan.
+
+    `enqueue` is given a repository and its tags that the plan takes. `save` keeps how far the run
+    is and answers False when another worker has it. `ranked` are repositories to begin with, the
+    most important first; `known` are names for where the source shows no catalogue.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: RegistryClient,
+        enqueue: Callable[[str, Sequence[str]], None],
+        save: Callable[[Run], bool],
+        *,
+        ranked: Names = no_names,
+        known: Names = no_names,
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._enqueue = enqueue
+        self._save = save
+        self._ranked = ranked
+        self._known = known
+
+    def crawl(self, run: Run) -> Run | None:
+        """Go on with a run from its cursor to its end; None when it was lost on the way.
+
+        Raises:
+            RegistryError: the run is saved up to there.
+        """
+        # After an interruption nobody knows which of them were done: they come with the others.
+        ranked = () if run.cursor else self._ranked()
+        first = {name: None for name in ranked if self._plan.takes(name)}
+        saved = time.monotonic()
+        try:
+            for repository in first:
+                run = self._visit(run, repository)
+            for repository in find_repositories(self._source, run.cursor, self._known):
+                if self._plan.takes(repository) and repository not in first:
+                    run = self._visit(run, repository)
+                run = msgspec.structs.replace(run, cursor=repository)
+                if time.monotonic() - saved > SAVE_EVERY_S:
+                    saved = time.monotonic()
+                    if not self._save(run):
+                        return None
+        except RegistryError:
+            self._save(run)
+            raise
+        return run
+
+    def _visit(self, run: Run, repository: str) -> Run:
+        try:
+            tags = self._plan.tags.choose(self._source.tags(parse_repository(repository)))
+        except InvalidReference as error:
+            logger.warning("%s: %s", self._source.url, error)
+            return run
+        if tags:
+            self._enqueue(repository, tags)
+        return msgspec.structs.replace(
+            run, repositories=run.repositories + 1, tags=run.tags + len(tags)
+        )

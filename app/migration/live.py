@@ -1,0 +1,68 @@
+"""What events of a source registry mean for migrations: look at these references again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from threading import Lock
+
+from app.errors import StoreUnavailable
+from app.events import OWN_CLIENT, Event
+from app.migration.plan import Plan
+from app.store.migrations import LIVE, MigrationStore, Wish, present
+
+logger = logging.getLogger(__name__)
+
+MAX_OWED = 10_000  # wishes kept while the database is away; a crawl finds what is beyond
+MAX_INSTANCES = 1_000
+
+
+class LiveWishes:
+    """Wishes for the jobs of what events changed; threads share it. Never raises."""
+
+    def __init__(self, queue: MigrationStore, plans: Sequence[Plan]) -> None:
+        self._queue = queue
+        self._plans = list(plans)
+        self._owed: dict[Wish, None] = {}  # could not be stored with their events
+        self._instances: set[tuple[str, str]] = set()
+        self._lock = Lock()
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        """Wish for the jobs of all plans that these events concern; one command at most."""
+        wishes = {wish: None for event in events for wish in self._wishes_of(event)}
+        if not wishes and not self._owed:
+            return
+        with self._lock:
+            wishes = self._owed | wishes
+            self._owed = {}
+        try:
+            self._note_instances(events)
+            self._queue.wish(list(wishes), present())
+        except StoreUnavailable as error:
+            # The events are stored: to refuse them now would only delay those behind them.
+            logger.warning("%d references are looked at later: %s", len(wishes), error)
+            with self._lock:
+                self._owed = dict(list((self._owed | wishes).items())[:MAX_OWED])
+
+    def _wishes_of(self, event: Event) -> list[Wish]:
+        reference = event.tag or event.digest
+        if event.client == OWN_CLIENT or event.action not in ("push", "delete") or not reference:
+            return []
+        return [
+            Wish(plan.name, event.repository, reference, LIVE)
+            for plan in self._plans
+            if plan.registry == event.registry
+            and (event.action == "push" or plan.deletes != "off")
+            and plan.takes(event.repository, reference)
+        ]
+
+    def _note_instances(self, events: Sequence[Event]) -> None:
+        """A registry process that is new may have lost the events of the one before it."""
+        for event in events:
+            for plan in self._plans:
+                key = (plan.name, event.instance)
+                if plan.registry != event.registry or not event.instance or key in self._instances:
+                    continue
+                self._queue.note_instance(*key)
+                if len(self._instances) < MAX_INSTANCES:
+                    self._instances.add(key)

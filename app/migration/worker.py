@@ -1,0 +1,558 @@
+"""The process that carries out jobs: any number of them work on the same plans.
+
+One dispatcher thread for each plan claims jobs and gives them to threads; one more crawls. The
+lease of every running job is renewed as long as this process lives. A plan whose endpoint fails
+again and again is left alone, with a try now and then, so that an outage uses up no attempts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import random
+import socket
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import msgspec
+
+from app.errors import AppError, InvalidReference, StoreUnavailable
+from app.migration.copier import Copier, Later, LeaseLost, Surroundings, Synced
+from app.migration.crawler import Crawler, Names, no_names
+from app.migration.limits import Bucket, Width
+from app.migration.plan import MB, Plan
+from app.registry import BlobCopier, RegistryClient, RegistryError
+from app.store import Stores
+from app.store.migrations import (
+    BACKFILL,
+    LEASE,
+    LIVE,
+    Breaker,
+    Job,
+    Outcome,
+    PlanStatus,
+    Run,
+    Wish,
+    WorkerBeat,
+    present,
+)
+from app.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 0.5  # between two looks into an empty queue
+CONDUCT_S = 1.0  # between two looks at whether to crawl
+BEAT_S = LEASE.total_seconds() / 3
+EXPIRED_EVERY_S = 5.0  # between two looks for jobs of workers that went silent
+STATUS_S = 1.0  # for which the status of a plan is remembered
+GRACE_S = 20.0  # for running jobs to end after SIGTERM
+RETRY_CRAWL_S = 10.0
+RESERVED = 5  # one claim in so many goes to the backfill first, which pushes would starve else
+
+FIRST_DELAY_S, LONGEST_DELAY_S = 2.0, 900.0
+BREAKER_FAILURES = 5  # in a row
+FIRST_PROBE_S, LONGEST_PROBE_S = 2.0, 30.0
+MISMATCH_ATTEMPTS = 2
+BRAKE_WINDOW = timedelta(minutes=10)
+BRAKE_LEAST, BRAKE_SHARE = 20, 0.05  # deletes in the window, and as a share of all jobs done
+MAX_MESSAGE_LENGTH = 500
+
+# What ails the endpoint and not this one image.
+OF_ENDPOINT = {"down", "auth", "realm", "tls", "disk_full", "readonly"}
+# What no repetition changes: a person has to.
+CONFLICTS = {"unsupported", "immutable", "too_large"}
+
+
+def retry_delay_s(attempts: int, retry_after: float | None = None) -> float:
+    """Seconds until another attempt: what the registry asks for, else longer and longer."""
+    if retry_after is not None:
+        return retry_after
+    longest = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**attempts)
+    return random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
+
+
+def state_after(error_class: str, attempts: int, max_attempts: int) -> str:
+    """What becomes of a job after an error: `conflict`, `dead`, or `pending` for another try."""
+    if error_class in CONFLICTS:
+        return "conflict"
+    most = MISMATCH_ATTEMPTS if error_class == "digest_mismatch" else max_attempts
+    if error_class == "forbidden" or attempts >= most:
+        return "dead"
+    return "pending"
+
+
+class Aborted(Exception):
+    """The worker ends and this job is handed back."""
+
+
+class PlanWorker:
+    """Work on one plan in this process."""
+
+    def __init__(self, stores: Stores, plan: Plan, owner: str, *, ranked: Names = no_names) -> None:
+        self.plan = plan
+        self._stores = stores
+        self._queue = stores.migrations
+        self._owner = owner
+        self._ranked = ranked
+        limits = plan.limits
+        self._width = Width(limits.images)
+        self._requests = Bucket(limits.requests_per_s)
+        self._bytes = Bucket(limits.mb_per_s * MB)
+        self._abort = threading.Event()
+        self.stopping = threading.Event()
+        self._source = RegistryClient(plan.source, before_request=self._check_abort)
+        self._target = RegistryClient(
+            plan.target, before_request=self._pass_request, after_request=self._note_status
+        )
+        self._threads = ThreadPoolExecutor(limits.blobs, "blob")
+        surroundings = Surroundings(
+            holds=lambda job: self._queue.renew(job, present()),
+            may_delete=self._may_delete,
+            refuses_deletes=lambda: self._queue.set_cannot_delete(plan.name),
+            find_blobs=lambda digests: self._queue.find_blob_repositories(
+                self._target.url, digests
+            ),
+            add_blobs=lambda digests, repository: self._queue.add_blobs(
+                self._target.url, digests, repository, present()
+            ),
+        )
+        self._copier = Copier(
+            plan,
+            self._source,
+            self._target,
+            BlobCopier(self._target, self._pass_bytes),
+            self._threads,
+            surroundings,
+        )
+        self.running: dict[str, Job] = {}
+        self._run: Run | None = None
+        self._failures: Counter[str] = Counter()  # in a row, by registry
+        self._turns = itertools.count(1)
+        self._status: tuple[float, PlanStatus] = (0.0, PlanStatus(name=plan.name))
+        self._looked_for_expired = 0.0
+        self._lock = threading.Lock()
+        self.done = 0  # jobs that this process ended
+
+    def close(self) -> None:
+        """Close the connections; the jobs must have ended."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._source.close()
+        self._target.close()
+
+    # Hooks of the registry clients
+
+    def _check_abort(self, method: str) -> None:
+        if self._abort.is_set():
+            raise Aborted
+
+    def _pass_request(self, method: str) -> None:
+        self._check_abort(method)
+        self._requests.take()
+
+    def _pass_bytes(self, size_bytes: int) -> None:
+        self._check_abort("")
+        self._bytes.take(size_bytes)
+
+    def _note_status(self, method: str, status: int) -> None:
+        if status == 429:
+            self._width.narrow()
+
+    def share_limits(self, workers: int) -> None:
+        """Take this process's part of the target's limits."""
+        limits = self.plan.limits
+        self._requests.rate = limits.requests_per_s / max(1, workers)
+        self._bytes.rate = limits.mb_per_s * MB / max(1, workers)
+
+    # Jobs
+
+    def dispatch(self) -> None:
+        """Claim jobs and begin them, until told to stop. Run by one thread."""
+        while not self.stopping.is_set():
+            try:
+                begun = self._dispatch_one()
+            except AppError as error:
+                logger.warning("plan %s: %s", self.plan.name, error)
+                begun = False
+            if not begun:
+                self.stopping.wait(IDLE_S)
+
+    def _dispatch_one(self) -> bool:
+        status = self.status()
+        if status.breaker:
+            return self._probe(status, status.breaker)
+        if not status.is_worked_on:
+            return False
+        if len(self.running) >= self._width.jobs:
+            self.stopping.wait(0.01)
+            return True
+        job = self._claim()
+        if job is None:
+            return False
+        self.running[job.id] = job
+        threading.Thread(target=self._carry_out, args=(job,), name=job.id, daemon=True).start()
+        return True
+
+    def status(self, fresh: bool = False) -> PlanStatus:
+        """The plan's status as of a second ago at most."""
+        read_at, status = self._status
+        if fresh or time.monotonic() - read_at > STATUS_S:
+            status = self._queue.get_plan(self.plan.name)
+            self._status = (time.monotonic(), status)
+        return status
+
+    def _claim(self) -> Job | None:
+        now = present()
+        if time.monotonic() - self._looked_for_expired > EXPIRED_EVERY_S:
+            job = self._queue.claim_expired(self.plan.name, self._owner, now)
+            if job:
+                return job
+            self._looked_for_expired = time.monotonic()
+        is_reserved = next(self._turns) % RESERVED == 0
+        for priority in (BACKFILL, LIVE) if is_reserved else (LIVE, BACKFILL):
+            job = self._queue.claim(self.plan.name, priority, self._owner, now)
+            if job:
+                return job
+        return None
+
+    def _carry_out(self, job: Job) -> bool:
+        """Run one job to its end, whatever that is; False when the endpoint is at fault."""
+        try:
+            return self._attempt(job)
+        except (LeaseLost, Aborted):
+            return True
+        except StoreUnavailable as error:
+            logger.warning("%s: %s; its lease runs out", job.id, error)
+            return True
+        finally:
+            self.running.pop(job.id, None)
+
+    def _attempt(self, job: Job) -> bool:
+        try:
+            synced = self._copier.sync(job)
+        except Later as later:
+            self._postpone(job, later.seconds, later.reason, str(later), counts=False)
+            return True
+        except (LeaseLost, Aborted, StoreUnavailable):
+            raise
+        except RegistryError as error:
+            return self._fail(job, error)
+        except InvalidReference as error:
+            self._end_failed(job, "conflict", "unsupported", str(error))
+            return True
+        except Exception as error:
+            logger.exception("%s failed", job.id)
+            self._fail_once(job, "bug", f"{type(error).__name__}: {error}", None)
+            return True
+        self._failures.clear()
+        self._end(job, synced)
+        return True
+
+    def _end(self, job: Job, synced: Synced) -> None:
+        if synced.next:
+            wishes = [
+                Wish(self.plan.name, job.repository, reference, job.priority)
+                for reference in synced.next
+            ]
+            self._queue.wish(wishes, present())
+        if self._queue.finish(job, synced.outcome, present()):
+            self.done += 1
+            logger.info("%s: %s %s", job.id, synced.outcome.result, synced.outcome.source_digest)
+
+    def _fail(self, job: Job, error: RegistryError) -> bool:
+        """Decide about a job that a registry's error ended."""
+        is_of_endpoint = self._note_failure(error)
+        if is_of_endpoint and self.status(fresh=True).breaker:
+            self._postpone(job, 0, error.error_class, str(error), counts=False)
+        else:
+            self._fail_once(job, error.error_class, str(error), error.retry_after)
+        return not is_of_endpoint
+
+    def _fail_once(
+        self, job: Job, error_class: str, message: str, retry_after: float | None
+    ) -> None:
+        state = state_after(error_class, job.attempts, self.plan.options.max_attempts)
+        if state == "pending":
+            delay = retry_delay_s(job.attempts, retry_after)
+            self._postpone(job, delay, error_class, message, counts=True)
+        else:
+            self._end_failed(job, state, error_class, message)
+
+    def _postpone(
+        self, job: Job, seconds: float, error_class: str, message: str, *, counts: bool
+    ) -> None:
+        due = present() + timedelta(seconds=seconds)
+        shown = message[:MAX_MESSAGE_LENGTH]
+        self._queue.postpone(job, due, error_class, shown, counts=counts)
+        logger.info("%s: %s; again in %.0f s", job.id, shown, seconds)
+
+    def _end_failed(self, job: Job, state: str, error_class: str, message: str) -> None:
+        outcome = Outcome(
+            state="conflict" if state == "conflict" else "dead",
+            source_digest=job.source_digest,
+            target_digest=job.target_digest,
+            target_repository=job.target_repository,
+            error_class=error_class,
+            error=message[:MAX_MESSAGE_LENGTH],
+        )
+        self._queue.finish(job, outcome, present())
+        self.done += 1
+        logger.warning("%s: %s: %s", job.id, state, message)
+
+    # The breaker
+
+    def _note_failure(self, error: RegistryError) -> bool:
+        """Count an error of an endpoint, and open the breaker at the fifth in a row."""
+        if error.error_class not in OF_ENDPOINT:
+            return False
+        self._failures[error.registry] += 1
+        if self._failures[error.registry] >= BREAKER_FAILURES:
+            now = present()
+            breaker = Breaker(
+                registry=error.registry,
+                error_class=error.error_class,
+                message=str(error)[:MAX_MESSAGE_LENGTH],
+                since=now,
+                probe_at=now + timedelta(seconds=FIRST_PROBE_S),
+            )
+            if self._queue.open_breaker(self.plan.name, breaker):
+                logger.error("plan %s waits: %s", self.plan.name, error)
+        return True
+
+    def _probe(self, status: PlanStatus, breaker: Breaker) -> bool:
+        """Try with one request and one job whether the endpoint works again."""
+        now = present()
+        delay = min(LONGEST_PROBE_S, FIRST_PROBE_S * 2**breaker.probes)
+        next_at = now + timedelta(seconds=delay)
+        if breaker.probe_at > now or status.paused:
+            return False
+        if not self._queue.claim_probe(self.plan.name, now, next_at):
+            self.status(fresh=True)
+            return False
+        try:
+            for client in (self._source, self._target):
+                client.ping()
+        except (RegistryError, Aborted):
+            self.status(fresh=True)
+            return False
+        job = self._claim()
+        if job:
+            self.running[job.id] = job
+            if not self._carry_out(job):
+                self.status(fresh=True)
+                return False
+        self._failures.clear()
+        self._queue.close_breaker(self.plan.name)
+        self.status(fresh=True)
+        logger.warning("plan %s goes on: %s answers", self.plan.name, breaker.registry)
+        return True
+
+    # Deletes
+
+    def _may_delete(self) -> bool:
+        """Whether one more delete is no sign of something going wrong."""
+        with self._lock:
+            status = self.status(fresh=True)
+            if status.cannot_delete:
+                return False
+            if status.deletes_allowed:
+                return self._queue.take_delete(self.plan.name)
+            if status.deletes_braked:
+                return False
+            deleted = self._queue.count_deleted_since(self.plan.name, present() - BRAKE_WINDOW)
+            done = self._queue.count_jobs(self.plan.name).get("done", 0)
+            if deleted < max(BRAKE_LEAST, BRAKE_SHARE * done):
+                return True
+            why = f"{deleted} deletes within {BRAKE_WINDOW.seconds // 60} minutes"
+            self._queue.brake_deletes(self.plan.name, why, present())
+            logger.error("plan %s: deletes are braked: %s", self.plan.name, why)
+            return False
+
+    # Crawls and states
+
+    def conduct(self) -> None:
+        """Crawl when it is due and move the plan on, until told to stop. Run by one thread."""
+        while not self.stopping.is_set():
+            pause = CONDUCT_S
+            try:
+                self._conduct_once()
+            except RegistryError as error:
+                logger.warning("plan %s: the crawl stops: %s", self.plan.name, error)
+                self._note_failure(error)
+                pause = RETRY_CRAWL_S
+            except AppError as error:
+                logger.warning("plan %s: %s", self.plan.name, error)
+            except Aborted:
+                return
+            except Exception:
+                logger.exception("plan %s: the crawl failed", self.plan.name)
+                pause = RETRY_CRAWL_S
+            self.stopping.wait(pause)
+
+    def _conduct_once(self) -> None:
+        status = self.status(fresh=True)
+        if not status.is_worked_on:
+            return
+        last = self._queue.get_run(self.plan.name, "crawl")
+        is_unfinished = last is not None and last.state == "running"
+        if status.recrawl or is_unfinished:
+            run = self._queue.begin_run(self.plan.name, "crawl", self._owner, present())
+            if run:
+                self._crawl(run, is_new=not is_unfinished)
+        elif status.state == "backfill" and not self._queue.count_open(self.plan.name, BACKFILL):
+            # A crawl that ended meanwhile has put its jobs there before it was over.
+            fresh = self.status(fresh=True)
+            crawl = self._queue.get_run(self.plan.name, "crawl")
+            if fresh.state == "backfill" and not fresh.recrawl and crawl and crawl.state == "done":
+                self._queue.advance(self.plan.name, "backfill", "live", present())
+                logger.info("plan %s: everything that was there is over", self.plan.name)
+
+    def _crawl(self, run: Run, *, is_new: bool) -> None:
+        if is_new:
+            self._queue.clear_recrawl(self.plan.name)
+        logger.info("plan %s: the crawl begins after %r", self.plan.name, run.cursor)
+        crawler = Crawler(
+            self.plan,
+            self._source,
+            self._enqueue,
+            self._save_run,
+            ranked=self._ranked,
+            known=self._stores.catalogue.find_names,
+        )
+        self._run = msgspec.structs.replace(run, message="")
+        ended = None
+        try:
+            ended = crawler.crawl(self._run)
+        except RegistryError as error:
+            self._save_run(msgspec.structs.replace(self._run, message=str(error)))
+            raise
+        finally:
+            self._run = None
+            if ended is None:
+                self._queue.release_run(run, self._owner, present())
+        if ended is None:
+            return
+        ended = msgspec.structs.replace(ended, state="done", finished_at=present())
+        self._queue.save_run(ended, self._owner, present())
+        logger.info(
+            "plan %s: the crawl saw %d tags in %d repositories",
+            self.plan.name,
+            ended.tags,
+            ended.repositories,
+        )
+        if ended.tags < 0.8 * ended.tags_before and self.plan.deletes != "off":
+            why = f"a crawl saw {ended.tags} tags, the one before it {ended.tags_before}"
+            self._queue.brake_deletes(self.plan.name, why, present())
+
+    def _save_run(self, run: Run) -> bool:
+        self._run = run
+        return self._queue.save_run(run, self._owner, present()) and not self.stopping.is_set()
+
+    def _enqueue(self, repository: str, tags: Sequence[str]) -> None:
+        wishes = [Wish(self.plan.name, repository, tag, BACKFILL) for tag in tags]
+        self._queue.wish(wishes, present())
+
+    # The process around it
+
+    def beat(self) -> None:
+        """Renew the leases of all that runs here."""
+        now = present()
+        for job in list(self.running.values()):
+            self._queue.renew(job, now)
+        run = self._run
+        if run:
+            self._queue.renew_run(run, self._owner, now)
+
+    def hand_back(self) -> None:
+        """Give up what still runs: another worker begins it at once."""
+        self._abort.set()
+        for job in list(self.running.values()):
+            self._queue.postpone(job, present(), counts=False)
+
+
+class Worker:
+    """All plans of one process."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        plans: Iterable[Plan],
+        *,
+        ranked: Callable[[str], Names] = lambda registry: no_names,
+    ) -> None:
+        """`ranked` gives, for the name of a registry, its repositories, the most pulled first."""
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._queue = stores.migrations
+        self.plans = [
+            PlanWorker(stores, plan, self.name, ranked=ranked(plan.registry)) for plan in plans
+        ]
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Begin to work, in threads of this process."""
+        for plan in self.plans:
+            for work in (plan.dispatch, plan.conduct):
+                self._threads.append(threading.Thread(target=work, daemon=True))
+        self._threads.append(threading.Thread(target=self._beat, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def _beat(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._beat_once()
+            except AppError as error:
+                logger.warning("%s", error)
+            self._stopped.wait(BEAT_S)
+
+    def _beat_once(self) -> None:
+        now = present()
+        beat = WorkerBeat(
+            name=self.name,
+            plans=[plan.plan.name for plan in self.plans],
+            running=sum(len(plan.running) for plan in self.plans),
+            version=VERSION,
+            beat=now,
+        )
+        self._queue.beat(beat)
+        workers = self._queue.find_workers(now)
+        for plan in self.plans:
+            plan.share_limits(sum(plan.plan.name in worker.plans for worker in workers))
+            plan.beat()
+
+    def stop(self) -> bool:
+        """End: begin nothing more, wait a while for what runs, and hand back what is left.
+
+        False when a thread is still in the middle of a request; ending the process ends it.
+        """
+        for plan in self.plans:
+            plan.stopping.set()
+        is_idle = _wait_until(lambda: not any(plan.running for plan in self.plans), GRACE_S)
+        try:
+            for plan in self.plans:
+                plan.hand_back()
+            self._queue.leave(self.name)
+        except StoreUnavailable as error:
+            logger.warning("%s; what runs here is begun anew when its lease runs out", error)
+        self._stopped.set()
+        if not is_idle:
+            is_idle = _wait_until(lambda: not any(plan.running for plan in self.plans), 2)
+        if is_idle:
+            for plan in self.plans:
+                plan.close()
+        return is_idle
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
