@@ -30,6 +30,8 @@ pass_settings = click.make_pass_decorator(Settings)
 
 def main() -> None:
     """Run the command line and exit."""
+    from app import cli_migrate  # noqa: F401 - adds its commands to `cli`
+
     try:
         cli.main(standalone_mode=False)
     except click.UsageError as error:

@@ -228,8 +228,11 @@ class MigrationStore:
         self.add_audit(AuditRow(plan=name, who=who, what=f"state {state}", at=now))
 
     def start(self, name: str, who: str, now: datetime) -> None:
-        """Have workers crawl the source of a plan and copy what they find."""
-        self._set_plan(name, {"state": "backfill", "recrawl": True})
+        """Have workers crawl the source of a plan, once more if it is begun, and copy."""
+        self._set_plan(name, {"recrawl": True})
+        self._plans.update_one(
+            {"_id": name, "state": {"$in": ["draft", "closed"]}}, {"$set": {"state": "backfill"}}
+        )
         self.add_audit(AuditRow(plan=name, who=who, what="start", at=now))
 
     def advance(self, name: str, before: PlanState, after: PlanState, now: datetime) -> bool:

@@ -153,6 +153,16 @@ class Server:
         assert self._program is not None, "never started"
         return self._program
 
+    def launch_worker(self) -> Program:
+        """Run `rns migrate worker`; the caller ends it."""
+        command = [sys.executable, "-m", "app", "migrate", "worker"]
+        return Program("rns-migrate-worker", command, self.directory, self.environment)
+
+    def configure(self, **sections: Any) -> None:
+        """Change sections of the configuration; before the start."""
+        document = yaml.safe_load(self.config_file.read_text())
+        self.config_file.write_text(yaml.safe_dump({**document, **sections}))
+
     def launch(self) -> Program:
         """Run `rns serve` without waiting for it."""
         command = [sys.executable, "-m", "app", "serve"]
@@ -254,6 +264,7 @@ class Registry:
         self.storage = storage or directory / "storage"
         self.port = free_port()
         self._debug_port = free_port()
+        self.debug_url = f"http://{HOST}:{self._debug_port}"
         self.address = f"{HOST}:{self.port}"
         self._program: Program | None = None
         self._config_file = directory / "registry.yml"
@@ -307,7 +318,7 @@ class Registry:
         """How many events wait for their delivery."""
         with requests.Session() as session:
             session.trust_env = False
-            answer = session.get(f"http://{HOST}:{self._debug_port}/debug/vars", timeout=5)
+            answer = session.get(f"{self.debug_url}/debug/vars", timeout=5)
         (endpoint,) = answer.json()["registry"]["notifications"]["endpoints"]
         return int(endpoint["Metrics"]["Pending"])
 

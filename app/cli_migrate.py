@@ -1,0 +1,434 @@
+"""`rns migrate` and `rns catalogue import`; see app.cli for what holds for every command."""
+
+from __future__ import annotations
+
+import contextlib
+import logging.config
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import click
+import msgspec
+from tqdm import tqdm
+
+from app.cli import _print_rows as print_rows
+from app.cli import as_json, cli, opened_stores
+from app.errors import AppError, ConfigError, InvalidQuery
+from app.migration import Plan, load_plans
+from app.migration.catalogue import find_pushes
+from app.migration.crawler import find_repositories
+from app.migration.readiness import Check, find_checks, lag_s
+from app.migration.verifier import Verifier, wanted_again
+from app.migration.worker import Worker
+from app.registry import Endpoint, RegistryClient
+from app.server import LOGGING
+from app.settings import Registry, Settings
+from app.store import Stores
+from app.store.migrations import (
+    BACKFILL,
+    JOB_STATES,
+    SETTLED,
+    Drift,
+    Job,
+    MigrationStore,
+    PlanStatus,
+    Wish,
+    present,
+)
+
+POLL_S = 0.2
+CHECKS_AT_A_TIME = 8
+
+JOB_COLUMNS = ["id", "state", "result", "attempts", "error_class", "error"]
+DRIFT_COLUMNS = ["kind", "repository", "reference", "source_digest", "target_digest", "message"]
+
+
+@cli.group()
+def migrate() -> None:
+    """Move everything to another registry while pushes go on."""
+
+
+def _with_plan(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the stores and the plan of --plan, the only one by default."""
+
+    @click.option("--plan", "name", help="Its name; may be left out where there is only one.")
+    @click.pass_obj
+    def opened(settings: Settings, /, *args: Any, name: str | None, **kwargs: Any) -> Any:
+        plans = load_plans(settings, [name] if name else ())
+        if len(plans) != 1:
+            names = ", ".join(plan.name for plan in plans)
+            raise click.UsageError(
+                f"--plan: choose one of {names}" if names else "migrations: none in config.yml"
+            )
+        with opened_stores(settings) as stores:
+            return command(stores, plans[0], *args, **kwargs)
+
+    opened.__doc__ = command.__doc__
+    opened.__name__ = command.__name__
+    # click keeps the options of a command here until the command is made.
+    parameters = getattr(command, "__click_params__", [])
+    opened.__click_params__ = [*opened.__click_params__, *parameters]  # type: ignore[attr-defined]
+    return opened
+
+
+def _who() -> str:
+    """Who runs the command, for the audit."""
+    return f"{os.environ.get('USER') or os.getuid()} at the command line"
+
+
+@contextlib.contextmanager
+def _until_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set."""
+    ended = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: ended.set())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(worker: Worker) -> None:
+    if not worker.stop():
+        # A thread waits for a registry, and Python would wait for the thread.
+        os._exit(0)
+
+
+@migrate.command("worker")
+@click.option("--plan", "names", multiple=True, help="Work on this one only; may be repeated.")
+@click.pass_obj
+def migrate_worker(settings: Settings, names: tuple[str, ...]) -> None:
+    """Carry out the plans that are started; any number of workers may run."""
+    logging.config.dictConfig(LOGGING)
+    plans = load_plans(settings, names)
+    if not plans:
+        raise ConfigError("migrations: none is configured")
+    with opened_stores(settings) as stores:
+        worker = Worker(stores, plans)
+        with _until_signal() as ended:
+            worker.start()
+            ended.wait()
+            _stop(worker)
+
+
+@migrate.command("start")
+@_with_plan
+def migrate_start(stores: Stores, plan: Plan) -> None:
+    """Copy all that is there, then follow the pushes. Harmless to repeat: another crawl."""
+    stores.migrations.start(plan.name, _who(), present())
+    print(f"started {plan.name}; rns migrate worker carries it out")
+
+
+@migrate.command("pause")
+@_with_plan
+def migrate_pause(stores: Stores, plan: Plan) -> None:
+    """Begin no more jobs; pushes are still noted."""
+    stores.migrations.pause(plan.name, _who(), present())
+    print(f"paused {plan.name}")
+
+
+@migrate.command("resume")
+@click.option(
+    "--allow-deletes", type=click.IntRange(1), default=0, help="So many, after the brake."
+)
+@_with_plan
+def migrate_resume(stores: Stores, plan: Plan, allow_deletes: int) -> None:
+    """Go on after a pause, or at once after an outage."""
+    stores.migrations.resume(plan.name, _who(), present(), allow_deletes)
+    print(f"resumed {plan.name}")
+
+
+@migrate.command("status")
+@as_json
+@click.pass_obj
+def migrate_status(settings: Settings, as_json: bool) -> None:
+    """Show where every plan is."""
+    plans = load_plans(settings)
+    with opened_stores(settings) as stores:
+        rows = [_status_row(stores.migrations, plan) for plan in plans]
+    print_rows(rows, ["plan", "state", "stopped", "lag_s", "jobs", "errors", "workers"], as_json)
+
+
+def _status_row(queue: MigrationStore, plan: Plan) -> dict[str, Any]:
+    now = present()
+    status = queue.get_plan(plan.name)
+    return {
+        "plan": plan.name,
+        "state": status.state,
+        "stopped": _stopped(status) or None,
+        "lag_s": round(lag_s(queue, plan.name, now), 1),
+        "jobs": queue.count_jobs(plan.name),
+        "errors": queue.count_errors(plan.name) | queue.count_errors(plan.name, "conflict"),
+        "workers": sum(plan.name in worker.plans for worker in queue.find_workers(now)),
+        "crawl": queue.get_run(plan.name, "crawl"),
+        "verify": queue.get_run(plan.name, "verify"),
+        "deletes_braked": status.deletes_braked,
+        "cannot_delete": status.cannot_delete,
+    }
+
+
+def _stopped(status: PlanStatus) -> str:
+    if status.paused:
+        return f"paused by {status.paused}"
+    return f"{status.breaker.error_class}: {status.breaker.message}" if status.breaker else ""
+
+
+@migrate.command("jobs")
+@click.option("--state", type=click.Choice(JOB_STATES), default=None)
+@click.option("--class", "error_class", help="Of the last error, as in rns migrate status.")
+@as_json
+@_with_plan
+def migrate_jobs(
+    stores: Stores, plan: Plan, state: str | None, error_class: str | None, as_json: bool
+) -> None:
+    """List the jobs of a plan."""
+    rows = [
+        msgspec.to_builtins(job)
+        for job in _all_jobs(
+            stores.migrations, plan, state=state or "", error_class=error_class or ""
+        )
+    ]
+    for row in rows:
+        del row["token"]
+    print_rows(rows, JOB_COLUMNS, as_json)
+
+
+def _all_jobs(queue: MigrationStore, plan: Plan, **filters: str) -> Iterator[Job]:
+    cursor: str | None = None
+    while True:
+        page = queue.find_jobs(plan.name, cursor=cursor, limit=500, **filters)
+        yield from page.items
+        cursor = page.next
+        if cursor is None:
+            return
+
+
+@migrate.command("retry")
+@click.option("--id", "key", help="Of one job.")
+@click.option("--class", "error_class", help="All jobs with this error class.")
+@click.option("--all", "everything", is_flag=True, help="All dead and conflicting jobs.")
+@_with_plan
+def migrate_retry(
+    stores: Stores, plan: Plan, key: str | None, error_class: str | None, everything: bool
+) -> None:
+    """Begin jobs anew that are dead, in conflict or skipped."""
+    if not (key or error_class or everything):
+        raise click.UsageError("name jobs by --id, --class or --all")
+    filters = {"id": key or "", "error_class": error_class or ""}
+    number = stores.migrations.retry(plan.name, present(), **filters)
+    print(f"{number} jobs begin anew")
+
+
+@migrate.command("skip")
+@click.argument("key", metavar="ID")
+@_with_plan
+def migrate_skip(stores: Stores, plan: Plan, key: str) -> None:
+    """Leave a job out until its reference is pushed again."""
+    if not stores.migrations.waive(plan.name, key, present()):
+        raise InvalidQuery(f"no job {key} that is not running")
+    print(f"skipped {key}")
+
+
+@migrate.command("verify")
+@click.option("--deep", is_flag=True, help="Also every child and blob at the target.")
+@click.option("--recheck", type=click.IntRange(0), default=30, show_default=True, help="Seconds.")
+@as_json
+@_with_plan
+def migrate_verify(stores: Stores, plan: Plan, deep: bool, recheck: int, as_json: bool) -> None:
+    """Compare source and target; exit 1 if they differ. Differences are copied anew."""
+    rows = _verify(stores, plan, deep=deep, recheck_s=recheck)
+    print_rows([msgspec.to_builtins(row) for row in rows], DRIFT_COLUMNS, as_json)
+    if any(row.kind != "extra" for row in rows):
+        raise AppError(f"{len(rows)} differences between source and target")
+
+
+def _verify(stores: Stores, plan: Plan, *, deep: bool, recheck_s: float) -> list[Drift]:
+    queue, owner = stores.migrations, f"verify {os.getpid()}"
+    run = queue.begin_run(plan.name, "verify", owner, present(), deep=deep)
+    if run is None:
+        raise AppError("another verification of this plan is under way")
+    with (
+        contextlib.closing(RegistryClient(plan.source)) as source,
+        contextlib.closing(RegistryClient(plan.target)) as target,
+        ThreadPoolExecutor(CHECKS_AT_A_TIME) as threads,
+    ):
+        verifier = Verifier(
+            plan,
+            source,
+            target,
+            threads,
+            find_job=lambda repository, tag: queue.get_job(plan.name, repository, tag),
+            known=stores.catalogue.find_names,
+            deep=deep,
+        )
+        try:
+            verified = verifier.verify(
+                run, lambda run: queue.save_run(run, owner, present()), recheck_s=recheck_s
+            )
+        finally:
+            queue.release_run(run, owner, present())
+    if verified is None:
+        raise AppError("another process took this verification over")
+    ended, rows = verified
+    queue.set_drift(plan.name, rows)
+    for row in rows:
+        if row.kind in ("broken_child", "broken_blob"):
+            queue.mark_broken(plan.name, row.repository, row.reference)
+    wishes = [
+        Wish(plan.name, row.repository, row.reference, BACKFILL) for row in wanted_again(rows)
+    ]
+    queue.wish(wishes, present())
+    ended = msgspec.structs.replace(ended, state="done", finished_at=present())
+    queue.save_run(ended, owner, present())
+    return rows
+
+
+@migrate.command("ready")
+@as_json
+@_with_plan
+def migrate_ready(stores: Stores, plan: Plan, as_json: bool) -> None:
+    """Say whether a plan can be cut over; exit 1 if it cannot."""
+    checks = find_checks(stores.migrations, plan, present())
+    print_rows([_check_row(check) for check in checks], ["name", "is_met", "reason"], as_json)
+    unmet = [check.name for check in checks if not check.is_met]
+    if unmet:
+        raise AppError(f"not ready: {', '.join(unmet)}")
+
+
+def _check_row(check: Check) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "is_met": "unknown" if check.is_met is None else check.is_met,
+        "reason": check.reason,
+    }
+
+
+@migrate.command("cutover")
+@click.option("--force", is_flag=True, help="Although conditions are unknown.")
+@_with_plan
+def migrate_cutover(stores: Stores, plan: Plan, force: bool) -> None:
+    """Record that clients go to the target from now on, if everything is there.
+
+    Before: make the source read-only, run `rns migrate once` and `rns migrate verify`. Restarting
+    a registry drops the events that wait in it. After: switch the clients' name over, and let
+    workers run until nobody pushes to the source any more.
+    """
+    checks = find_checks(stores.migrations, plan, present())
+    unmet = [
+        f"{check.name} ({check.reason})"
+        for check in checks
+        if check.is_met is False or (check.is_met is None and not force)
+    ]
+    if unmet:
+        raise AppError(f"not ready: {'; '.join(unmet)}")
+    stores.migrations.set_state(plan.name, "cut_over", _who(), present())
+    print(f"{plan.name} is cut over: let the clients use {plan.target.url}")
+
+
+@migrate.command("once")
+@_with_plan
+def migrate_once(stores: Stores, plan: Plan) -> None:
+    """Crawl, copy everything that is missing and exit; exit 1 if something could not be copied."""
+    queue = stores.migrations
+    queue.start(plan.name, _who(), present())
+    worker = Worker(stores, [plan])
+    with _until_signal() as ended, tqdm(unit="tag", disable=None) as progress:
+        worker.start()
+        while not ended.wait(POLL_S):
+            jobs = queue.count_jobs(plan.name)
+            progress.total = sum(jobs.values())
+            progress.update(sum(jobs.get(state, 0) for state in SETTLED) - progress.n)
+            status = queue.get_plan(plan.name)
+            crawl = queue.get_run(plan.name, "crawl")
+            is_crawled = not status.recrawl and crawl is not None and crawl.state == "done"
+            is_drained = is_crawled and set(queue.count_jobs(plan.name)) <= set(SETTLED)
+            if _stopped(status) or is_drained:
+                break
+        _stop(worker)
+    if ended.is_set():
+        raise click.Abort
+    if _stopped(queue.get_plan(plan.name)):
+        raise AppError(f"stopped: {_stopped(queue.get_plan(plan.name))}")
+    jobs = queue.count_jobs(plan.name)
+    failed = jobs.get("dead", 0) + jobs.get("conflict", 0)
+    print(", ".join(f"{number} {state}" for state, number in sorted(jobs.items())) or "no tags")
+    if failed:
+        raise AppError(f"{failed} jobs failed: see rns migrate jobs --state dead or conflict")
+
+
+@migrate.command("plan")
+@as_json
+@_with_plan
+def migrate_plan(stores: Stores, plan: Plan, as_json: bool) -> None:
+    """Show what would be copied; writes nothing."""
+    with (
+        contextlib.closing(RegistryClient(plan.source)) as source,
+        contextlib.closing(RegistryClient(plan.target)) as target,
+        ThreadPoolExecutor(CHECKS_AT_A_TIME) as threads,
+    ):
+        verifier = Verifier(plan, source, target, threads, known=stores.catalogue.find_names)
+        rows = [
+            {
+                "repository": repository,
+                "target_repository": plan.map(repository),
+                "tags": tags,
+                "to_copy": sum(row.kind in ("missing", "different") for row in drift),
+                "unknown": sum(row.kind == "unknown" for row in drift),
+            }
+            for repository in tqdm(
+                find_repositories(source, known=stores.catalogue.find_names),
+                unit="repository",
+                disable=None,
+            )
+            if plan.takes(repository)
+            for tags, drift in [verifier.compare(repository)]
+        ]
+    print_rows(rows, ["repository", "target_repository", "tags", "to_copy", "unknown"], as_json)
+
+
+@cli.group()
+def catalogue() -> None:
+    """What repositories and tags there are."""
+
+
+@catalogue.command("import")
+@click.option("--registry", "name", default="default", show_default=True)
+@click.pass_obj
+def catalogue_import(settings: Settings, name: str) -> None:
+    """Take in the tags of a registry that were pushed before events came; repeating is harmless."""
+    registry = next((entry for entry in settings.registries if entry.name == name), None)
+    if registry is None:
+        raise ConfigError(f"registries: there is none with the name {name}")
+    if not registry.url:
+        raise ConfigError(f"registries: {name} has no url")
+    with (
+        opened_stores(settings) as stores,
+        contextlib.closing(RegistryClient(_endpoint(registry))) as client,
+    ):
+        number = 0
+        for push in tqdm(find_pushes(client, name), unit="tag", disable=None):
+            known = stores.catalogue.get_tag(name, push.repository, push.tag or "")
+            if known and not known.deleted and known.digest == push.digest:
+                continue
+            stores.catalogue.add_manifests([push])
+            stores.catalogue.add_pushes([push])
+            number += 1
+    print(f"imported {number:,} tags")
+
+
+def _endpoint(registry: Registry) -> Endpoint:
+    return Endpoint(
+        url=registry.url,
+        username=registry.username,
+        password=registry.password,
+        ca_file=registry.ca_file,
+        insecure=registry.insecure,
+        plain_http=registry.url.startswith("http://"),
+    )

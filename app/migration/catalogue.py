@@ -1,0 +1,54 @@
+"""The tags that a registry has now, as if their pushes were seen now."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from app.errors import InvalidReference
+from app.events import INDEX_TYPES, Event, event_key, position_at
+from app.migration.crawler import find_repositories
+from app.references import digest_tag_kind, namespace_of, parse_tag
+from app.registry import RegistryClient, RegistryError
+from app.store.migrations import present
+
+logger = logging.getLogger(__name__)
+
+
+def find_pushes(client: RegistryClient, registry: str) -> Iterator[Event]:
+    """A push of every tag, at the time at which it was looked at: nobody knows the true one.
+
+    So an event of a later push wins over it, and one of an earlier push does not.
+    """
+    for repository in find_repositories(client):
+        try:
+            tags = client.tags(repository)
+        except InvalidReference as error:
+            logger.warning("%s: %s", client.url, error)
+            continue
+        for tag in tags:
+            seen_at = present()
+            try:
+                manifest = client.head_manifest(repository, parse_tag(tag))
+            except RegistryError as error:
+                if error.error_class != "gone":
+                    raise
+                continue  # deleted meanwhile
+            is_index = manifest.media_type in INDEX_TYPES
+            key = event_key(registry, f"import {repository}:{tag} {manifest.digest}")
+            yield Event(
+                id=key,
+                registry=registry,
+                action="push",
+                namespace=namespace_of(repository),
+                repository=repository,
+                tag=tag,
+                tag_from="catalogue",
+                digest=manifest.digest,
+                media_type=manifest.media_type,
+                kind=digest_tag_kind(tag) or ("index" if is_index else "image"),
+                size=manifest.size or None,
+                timestamp=seen_at,
+                position=f"{position_at(seen_at)}-{key}",
+                received_at=seen_at,
+            )

@@ -1,0 +1,197 @@
+"""Source and target compared, by digest: what a migration is judged by.
+
+Only digests count, and the comparison is the one that jobs make. A reference that cannot be asked
+for is `unknown`, never equal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from threading import Lock
+
+import msgspec
+
+from app.errors import InvalidReference
+from app.migration.crawler import SAVE_EVERY_S, Names, find_repositories, no_names
+from app.migration.plan import Plan
+from app.registry import RegistryClient, RegistryError
+from app.store.migrations import Drift, DriftKind, Job, Run, present
+
+RECHECK_S = 30.0  # after which a push that was on its way must have come through
+
+FindJob = Callable[[str, str], Job | None]
+
+
+class Verifier:
+    """Compares the two sides of a plan; `threads` ask for several references at a time.
+
+    `find_job` is the ledger: what it knows spares the source a pull event. `deep` also asks the
+    target for everything that its manifests name, each once.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: RegistryClient,
+        target: RegistryClient,
+        threads: Executor,
+        *,
+        find_job: FindJob = lambda repository, reference: None,
+        known: Names = no_names,
+        deep: bool = False,
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._target = target
+        self._threads = threads
+        self._find_job = find_job
+        self._known = known
+        self._deep = deep
+        self._sound: set[tuple[str, str]] = set()  # target repository and digest, wholly there
+        self._lock = Lock()
+
+    def verify(
+        self,
+        run: Run,
+        save: Callable[[Run], bool],
+        *,
+        recheck_s: float = RECHECK_S,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> tuple[Run, list[Drift]] | None:
+        """Compare everything; None when `save` says that another process has the run.
+
+        Raises:
+            RegistryError: one side does not list what it has.
+        """
+        found: list[Drift] = []
+        saved = time.monotonic()
+        for repository in find_repositories(self._source, "", self._known):
+            if not self._plan.takes(repository):
+                continue
+            tags, rows = self.compare(repository)
+            found += rows
+            run = msgspec.structs.replace(
+                run, repositories=run.repositories + 1, tags=run.tags + tags, cursor=repository
+            )
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                saved = time.monotonic()
+                if not save(run):
+                    return None
+        if found:
+            deadline = time.monotonic() + recheck_s
+            while time.monotonic() < deadline:
+                if not save(run):
+                    return None
+                sleep(min(SAVE_EVERY_S, max(0.0, deadline - time.monotonic())))
+            found = [row for row in self._recheck(found) if row]
+        counts: dict[str, int] = {}
+        for row in found:
+            counts[row.kind] = counts.get(row.kind, 0) + 1
+        return msgspec.structs.replace(run, drift=counts), found
+
+    def compare(self, repository: str) -> tuple[int, list[Drift]]:
+        """How many tags a repository has that are compared, and how they differ."""
+        every = self._source.tags(repository)
+        tags = self._plan.tags.choose(every)
+        try:
+            target_repository = self._plan.map(repository)
+        except InvalidReference as error:
+            return len(tags), [
+                self._row(repository, tag, "unknown", message=str(error)) for tag in tags
+            ]
+        rows = self._threads.map(lambda tag: self._check(repository, tag), tags)
+        extra = sorted(set(self._target.tags(target_repository)) - set(every)) if tags else []
+        found = [row for row in rows if row]
+        return len(tags), found + [self._row(repository, tag, "extra") for tag in extra]
+
+    def _recheck(self, rows: Iterable[Drift]) -> Iterator[Drift | None]:
+        self._sound.clear()
+        return self._threads.map(self._check_again, rows)
+
+    def _check_again(self, row: Drift) -> Drift | None:
+        if row.kind != "extra":
+            return self._check(row.repository, row.reference)
+        is_extra = row.reference in self._target.tags(self._plan.map(row.repository))
+        is_extra = is_extra and row.reference not in self._source.tags(row.repository)
+        return row if is_extra else None
+
+    def _check(self, repository: str, tag: str) -> Drift | None:
+        """How a tag differs, None if it does not."""
+        try:
+            return self._compare_tag(repository, tag)
+        except RegistryError as error:
+            return self._row(repository, tag, "unknown", message=str(error))
+
+    def _compare_tag(self, repository: str, tag: str) -> Drift | None:
+        job = self._find_job(repository, tag)
+        source = _digest_of(self._source, repository, tag, job.source_digest if job else "")
+        target_repository = self._plan.map(repository)
+        target = _digest_of(self._target, target_repository, tag)
+        if source != target:
+            kind: DriftKind = "missing" if not target else "different" if source else "extra"
+            return self._row(repository, tag, kind, source, target)
+        if not self._deep or not source:
+            return None
+        broken = self._find_broken(target_repository, source)
+        return self._row(repository, tag, broken, source, target) if broken else None
+
+    def _row(
+        self,
+        repository: str,
+        reference: str,
+        kind: DriftKind,
+        source: str = "",
+        target: str = "",
+        message: str = "",
+    ) -> Drift:
+        return Drift(
+            plan=self._plan.name,
+            repository=repository,
+            reference=reference,
+            kind=kind,
+            source_digest=source,
+            target_digest=target,
+            message=message[:500],
+            at=present(),
+        )
+
+    def _find_broken(self, repository: str, digest: str) -> DriftKind | None:
+        """What of all that a manifest of the target names is not there."""
+        if (repository, digest) in self._sound:
+            return None
+        try:
+            manifest = self._target.get_manifest(repository, digest)
+        except RegistryError as error:
+            if error.error_class != "gone":
+                raise
+            return "broken_child"
+        for child in manifest.children:
+            if broken := self._find_broken(repository, child.digest):
+                return broken
+        for blob in manifest.blobs:
+            if (repository, blob.digest) in self._sound:
+                continue
+            if not self._target.has_blob(repository, blob.digest):
+                return "broken_blob"
+            with self._lock:
+                self._sound.add((repository, blob.digest))
+        with self._lock:
+            self._sound.add((repository, digest))
+        return None
+
+
+def _digest_of(client: RegistryClient, repository: str, tag: str, known: str = "") -> str:
+    """The digest of a tag, "" if it is not there."""
+    try:
+        return client.head_manifest(repository, tag, known).digest
+    except RegistryError as error:
+        if error.error_class != "gone":
+            raise
+        return ""
+
+
+def wanted_again(rows: Sequence[Drift]) -> list[Drift]:
+    """The differences that a job can repair."""
+    return [row for row in rows if row.kind not in ("extra", "unknown")]

@@ -1,0 +1,252 @@
+"""A live migration between two real registries, with what goes wrong on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clients import Skopeo
+from images import INDEX, Image
+from processes import PASSWORDS, Program, Registry, Server, cleaned_up, eventually, need_program
+from test_registry_copies import put_image, put_manifest, wire
+
+from app.registry import Endpoint, RegistryClient
+
+pytestmark = pytest.mark.e2e
+
+BOT = {"username": "ci-bot", "password": PASSWORDS["ci-bot"]}
+SETTLED_S = 75.0  # a killed worker's lease included
+
+Rows = list[dict[str, Any]]
+
+
+class Migration:
+    """A source that notifies a server, a target, and a plan from one to the other."""
+
+    def __init__(self, stack: ExitStack, directory: Path, server: Server, **plan: Any) -> None:
+        self._stack = stack
+        self._directory = directory
+        self.server = server
+        self.silent = Registry(directory / "silent", storage=directory / "storage")
+        self.source = Registry(directory / "source", server, storage=directory / "storage")
+        self.target = Registry(directory / "target", config=plan.pop("target_config", None))
+        for registry in (self.silent, self.source, self.target):
+            stack.enter_context(cleaned_up(registry))
+        target = {"url": self.target.url, "plain_http": True, **BOT, **plan.pop("target", {})}
+        source = {
+            "url": self.source.url,
+            "plain_http": True,
+            "debug_url": self.source.debug_url,
+            **BOT,
+        }
+        server.configure(migrations=[{"name": "dc2", "source": source, "target": target, **plan}])
+
+    def skopeo(self, registry: Registry) -> Skopeo:
+        return Skopeo(registry, "ci-bot", self._directory)
+
+    def client(self, registry: Registry) -> RegistryClient:
+        endpoint = Endpoint(url=registry.url, plain_http=True, **BOT)
+        return self._stack.enter_context(closing(RegistryClient(endpoint)))
+
+    def worker(self) -> Program:
+        worker = self.server.launch_worker()
+        self._stack.callback(worker.kill_group)
+        return worker
+
+    def jobs(self, **filters: str) -> Rows:
+        options = [text for key, value in filters.items() for text in (f"--{key}", value)]
+        return _rows(self.server.rns("migrate", "jobs", "--json", *options))
+
+    def status(self) -> dict[str, Any]:
+        (row,) = _rows(self.server.rns("migrate", "status", "--json"))
+        return row
+
+
+def _rows(text: str) -> Rows:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def make_migration(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> Iterator[Callable[..., Migration]]:
+    for program in ("docker-registry", "skopeo"):
+        need_program(program)
+    with ExitStack() as stack:
+        yield lambda **plan: Migration(stack, tmp_path, make_server(), **plan)
+
+
+def references(client: RegistryClient, *repositories: str) -> set[str]:
+    return {f"{name}:{tag}" for name in repositories for tag in client.tags(name)}
+
+
+def test_everything_is_moved_while_pushes_go_on_and_programs_die(
+    make_migration: Callable[..., Migration],
+    build_image: Callable[[str], Image],
+    build_index: Callable[[str], Image],
+    tmp_path: Path,
+) -> None:
+    migration = make_migration(
+        map=[{"from": "team/", "to": "moved/"}], target={"limits": {"mb_per_s": 2}}
+    )
+    server, silent, source, target = (
+        migration.server,
+        migration.silent,
+        migration.source,
+        migration.target,
+    )
+    silent.start()
+    old = migration.skopeo(silent)
+    image, other, index = build_image("one"), build_image("two"), build_index("three")
+    old.push(image, "team/app:v1")
+    old.push(image, "team/app:latest")
+    old.push(image, "team/docker:v1", "--format", "v2s2")
+    old.push(index, "team/app:multi")
+    old.push(index, "team/docker:multi", "--format", "v2s2")
+    old.push(other, f"team/app:{image.digest.replace(':', '-')}.sig")
+    with closing(migration.client(silent)) as client:
+        inner = put_manifest(
+            client,
+            "other",
+            "",
+            INDEX,
+            manifests=[wire(put_image(client, "other", "", [b"a layer"]).descriptor)],
+        )
+        put_manifest(client, "other", "nested", INDEX, manifests=[wire(inner.descriptor)])
+        put_image(client, "other", "large", [os.urandom(12_000_000)])
+    silent.program.terminate()
+    source.start()
+    target.start()
+    server.start()
+
+    server.rns("migrate", "start")
+    worker = migration.worker()
+    pushed: list[BaseException] = []
+    stop = threading.Event()
+
+    def push_and_move() -> None:
+        people = migration.skopeo(source)
+        images = [image, other, index, build_image("four"), build_index("five")]
+        try:
+            for number in range(60):
+                if stop.is_set():
+                    return
+                people.push(images[number % 5], "team/app:latest")
+                people.push(images[number % 3], f"team/new:v{number % 4}")
+                time.sleep(0.2)
+        except BaseException as error:
+            pushed.append(error)
+
+    pusher = threading.Thread(target=push_and_move)
+    pusher.start()
+    try:
+        eventually(
+            lambda: "other large" in str(migration.jobs(state="running")), 20, "it is copied"
+        )
+        worker.end_by(signal.SIGKILL)
+        worker = migration.worker()
+        eventually(lambda: migration.jobs(state="done"), 20, "another worker goes on")
+        target.program.terminate()
+        time.sleep(3)
+        target.start()
+    finally:
+        stop.set()
+        pusher.join()
+    assert pushed == []
+    source.wait_until_delivered()
+
+    def is_over() -> bool:
+        status = migration.status()
+        return status["state"] == "live" and set(status["jobs"]) == {"done"}
+
+    eventually(is_over, SETTLED_S, "everything is copied", every=1)
+    assert worker.terminate() == 0
+    with closing(migration.client(source)) as client, closing(migration.client(target)) as copy:
+        there = references(client, "team/app", "team/docker", "team/new", "other")
+        moved = {name.replace("team/", "moved/", 1) for name in there}
+        assert references(copy, "moved/app", "moved/docker", "moved/new", "other") == moved
+    people, new = migration.skopeo(source), migration.skopeo(target)
+    digests = {name: people.digest(name) for name in sorted(there)}
+    assert {
+        name: new.digest(name.replace("team/", "moved/", 1)) for name in sorted(there)
+    } == digests
+    new.pull("moved/app:latest", tmp_path / "pulled")
+    assert server.rns("migrate", "verify", "--deep", "--recheck", "0").splitlines()[1:] == []
+    assert server.rns("migrate", "ready", "--json").count('"is_met":true') == 7
+    assert "is cut over" in server.rns("migrate", "cutover")
+
+
+@pytest.mark.parametrize(
+    ("plan", "error_class"),
+    [
+        ({"target": {"password": "wrong"}}, "auth"),
+        (
+            {"target_config": {"storage": {"maintenance": {"readonly": {"enabled": True}}}}},
+            "readonly",
+        ),
+        ({"target": {"url": "http://127.0.0.1:1"}}, "down"),
+    ],
+    ids=["wrong password", "read-only", "nobody there"],
+)
+def test_a_target_that_refuses_stops_the_plan_with_its_reason_and_without_the_password(
+    make_migration: Callable[..., Migration],
+    build_image: Callable[[str], Image],
+    plan: Any,
+    error_class: str,
+) -> None:
+    if "storage" in plan.get("target_config", {}):
+        pass
+    migration = make_migration(**plan)
+    migration.silent.start()
+    people = migration.skopeo(migration.silent)
+    image = build_image("one")
+    for number in range(6):
+        people.push(image, f"team/app:v{number}")
+    migration.silent.program.terminate()
+    migration.source.start()
+    migration.target.start()
+
+    finished = migration.server.run_rns("migrate", "once")
+
+    assert finished.returncode == 1
+    assert f"rns: stopped: {error_class}: " in finished.stderr
+    assert "wrong" not in finished.stderr.replace("wrong_", "")
+    assert {row["error_class"] for row in migration.jobs()} == {error_class}
+    assert {row["state"] for row in migration.jobs()} == {"pending"}
+
+
+def test_an_image_of_which_something_is_missing_at_the_source_dies_alone(
+    make_migration: Callable[..., Migration], build_image: Callable[[str], Image]
+) -> None:
+    migration = make_migration(options={"max_attempts": 2})
+    migration.silent.start()
+    people = migration.skopeo(migration.silent)
+    people.push(build_image("good"), "team/app:good")
+    with closing(migration.client(migration.silent)) as client:
+        broken = put_image(client, "team/app", "broken", [b"a layer of its own"])
+    layer = broken.blobs[-1].digest.removeprefix("sha256:")
+    for file in migration.silent.storage.rglob(f"{layer}/*"):
+        file.unlink()
+    migration.silent.program.terminate()
+    migration.source.start()
+    migration.target.start()
+
+    finished = migration.server.run_rns("migrate", "once")
+
+    assert finished.returncode == 1
+    (dead,) = migration.jobs(state="dead")
+    assert (dead["reference"], dead["error_class"]) == ("broken", "blob_unknown")
+    new = migration.skopeo(migration.target)
+    assert new.digest("team/app:good") == people_digest(migration, "team/app:good")
+
+
+def people_digest(migration: Migration, reference: str) -> str:
+    return migration.skopeo(migration.source).digest(reference)
