@@ -19,6 +19,7 @@ from app.access import Explanation
 from app.errors import AppError, InvalidEnvelope, InvalidQuery
 from app.explain import explain_access, parse_entry
 from app.ingest import Ingest
+from app.migration import load_plans
 from app.server import check_port, unused_settings
 from app.settings import Settings, load_settings
 from app.store import Stores, connect
@@ -124,6 +125,7 @@ def serve(context: click.Context) -> None:
 @pass_settings
 def check(settings: Settings) -> None:
     """Check configuration, database, accounts and ACL; exit 1 if something is wrong."""
+    load_plans(settings)
     print("configuration  ok")
     for notice in unused_settings(settings):
         print(f"               {notice}")

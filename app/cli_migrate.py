@@ -7,6 +7,7 @@ import logging.config
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -159,13 +160,14 @@ def migrate_status(settings: Settings, as_json: bool) -> None:
 def _status_row(queue: MigrationStore, plan: Plan) -> dict[str, Any]:
     now = present()
     status = queue.get_plan(plan.name)
+    conflicts = queue.count_errors(plan.name, "conflict")
     return {
         "plan": plan.name,
         "state": status.state,
         "stopped": _stopped(status) or None,
         "lag_s": round(lag_s(queue, plan.name, now), 1),
         "jobs": queue.count_jobs(plan.name),
-        "errors": queue.count_errors(plan.name) | queue.count_errors(plan.name, "conflict"),
+        "errors": dict(Counter(queue.count_errors(plan.name)) + Counter(conflicts)),
         "workers": sum(plan.name in worker.plans for worker in queue.find_workers(now)),
         "crawl": queue.get_run(plan.name, "crawl"),
         "verify": queue.get_run(plan.name, "verify"),
@@ -338,6 +340,7 @@ def migrate_once(stores: Stores, plan: Plan) -> None:
     """Crawl, copy everything that is missing and exit; exit 1 if something could not be copied."""
     queue = stores.migrations
     queue.start(plan.name, _who(), present())
+    queue.close_breaker(plan.name)  # of an earlier run
     worker = Worker(stores, [plan])
     with _until_signal() as ended, tqdm(unit="tag", disable=None) as progress:
         worker.start()

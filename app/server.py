@@ -23,6 +23,7 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.errors import AppError, ConfigError, StartupError
+from app.migration import load_plans
 from app.settings import Settings, load_settings, parse_bind
 from app.store import Stores, connect
 from app.store.embedded import EmbeddedDatabase
@@ -145,6 +146,7 @@ class Hooks:
             sys.exit(1)
 
     def _start(self) -> None:
+        load_plans(self._settings)  # raises where a worker would, which gunicorn would start again
         if self._settings.is_embedded:
             data_dir = Path(self._settings.mongodb.data_dir)
             self._database = EmbeddedDatabase(data_dir, logger.warning)

@@ -13,6 +13,7 @@ import msgspec
 
 from app.events import Descriptor
 from app.migration.plan import Plan
+from app.migration.referrers import list_referrer
 from app.references import is_digest
 from app.registry import BlobCopier, Manifest, RegistryClient, RegistryError
 from app.store.migrations import Job, Outcome
@@ -129,6 +130,8 @@ class Copier:
         copied = _Copied(job, target_repository)
         self._copy_contents(copied, manifest, 0)
         self._put(copied, job.reference, manifest)
+        if self._plan.options.referrers:
+            list_referrer(self._source, self._target, job.repository, target_repository, manifest)
         outcome = Outcome(
             state="done",
             result="copied",
@@ -259,7 +262,9 @@ class Copier:
         absent = Outcome(state="done", result="absent", target_repository=target_repository)
         if not there:
             return absent
-        kept = msgspec.structs.replace(absent, state="skipped", result="kept", target_digest=there)
+        kept = msgspec.structs.replace(
+            absent, state="skipped", result="kept", target_digest=job.target_digest
+        )
         wanted = self._plan.deletes
         if wanted == "off" or (is_digest(job.reference) and wanted == "tags"):
             return kept

@@ -94,7 +94,15 @@ class Aborted(Exception):
 class PlanWorker:
     """Work on one plan in this process."""
 
-    def __init__(self, stores: Stores, plan: Plan, owner: str, *, ranked: Names = no_names) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        plan: Plan,
+        owner: str,
+        *,
+        ranked: Names = no_names,
+        connect: Callable[..., RegistryClient] = RegistryClient,
+    ) -> None:
         self.plan = plan
         self._stores = stores
         self._queue = stores.migrations
@@ -106,8 +114,8 @@ class PlanWorker:
         self._bytes = Bucket(limits.mb_per_s * MB)
         self._abort = threading.Event()
         self.stopping = threading.Event()
-        self._source = RegistryClient(plan.source, before_request=self._check_abort)
-        self._target = RegistryClient(
+        self._source = connect(plan.source, before_request=self._check_abort)
+        self._target = connect(
             plan.target, before_request=self._pass_request, after_request=self._note_status
         )
         self._threads = ThreadPoolExecutor(limits.blobs, "blob")
@@ -175,14 +183,15 @@ class PlanWorker:
         """Claim jobs and begin them, until told to stop. Run by one thread."""
         while not self.stopping.is_set():
             try:
-                begun = self._dispatch_one()
+                begun = self.dispatch_one()
             except AppError as error:
                 logger.warning("plan %s: %s", self.plan.name, error)
                 begun = False
             if not begun:
                 self.stopping.wait(IDLE_S)
 
-    def _dispatch_one(self) -> bool:
+    def dispatch_one(self) -> bool:
+        """Begin a job, or see whether a plan that waits may go on; False if nothing is to do."""
         status = self.status()
         if status.breaker:
             return self._probe(status, status.breaker)
@@ -196,6 +205,15 @@ class PlanWorker:
             return False
         self.running[job.id] = job
         threading.Thread(target=self._carry_out, args=(job,), name=job.id, daemon=True).start()
+        return True
+
+    def run_one(self) -> bool:
+        """Claim a job and run it in this thread; False when none is due."""
+        job = self._claim()
+        if job is None:
+            return False
+        self.running[job.id] = job
+        self._carry_out(job)
         return True
 
     def status(self, fresh: bool = False) -> PlanStatus:

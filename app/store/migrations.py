@@ -85,8 +85,8 @@ class Wish(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One reference of one repository, and what became of it.
 
-    `source_digest` and `target_digest` are what both sides were last seen at, equal or not;
-    `put_digest` is what we stored at the target ourselves.
+    `source_digest` is what the source was last seen at, `target_digest` what both sides were last
+    seen at together, and `put_digest` what we stored at the target ourselves.
     """
 
     id: str

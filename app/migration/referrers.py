@@ -1,0 +1,70 @@
+"""The list of an image's referrers at a target that keeps none itself.
+
+Source: OCI distribution-spec 1.1, "Referrers Tag Schema".
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from app.registry import Manifest, RegistryClient, RegistryError, parse_manifest
+from app.registry.manifests import OCI_INDEX
+
+TRIES = 3  # two workers may change the list at the same moment: the later write wins
+
+
+def fallback_tag(digest: str) -> str:
+    """The tag under which the referrers of a digest are listed."""
+    return digest.replace(":", "-", 1)[:128]
+
+
+def list_referrer(
+    source: RegistryClient,
+    target: RegistryClient,
+    repository: str,
+    target_repository: str,
+    referrer: Manifest,
+) -> None:
+    """See to it that the target finds a manifest by its subject; idempotent.
+
+    A list that the source keeps under a tag is copied as any tag, and not touched here. A list is
+    only ever added to.
+    """
+    subject = referrer.subject
+    if subject is None:
+        return
+    tag = fallback_tag(subject.digest)
+    for _ in range(TRIES):
+        listed = target.referrers(target_repository, subject.digest)
+        if any(entry.digest == referrer.digest for entry in listed):
+            return
+        if _find(source, repository, tag):
+            return
+        target.put_manifest(
+            target_repository, tag, _with(_find(target, target_repository, tag), referrer)
+        )
+
+
+def _find(client: RegistryClient, repository: str, tag: str) -> Manifest | None:
+    try:
+        return client.get_manifest(repository, tag)
+    except RegistryError as error:
+        if error.error_class != "gone":
+            raise
+        return None
+
+
+def _with(index: Manifest | None, referrer: Manifest) -> Manifest:
+    content: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+    if index is not None:
+        content = json.loads(index.body)
+    entry: dict[str, Any] = {
+        "mediaType": referrer.media_type,
+        "digest": referrer.digest,
+        "size": len(referrer.body),
+    }
+    if referrer.artifact_type:
+        entry["artifactType"] = referrer.artifact_type
+    content["manifests"] = [*content.get("manifests", []), entry]
+    return parse_manifest(json.dumps(content).encode(), OCI_INDEX)

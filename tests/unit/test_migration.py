@@ -1,0 +1,703 @@
+"""Jobs, crawls and workers, between two registries in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from memory_registry import MemoryRegistry
+
+from app.migration import Plan
+from app.migration import worker as worker_module
+from app.migration.crawler import Crawler
+from app.migration.limits import Bucket, Width
+from app.migration.verifier import Verifier
+from app.migration.worker import PlanWorker, retry_delay_s, state_after
+from app.settings import Migration
+from app.store import Stores
+from app.store.migrations import LIVE, Job, Run, Wish, present
+
+OLD, NEW = "https://old", "https://new"
+
+
+class Setting:
+    """A plan between two registries in memory, and one worker that runs when it is told to."""
+
+    def __init__(self, stores: Stores, **keys: Any) -> None:
+        document = {"name": "dc2", "source": {"url": OLD}, "target": {"url": NEW}, **keys}
+        self.plan = Plan(msgspec.convert(document, Migration))
+        self.source, self.target = MemoryRegistry(OLD), MemoryRegistry(NEW)
+        self.stores, self.queue = stores, stores.migrations
+        by_url = {OLD: self.source, NEW: self.target}
+        self.worker = PlanWorker(
+            stores,
+            self.plan,
+            "worker",
+            connect=lambda endpoint, **hooks: by_url[endpoint.url],  # type: ignore[arg-type, return-value]
+        )
+        self.queue.start("dc2", "test", present())
+
+    def wish(self, *references: str, repository: str = "team/app") -> None:
+        wishes = [Wish("dc2", repository, reference, LIVE) for reference in references]
+        self.queue.wish(wishes, present())
+
+    def drain(self) -> None:
+        while self.worker.run_one():
+            pass
+
+    def hurry(self) -> None:
+        """Let no job wait any longer."""
+        self.queue._jobs.update_many({"state": "pending"}, {"$set": {"due": present()}})
+
+    def probe_now(self) -> None:
+        """Let the breaker be tried without a pause."""
+        self.queue._plans.update_one({}, {"$set": {"breaker.probe_at": present()}})
+        self.worker.status(fresh=True)
+
+    def job(self, reference: str = "v1", repository: str = "team/app") -> Job:
+        job = self.queue.get_job("dc2", repository, reference)
+        assert job
+        return job
+
+    def outcome(self, reference: str = "v1") -> tuple[str, str, str]:
+        job = self.job(reference)
+        return job.state, job.result, job.error_class
+
+
+@pytest.fixture
+def make(mock_stores: Stores) -> Iterator[Callable[..., Setting]]:
+    settings: list[Setting] = []
+
+    def make(**keys: Any) -> Setting:
+        settings.append(Setting(mock_stores, **keys))
+        return settings[-1]
+
+    yield make
+    for setting in settings:
+        setting.worker.close()
+
+
+def test_an_index_comes_with_its_children_and_their_layers(make: Callable[..., Setting]) -> None:
+    setting = make(map=[{"from": "team/", "to": "new/"}])
+    child = setting.source.push("team/app", "", "child")
+    inner = setting.source.push_index("team/app", "", [child])
+    outer = setting.source.push_index("team/app", "v1", [inner])
+
+    setting.wish("v1")
+    setting.drain()
+
+    assert setting.target.state() == {"new/app:v1": outer.digest}
+    assert setting.target.get_manifest("new/app", child.digest).body == child.body
+    assert setting.outcome() == ("done", "copied", "")
+
+
+def test_what_is_there_already_costs_one_look_at_each_side(make: Callable[..., Setting]) -> None:
+    setting = make(options={"referrers": False})
+    for registry in (setting.source, setting.target):
+        registry.push("team/app", "v1")
+
+    setting.wish("v1")
+    setting.drain()
+
+    assert setting.outcome() == ("done", "present", "")
+    assert setting.source.calls == setting.target.calls == [("head_manifest", "team/app", "v1")]
+
+
+def test_a_layer_that_another_repository_of_the_target_has_is_mounted(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for repository in ("team/one", "team/two"):
+        setting.source.push(repository, "v1", "same")
+        setting.wish("v1", repository=repository)
+        setting.drain()
+
+    mounts = [call for call in setting.target.calls if call[0] == "start_upload" and call[3]]
+    assert {(call[1], call[3]) for call in mounts} == {("team/two", "team/one")}
+    assert not any(call[:2] == ("open_blob", "team/two") for call in setting.source.calls)
+
+
+def test_a_tag_that_moves_while_it_is_copied_is_copied_again(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1", "first")
+
+    def move(method: str, *arguments: str) -> None:
+        if method == "put_manifest":
+            setting.target.fail = lambda *_: None
+            setting.source.push("team/app", "v1", "second")
+
+    setting.target.fail = move
+    setting.wish("v1")
+    setting.drain()
+
+    assert setting.target.state() == setting.source.state()
+    assert setting.job().generation == 2
+
+
+def test_who_lost_the_lease_writes_no_manifest(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+
+    def lose(method: str, *arguments: str) -> None:
+        if method == "put_upload":
+            later = present() + timedelta(minutes=5)
+            setting.queue.claim_expired("dc2", "other", later)
+
+    setting.target.fail = lose
+    setting.wish("v1")
+    setting.drain()
+
+    assert setting.target.state() == {}
+    assert (setting.job().state, setting.job().owner) == ("running", "other")
+
+
+@pytest.mark.parametrize(
+    ("existing", "outcome", "tags"),
+    [
+        ("overwrite", ("done", "copied", ""), {"v1": "ours"}),
+        ("skip", ("skipped", "kept", ""), {"v1": "theirs"}),
+        ("fail", ("conflict", "kept", "exists"), {"v1": "theirs"}),
+        ("backup", ("done", "copied", ""), {"v1": "ours", "v1-before": "theirs"}),
+    ],
+)
+def test_a_tag_that_somebody_else_made_is_treated_as_the_plan_says(
+    make: Callable[..., Setting], existing: str, outcome: Any, tags: dict[str, str]
+) -> None:
+    setting = make(options={"existing": existing})
+    theirs = setting.target.push("team/app", "v1", "theirs").digest
+    ours = setting.source.push("team/app", "v1", "ours").digest
+
+    setting.wish("v1")
+    setting.drain()
+
+    names = {ours: "ours", theirs: "theirs"}
+    assert setting.outcome() == outcome
+    assert {
+        tag.rpartition(":")[2].replace(f"-{theirs[7:15]}", ""): names[digest]
+        for tag, digest in setting.target.state().items()
+    } == tags
+
+
+def test_a_tag_that_we_made_ourselves_is_no_conflict_when_it_moves(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"existing": "fail"})
+    for seed in ("first", "second"):
+        setting.source.push("team/app", "v1", seed)
+        setting.wish("v1")
+        setting.drain()
+
+    assert setting.target.state() == setting.source.state()
+
+
+def test_what_the_filters_leave_out_is_not_copied(make: Callable[..., Setting]) -> None:
+    setting = make(tags={"exclude": ["*-dev"]})
+    setting.source.push("team/app", "v1-dev")
+
+    setting.wish("v1-dev")
+    setting.drain()
+
+    assert setting.target.state() == {}
+    assert setting.outcome("v1-dev") == ("skipped", "filtered", "")
+
+
+# Deletes
+
+
+def deleting(make: Callable[..., Setting], deletes: str, reference: str = "v1") -> Setting:
+    """A setting in which an image was copied and is gone from the source."""
+    setting = make(options={"deletes": deletes})
+    setting.source.push("team/app", "v1", "image")
+    setting.source.push("team/app", "other", "image")
+    setting.wish("v1", "other")
+    setting.drain()
+    del setting.source.content["team/app"].tags["v1"]
+    setting.wish(reference)
+    return setting
+
+
+def test_nothing_is_deleted_unless_asked_for(make: Callable[..., Setting]) -> None:
+    setting = deleting(make, "off")
+
+    setting.drain()
+
+    assert "team/app:v1" in setting.target.state()
+    assert setting.outcome() == ("skipped", "kept", "")
+
+
+def test_a_tag_is_deleted_at_the_second_look_and_its_image_stays(
+    make: Callable[..., Setting],
+) -> None:
+    setting = deleting(make, "tags")
+
+    setting.drain()
+    assert "team/app:v1" in setting.target.state()
+    setting.hurry()
+    setting.drain()
+
+    assert set(setting.target.state()) == {"team/app:other"}
+    assert setting.outcome() == ("done", "deleted", "")
+
+
+def test_a_tag_that_comes_back_before_the_second_look_stays(make: Callable[..., Setting]) -> None:
+    setting = deleting(make, "tags")
+    setting.drain()
+
+    setting.source.push("team/app", "v1", "image")
+    setting.hurry()
+    setting.drain()
+
+    assert setting.target.state() == setting.source.state()
+
+
+def test_a_tag_that_somebody_moved_at_the_target_is_not_deleted(
+    make: Callable[..., Setting],
+) -> None:
+    setting = deleting(make, "tags")
+    setting.target.push("team/app", "v1", "theirs")
+
+    setting.drain()
+    setting.hurry()
+    setting.drain()
+
+    assert "team/app:v1" in setting.target.state()
+    assert setting.outcome() == ("skipped", "kept", "")
+
+
+def test_a_source_that_fails_deletes_nothing(make: Callable[..., Setting]) -> None:
+    setting = deleting(make, "tags")
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "tags":
+            raise setting.source.error("server", status=500)
+
+    setting.source.fail = fail
+    for _ in range(3):
+        setting.drain()
+        setting.hurry()
+
+    assert "team/app:v1" in setting.target.state()
+    assert setting.job().error_class == "server"
+
+
+def test_a_digest_that_is_in_use_is_not_deleted(make: Callable[..., Setting]) -> None:
+    setting = make(options={"deletes": "tags_and_digests"})
+    child = setting.source.push("team/app", "", "child")
+    alone = setting.source.push("team/app", "", "alone")
+    setting.source.push_index("team/app", "v1", [child])
+    setting.wish("v1", child.digest, alone.digest)
+    setting.drain()
+    setting.queue._jobs.update_one(  # as if it had been copied before its index
+        {"reference": child.digest}, {"$set": {"put_digest": child.digest}}
+    )
+    for manifest in (child, alone):
+        del setting.source.content["team/app"].manifests[manifest.digest]
+        setting.wish(manifest.digest)
+
+    setting.drain()
+    setting.hurry()
+    setting.drain()
+
+    assert setting.outcome(alone.digest) == ("done", "deleted", "")
+    assert setting.outcome(child.digest) == ("skipped", "kept", "")
+
+
+def test_many_deletes_at_once_wait_for_a_person(
+    make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "BRAKE_LEAST", 2)
+    setting = make(options={"deletes": "tags"})
+    tags = [f"v{number}" for number in range(6)]
+    for tag in tags:
+        setting.source.push("team/app", tag)
+    setting.wish(*tags)
+    setting.drain()
+    setting.source.content["team/app"].tags.clear()
+    setting.wish(*tags)
+
+    def look_twice() -> int:
+        for _ in range(2):
+            setting.hurry()
+            setting.drain()
+        return len(setting.target.state())
+
+    assert look_twice() == 4
+    assert setting.queue.get_plan("dc2").deletes_braked
+
+    setting.queue.resume("dc2", "admin", present(), deletes=3)
+    assert look_twice() == 1
+    setting.queue.resume("dc2", "admin", present(), deletes=3)
+    assert look_twice() == 0
+
+
+def test_a_target_that_deletes_nothing_is_told_once(make: Callable[..., Setting]) -> None:
+    setting = deleting(make, "tags")
+
+    def refuse(method: str, *arguments: str) -> None:
+        if method == "delete_tag":
+            raise setting.target.error("unsupported", status=405)
+
+    setting.target.fail = refuse
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
+
+    assert setting.outcome() == ("skipped", "kept", "")
+    assert setting.queue.get_plan("dc2").cannot_delete
+
+
+# Referrers
+
+
+def test_a_referrer_comes_with_its_image_and_is_listed_where_the_target_lists_none(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    setting.source._has_referrers_api = True
+    image = setting.source.push("team/app", "v1")
+    subject = {"mediaType": image.media_type, "digest": image.digest, "size": len(image.body)}
+    signatures = [
+        setting.source.push("team/app", "", f"signature {number}", subject=subject)
+        for number in range(2)
+    ]
+
+    setting.wish("v1")
+    setting.drain()
+
+    listed = setting.target.referrers("team/app", image.digest)
+    assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
+    assert setting.outcome(signatures[0].digest) == ("done", "copied", "")
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("error_class", "attempts", "state"),
+    [
+        ("down", 1, "pending"),
+        ("down", 8, "dead"),
+        ("rate_limited", 7, "pending"),
+        ("server", 8, "dead"),
+        ("bug", 1, "pending"),
+        ("forbidden", 1, "dead"),
+        ("digest_mismatch", 1, "pending"),
+        ("digest_mismatch", 2, "dead"),
+        ("unsupported", 1, "conflict"),
+        ("immutable", 1, "conflict"),
+        ("too_large", 1, "conflict"),
+    ],
+)
+def test_an_error_decides_what_becomes_of_a_job(
+    error_class: str, attempts: int, state: str
+) -> None:
+    assert state_after(error_class, attempts, 8) == state
+
+
+def test_the_pause_grows_up_to_a_limit_unless_the_registry_names_it() -> None:
+    assert all(retry_delay_s(1) <= 4 for _ in range(100))
+    assert all(retry_delay_s(1000) <= 900 for _ in range(100))
+    assert max(retry_delay_s(6) for _ in range(1000)) > 60
+    assert retry_delay_s(1, 17.0) == 17.0
+
+
+def test_a_job_that_fails_for_ever_dies_with_its_reason(make: Callable[..., Setting]) -> None:
+    setting = make(options={"max_attempts": 3})
+    setting.source.push("team/app", "v1")
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "put_manifest":
+            raise setting.target.error("server", status=500)
+
+    setting.target.fail = fail
+    setting.wish("v1")
+    for _ in range(4):
+        setting.drain()
+        setting.hurry()
+
+    assert setting.outcome() == ("dead", "", "server")
+    assert setting.job().error == f"{NEW}: server"
+
+
+def test_a_bug_kills_neither_the_worker_nor_the_other_jobs(make: Callable[..., Setting]) -> None:
+    setting = make()
+    for tag in ("v1", "v2"):
+        setting.source.push("team/app", tag)
+
+    def fail(method: str, *arguments: str) -> None:
+        if arguments[-1:] == ("v1",):
+            raise ZeroDivisionError("a bug")
+
+    setting.source.fail = fail
+    setting.wish("v1", "v2")
+    setting.drain()
+
+    assert set(setting.target.state()) == {"team/app:v2"}
+    assert (setting.job().state, setting.job().error) == ("pending", "ZeroDivisionError: a bug")
+
+
+def test_an_outage_stops_the_plan_and_uses_up_no_attempts(make: Callable[..., Setting]) -> None:
+    setting = make()
+    tags = [f"v{number}" for number in range(8)]
+    for tag in tags:
+        setting.source.push("team/app", tag)
+
+    def fail(method: str, *arguments: str) -> None:
+        raise setting.target.error("down")
+
+    setting.target.fail = fail
+    setting.wish(*tags)
+    for _ in range(5):
+        setting.worker.run_one()
+    breaker = setting.queue.get_plan("dc2").breaker
+    assert breaker
+    assert (breaker.registry, breaker.error_class) == (NEW, "down")
+
+    setting.probe_now()
+    assert not setting.worker.dispatch_one()
+    assert max(setting.job(tag).attempts for tag in tags) == 1
+
+    setting.target.fail = lambda *_: None
+    setting.hurry()
+    setting.probe_now()
+    assert setting.worker.dispatch_one()
+    assert setting.queue.get_plan("dc2").breaker is None
+    setting.drain()
+    assert setting.target.state() == setting.source.state()
+
+
+# Crawls
+
+
+def test_a_crawl_goes_on_where_it_stopped(make: Callable[..., Setting]) -> None:
+    setting = make()
+    for name in "abcde":
+        setting.source.push(f"team/{name}", "v1")
+    seen: list[str] = []
+    saved: list[Run] = []
+
+    def save(run: Run) -> bool:
+        saved.append(run)
+        return True
+
+    def fail(method: str, *arguments: str) -> None:
+        if arguments == ("team/d",):
+            raise setting.source.error("down")
+
+    crawler = Crawler(
+        setting.plan,
+        setting.source,  # type: ignore[arg-type]
+        lambda repository, tags: seen.append(repository),
+        save,
+    )
+    setting.source.fail = fail
+    with pytest.raises(Exception, match="down"):
+        crawler.crawl(Run(plan="dc2", kind="crawl", started_at=present()))
+    assert saved[-1].cursor == "team/c"
+    setting.source.fail = lambda *_: None
+
+    ended = crawler.crawl(saved[-1])
+
+    assert seen == [f"team/{name}" for name in "abcde"]
+    assert ended
+    assert (ended.repositories, ended.tags) == (5, 5)
+
+
+def test_a_crawl_begins_with_what_is_pulled_most_and_visits_nothing_twice(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(repos={"exclude": ["team/x"]})
+    for name in "abcx":
+        setting.source.push(f"team/{name}", "v1")
+    seen: list[str] = []
+    crawler = Crawler(
+        setting.plan,
+        setting.source,  # type: ignore[arg-type]
+        lambda repository, tags: seen.append(repository),
+        lambda run: True,
+        ranked=lambda: ["team/c", "team/x"],
+    )
+
+    crawler.crawl(Run(plan="dc2", kind="crawl", started_at=present()))
+
+    assert seen == ["team/c", "team/a", "team/b"]
+
+
+def test_without_a_catalogue_the_known_repositories_are_crawled(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "catalog":
+            raise setting.source.error("unsupported", status=404)
+
+    setting.source.fail = fail
+    seen: list[str] = []
+    crawler = Crawler(
+        setting.plan,
+        setting.source,  # type: ignore[arg-type]
+        lambda repository, tags: seen.append(repository),
+        lambda run: True,
+        known=lambda: ["team/app", "team/none"],
+    )
+
+    crawler.crawl(Run(plan="dc2", kind="crawl", started_at=present()))
+
+    assert seen == ["team/app"]
+
+
+# Verification
+
+
+def verify(setting: Setting, deep: bool = False) -> dict[str, str]:
+    run = Run(plan="dc2", kind="verify", started_at=present())
+    with ThreadPoolExecutor(2) as threads:
+        verifier = Verifier(
+            setting.plan,
+            setting.source,  # type: ignore[arg-type]
+            setting.target,  # type: ignore[arg-type]
+            threads,
+            deep=deep,
+        )
+        verified = verifier.verify(run, lambda run: True, recheck_s=0)
+    assert verified
+    return {row.reference: row.kind for row in verified[1]}
+
+
+def test_every_kind_of_difference_is_found(make: Callable[..., Setting]) -> None:
+    setting = make()
+    for tag in ("equal", "missing", "different", "unknown"):
+        setting.source.push("team/app", tag)
+    for tag, seed in (("equal", "equal"), ("different", "other"), ("extra", ""), ("unknown", "")):
+        setting.target.push("team/app", tag, seed)
+
+    def fail(method: str, *arguments: str) -> None:
+        if arguments[-1:] == ("unknown",):
+            raise setting.source.error("down")
+
+    setting.source.fail = fail
+
+    assert verify(setting) == {
+        "missing": "missing",
+        "different": "different",
+        "extra": "extra",
+        "unknown": "unknown",
+    }
+
+
+def test_a_deep_look_finds_lost_blobs_and_children_and_the_next_job_repairs_them(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    child = setting.source.push("team/app", "", "child")
+    setting.source.push_index("team/app", "index", [child])
+    setting.source.push("team/app", "image")
+    setting.wish("index", "image")
+    setting.drain()
+    assert verify(setting, deep=True) == {}
+    setting.target.content["team/app"].blobs.clear()
+    assert verify(setting) == {}
+
+    assert verify(setting, deep=True) == {"index": "broken_blob", "image": "broken_blob"}
+    del setting.target.content["team/app"].manifests[child.digest]
+    assert verify(setting, deep=True)["index"] == "broken_child"
+
+    for tag in ("index", "image"):
+        setting.queue.mark_broken("dc2", "team/app", tag)
+    setting.wish("index", "image")
+    setting.drain()
+    assert verify(setting, deep=True) == {}
+
+
+# Limits
+
+
+def test_a_bucket_lets_its_rate_through_and_no_more() -> None:
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    bucket = Bucket(10, lambda: now[0], sleep)
+
+    for _ in range(100):
+        bucket.take()
+
+    assert 9 <= now[0] <= 10
+
+
+def test_a_429_halves_the_width_and_each_quiet_minute_adds_one() -> None:
+    now = [0.0]
+    width = Width(8, lambda: now[0])
+
+    width.narrow()
+    width.narrow()
+    assert width.jobs == 4
+    now[0] = 2
+    width.narrow()
+    assert width.jobs == 2
+    now[0] = 63
+    assert width.jobs == 3
+    assert width.jobs == 3
+    for _ in range(10):
+        now[0] += 61
+        assert width.jobs <= 8
+    assert width.jobs == 8
+
+
+# Anything at all
+
+_actions = st.lists(
+    st.tuples(
+        st.sampled_from(["push", "push", "index", "delete", "run", "crawl", "repeat"]),
+        st.sampled_from(["v1", "v2", "latest"]),
+        st.sampled_from(["red", "green", "blue"]),
+    ),
+    max_size=30,
+)
+
+
+@hypothesis_settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(actions=_actions)
+def test_whatever_happens_in_whatever_order_both_sides_are_equal_in_the_end(
+    make: Callable[..., Setting], mock_stores: Stores, actions: list[tuple[str, str, str]]
+) -> None:
+    mock_stores.migrations._jobs.delete_many({})
+    mock_stores.migrations._plans.delete_many({})
+    setting = make(options={"deletes": "tags"})
+    wished: list[str] = []
+    for action, tag, seed in actions:
+        if action == "run":
+            setting.worker.run_one()
+        elif action == "crawl":
+            setting.wish(*setting.source.tags("team/app"))
+        elif action == "repeat":  # an old event once more, and late
+            setting.wish(*wished[:1])
+        else:
+            if action == "push":
+                setting.source.push("team/app", tag, seed)
+            elif action == "index":
+                child = setting.source.push("team/app", "", seed)
+                setting.source.push_index("team/app", tag, [child])
+            else:
+                setting.source.content["team/app"].tags.pop(tag, None)
+            wished.append(tag)
+            setting.wish(tag)
+
+    for _ in range(3):
+        setting.drain()
+        setting.hurry()
+
+    assert setting.target.state() == setting.source.state()
+    assert set(setting.queue.count_jobs("dc2")) <= {"done", "skipped"}
