@@ -137,7 +137,7 @@ def migrate_pause(stores: Stores, plan: Plan) -> None:
 
 @migrate.command("resume")
 @click.option(
-    "--allow-deletes", type=click.IntRange(1), default=0, help="So many, after the brake."
+    "--allow-deletes", type=click.IntRange(0), default=0, help="So many, after the brake."
 )
 @_with_plan
 def migrate_resume(stores: Stores, plan: Plan, allow_deletes: int) -> None:
@@ -287,8 +287,7 @@ def _verify(stores: Stores, plan: Plan, *, deep: bool, recheck_s: float) -> list
         Wish(plan.name, row.repository, row.reference, BACKFILL) for row in wanted_again(rows)
     ]
     queue.wish(wishes, present())
-    ended = msgspec.structs.replace(ended, state="done", finished_at=present())
-    queue.save_run(ended, owner, present())
+    queue.end_run(ended, owner, present())
     return rows
 
 
@@ -348,22 +347,34 @@ def migrate_once(stores: Stores, plan: Plan) -> None:
             jobs = queue.count_jobs(plan.name)
             progress.total = sum(jobs.values())
             progress.update(sum(jobs.get(state, 0) for state in SETTLED) - progress.n)
-            status = queue.get_plan(plan.name)
-            crawl = queue.get_run(plan.name, "crawl")
-            is_crawled = not status.recrawl and crawl is not None and crawl.state == "done"
-            is_drained = is_crawled and set(queue.count_jobs(plan.name)) <= set(SETTLED)
-            if _stopped(status) or is_drained:
+            if _stopped(queue.get_plan(plan.name)) or _is_drained(queue, plan.name):
                 break
         _stop(worker)
     if ended.is_set():
         raise click.Abort
-    if _stopped(queue.get_plan(plan.name)):
-        raise AppError(f"stopped: {_stopped(queue.get_plan(plan.name))}")
-    jobs = queue.count_jobs(plan.name)
-    failed = jobs.get("dead", 0) + jobs.get("conflict", 0)
+    status, jobs = queue.get_plan(plan.name), queue.count_jobs(plan.name)
+    if _stopped(status):
+        raise AppError(f"stopped: {_stopped(status)}")
     print(", ".join(f"{number} {state}" for state, number in sorted(jobs.items())) or "no tags")
+    if jobs.get("pending"):
+        raise AppError(
+            f"deletes are braked: {status.deletes_braked}; "
+            "rns migrate resume --allow-deletes N lets N of them go on"
+        )
+    failed = jobs.get("dead", 0) + jobs.get("conflict", 0)
     if failed:
         raise AppError(f"{failed} jobs failed: see rns migrate jobs --state dead or conflict")
+
+
+def _is_drained(queue: MigrationStore, plan: str) -> bool:
+    """Whether everything is crawled, and over but for deletes that wait for a person."""
+    status, crawl = queue.get_plan(plan), queue.get_run(plan, "crawl")
+    if status.recrawl or crawl is None or crawl.state != "done":
+        return False
+    jobs = queue.count_jobs(plan)
+    if jobs.get("running"):
+        return False
+    return not jobs.get("pending") or set(queue.count_errors(plan, "pending")) == {"braked"}
 
 
 @migrate.command("plan")

@@ -15,10 +15,10 @@ import socket
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -141,6 +141,7 @@ class PlanWorker:
         self.running: dict[str, Job] = {}
         self._run: Run | None = None
         self._failures: Counter[str] = Counter()  # in a row, by registry
+        self._due: dict[int, deque[str]] = {LIVE: deque(), BACKFILL: deque()}  # to be claimed
         self._turns = itertools.count(1)
         self._status: tuple[float, PlanStatus] = (0.0, PlanStatus(name=plan.name))
         self._looked_for_expired = 0.0
@@ -228,14 +229,27 @@ class PlanWorker:
         now = present()
         if time.monotonic() - self._looked_for_expired > EXPIRED_EVERY_S:
             job = self._queue.claim_expired(self.plan.name, self._owner, now)
-            if job:
+            if job and job.attempts > self.plan.options.max_attempts:
+                self._end_failed(job, "dead", "bug", "every worker that began it died")
+            elif job:
                 return job
             self._looked_for_expired = time.monotonic()
         is_reserved = next(self._turns) % RESERVED == 0
         for priority in (BACKFILL, LIVE) if is_reserved else (LIVE, BACKFILL):
-            job = self._queue.claim(self.plan.name, priority, self._owner, now)
+            job = self._claim_of(priority, now)
             if job:
                 return job
+        return None
+
+    def _claim_of(self, priority: int, now: datetime) -> Job | None:
+        due = self._due[priority]
+        for is_fresh in (False, True):  # what was seen before may be gone by now
+            if is_fresh:
+                due.extend(self._queue.find_due(self.plan.name, priority, now))
+            while due:
+                job = self._queue.claim(due.popleft(), self._owner, now)
+                if job:
+                    return job
         return None
 
     def _carry_out(self, job: Job) -> bool:
@@ -376,8 +390,6 @@ class PlanWorker:
         """Whether one more delete is no sign of something going wrong."""
         with self._lock:
             status = self.status(fresh=True)
-            if status.cannot_delete:
-                return False
             if status.deletes_allowed:
                 return self._queue.take_delete(self.plan.name)
             if status.deletes_braked:
@@ -455,8 +467,7 @@ class PlanWorker:
                 self._queue.release_run(run, self._owner, present())
         if ended is None:
             return
-        ended = msgspec.structs.replace(ended, state="done", finished_at=present())
-        self._queue.save_run(ended, self._owner, present())
+        self._queue.end_run(ended, self._owner, present())
         logger.info(
             "plan %s: the crawl saw %d tags in %d repositories",
             self.plan.name,
@@ -551,7 +562,7 @@ class Worker:
         """
         for plan in self.plans:
             plan.stopping.set()
-        is_idle = _wait_until(lambda: not any(plan.running for plan in self.plans), GRACE_S)
+        is_idle = wait_until(lambda: not any(plan.running for plan in self.plans), GRACE_S)
         try:
             for plan in self.plans:
                 plan.hand_back()
@@ -560,14 +571,15 @@ class Worker:
             logger.warning("%s; what runs here is begun anew when its lease runs out", error)
         self._stopped.set()
         if not is_idle:
-            is_idle = _wait_until(lambda: not any(plan.running for plan in self.plans), 2)
+            is_idle = wait_until(lambda: not any(plan.running for plan in self.plans), 2)
         if is_idle:
             for plan in self.plans:
                 plan.close()
         return is_idle
 
 
-def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether a condition comes true within so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -23,7 +23,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from app.store.errors import only_duplicates, translate_errors
 from app.store.paging import Document, Page
 
-LEASE = timedelta(seconds=30)  # a worker that is silent for so long has lost its jobs
+LEASE = timedelta(seconds=20)  # a worker that is silent for so long has lost its jobs
 WORKER_KEPT = timedelta(seconds=60)
 BLOB_KEPT = timedelta(days=7)
 BLOB_REPOSITORIES = 3  # candidates for a mount that are remembered of one blob
@@ -33,7 +33,7 @@ UPSERT_TRIES = 3
 
 LIVE, BACKFILL = 0, 5  # `priority`: the first goes first
 
-PlanState = Literal["draft", "backfill", "live", "frozen", "cut_over", "closed"]
+PlanState = Literal["draft", "backfill", "live", "cut_over"]
 JobState = Literal["pending", "running", "done", "skipped", "conflict", "dead"]
 Result = Literal["copied", "present", "deleted", "absent", "kept", "filtered", "waived"]
 RunKind = Literal["crawl", "verify"]
@@ -69,8 +69,7 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_worked_on(self) -> bool:
         """Whether workers take jobs of it."""
-        is_begun = self.state in ("backfill", "live", "frozen", "cut_over")
-        return is_begun and not self.paused and self.breaker is None
+        return self.state != "draft" and not self.paused and self.breaker is None
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -230,9 +229,7 @@ class MigrationStore:
     def start(self, name: str, who: str, now: datetime) -> None:
         """Have workers crawl the source of a plan, once more if it is begun, and copy."""
         self._set_plan(name, {"recrawl": True})
-        self._plans.update_one(
-            {"_id": name, "state": {"$in": ["draft", "closed"]}}, {"$set": {"state": "backfill"}}
-        )
+        self._plans.update_one({"_id": name, "state": "draft"}, {"$set": {"state": "backfill"}})
         self.add_audit(AuditRow(plan=name, who=who, what="start", at=now))
 
     def advance(self, name: str, before: PlanState, after: PlanState, now: datetime) -> bool:
@@ -357,20 +354,34 @@ class MigrationStore:
 
     # The queue, as workers see it
 
-    def claim(self, plan: str, priority: int, owner: str, now: datetime) -> Job | None:
-        """Lease the job of this priority that is due the longest, or None if none is due.
+    def find_due(self, plan: str, priority: int, now: datetime, limit: int = 50) -> list[str]:
+        """The ids of jobs of this priority that may be begun, those due the longest first.
+
+        To be claimed one by one: the embedded database reads all that are due whenever it looks
+        for the first of them, and lets everybody else wait.
+        """
+        query = {"plan": plan, "state": "pending", "priority": priority, "due": {"$lte": now}}
+        rows = self._jobs.find(query, {"_id": 1}).sort("due", 1).limit(limit)
+        return [row["_id"] for row in rows]
+
+    def claim(self, key: str, owner: str, now: datetime) -> Job | None:
+        """Lease a job, or None if another worker was faster and it is not due any more.
 
         One update, so that two workers never hold the same job.
         """
-        query = {"plan": plan, "state": "pending", "priority": priority, "due": {"$lte": now}}
-        return self._claim(query, "due", owner, now)
+        return self._claim({"_id": key, "state": "pending", "due": {"$lte": now}}, owner, now)
 
     def claim_expired(self, plan: str, owner: str, now: datetime) -> Job | None:
         """Lease a job that another worker held and went silent over, or None."""
-        query = {"plan": plan, "state": "running", "lease_until": {"$lt": now}}
-        return self._claim(query, "lease_until", owner, now)
+        silent = {"plan": plan, "state": "running", "lease_until": {"$lt": now}}
+        for row in self._jobs.find(silent, {"_id": 1}).limit(50):
+            query = {"_id": row["_id"], "state": "running", "lease_until": {"$lt": now}}
+            job = self._claim(query, owner, now)
+            if job:
+                return job
+        return None
 
-    def _claim(self, query: Document, key: str, owner: str, now: datetime) -> Job | None:
+    def _claim(self, query: Document, owner: str, now: datetime) -> Job | None:
         lease: Document = {
             "state": "running",
             "owner": owner,
@@ -378,12 +389,11 @@ class MigrationStore:
             "lease_until": now + LEASE,
             "claimed_at": now,
         }
-        document = self._jobs.find_one_and_update(
-            query,
-            {"$set": lease, "$inc": {"attempts": 1}},
-            sort=[(key, 1)],
-            return_document=ReturnDocument.AFTER,
-        )
+        update = {"$set": lease, "$inc": {"attempts": 1}}
+        # Not find_one_and_update: the embedded database looks at every job for it.
+        if not self._jobs.update_one(query, update).matched_count:
+            return None
+        document = self._jobs.find_one({"_id": query["_id"], "token": lease["token"]})
         return _job(document) if document else None
 
     def renew(self, job: Job, now: datetime) -> bool:
@@ -545,6 +555,11 @@ class MigrationStore:
         fields = msgspec.structs.asdict(run) | {"lease_until": now + LEASE}
         query = {"_id": f"{run.plan} {run.kind}", "owner": owner}
         return self._runs.update_one(query, {"$set": fields}).matched_count > 0
+
+    def end_run(self, run: Run, owner: str, now: datetime) -> bool:
+        """Record that a run is complete; False when another worker has it."""
+        ended = msgspec.structs.replace(run, state="done", finished_at=now, message="")
+        return self.save_run(ended, owner, now)
 
     def renew_run(self, run: Run, owner: str, now: datetime) -> None:
         """Extend the lease of a run that is under way."""

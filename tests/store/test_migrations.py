@@ -53,7 +53,8 @@ def present(after: float = 0) -> datetime:
 
 
 def claim(queue: MigrationStore, priority: int = LIVE, after: float = 0) -> Job | None:
-    return queue.claim("dc2", priority, "worker", at(after))
+    due = queue.find_due("dc2", priority, at(after))
+    return queue.claim(due[0], "worker", at(after)) if due else None
 
 
 def claimed(queue: MigrationStore, priority: int = LIVE, after: float = 0) -> Job:
@@ -168,11 +169,20 @@ def test_the_job_of_a_silent_worker_is_taken_over_and_the_silent_worker_is_refus
     assert queue.finish(taken, DONE, at(after))
 
 
+def test_two_workers_that_saw_the_same_job_do_not_both_get_it(queue: MigrationStore) -> None:
+    wish(queue)
+    (key,) = queue.find_due("dc2", LIVE, NOW)
+
+    jobs = [queue.claim(key, owner, NOW) for owner in ("one", "two")]
+
+    assert [job.owner for job in jobs if job] == ["one"]
+
+
 def test_a_worker_that_beats_keeps_its_job(queue: MigrationStore) -> None:
     wish(queue)
     job = claimed(queue)
 
-    assert queue.renew(job, at(20))
+    assert queue.renew(job, at(15))
 
     assert queue.claim_expired("dc2", "other", at(LEASE.total_seconds() + 1)) is None
 
@@ -313,16 +323,17 @@ def test_workers_that_went_silent_are_not_listed(queue: MigrationStore) -> None:
     assert [worker.name for worker in queue.find_workers(present())] == ["b"]
 
 
-def drain(queue: MigrationStore, owner: str, running: Counter[str], overlaps: list[str]) -> int:
-    runs = 0
-    while job := queue.claim("dc2", LIVE, owner, present()):
-        running[job.reference] += 1
-        if running[job.reference] > 1:
-            overlaps.append(job.reference)
-        running[job.reference] -= 1
-        assert queue.finish(job, DONE, present())
-        runs += 1
-    return runs
+def drain(queue: MigrationStore, owner: str, running: Counter[str], overlaps: list[str]) -> None:
+    while due := queue.find_due("dc2", LIVE, present(), limit=3):
+        for key in due:
+            job = queue.claim(key, owner, present())
+            if job is None:
+                continue
+            running[key] += 1
+            if running[key] > 1:
+                overlaps.append(key)
+            running[key] -= 1
+            assert queue.finish(job, DONE, present())
 
 
 @pytest.mark.wire
@@ -359,7 +370,8 @@ from pymongo import MongoClient
 from app.store import Stores
 uri, name = sys.argv[1:]
 queue = Stores(MongoClient(uri, tz_aware=True)[name]).migrations
-job = queue.claim("dc2", 0, "killed", datetime.now(UTC))
+now = datetime.now(UTC)
+job = queue.claim(queue.find_due("dc2", 0, now)[0], "killed", now)
 print(job.reference, flush=True)
 time.sleep(600)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -19,10 +20,10 @@ from app.migration import worker as worker_module
 from app.migration.crawler import Crawler
 from app.migration.limits import Bucket, Width
 from app.migration.verifier import Verifier
-from app.migration.worker import PlanWorker, retry_delay_s, state_after
+from app.migration.worker import PlanWorker, Worker, retry_delay_s, state_after, wait_until
 from app.settings import Migration
 from app.store import Stores
-from app.store.migrations import LIVE, Job, Run, Wish, present
+from app.store.migrations import LEASE, LIVE, Job, Run, Wish, present
 
 OLD, NEW = "https://old", "https://new"
 
@@ -471,6 +472,66 @@ def test_an_outage_stops_the_plan_and_uses_up_no_attempts(make: Callable[..., Se
     assert setting.queue.get_plan("dc2").breaker is None
     setting.drain()
     assert setting.target.state() == setting.source.state()
+
+
+def test_a_job_that_kills_every_worker_dies(make: Callable[..., Setting]) -> None:
+    setting = make(options={"max_attempts": 2})
+    setting.queue.wish([Wish("dc2", "team/app", "v1", LIVE)], present() - LEASE * 5)
+    assert setting.queue.claim("dc2 team/app v1", "killed", present() - LEASE * 4)
+    assert setting.queue.claim_expired("dc2", "killed", present() - LEASE * 2)
+
+    assert not setting.worker.run_one()
+
+    assert setting.outcome() == ("dead", "", "bug")
+
+
+def test_a_worker_that_is_stopped_hands_back_what_it_cannot_end(
+    make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "GRACE_S", 0.1)
+    setting = make()
+    setting.source.push("team/app", "v1")
+    begun, released = threading.Event(), threading.Event()
+
+    def hang(method: str, *arguments: str) -> None:
+        if method == "put_upload":
+            begun.set()
+            released.wait(20)
+
+    setting.target.fail = hang
+    setting.wish("v1")
+    process = Worker(setting.stores, [])
+    process.plans.append(setting.worker)
+    process.start()
+    assert begun.wait(20)
+
+    assert not process.stop()
+
+    assert (setting.job().state, setting.job().attempts) == ("pending", 0)
+    released.set()
+    assert wait_until(lambda: not setting.worker.running, 20)
+    assert setting.target.state() == {}
+    assert setting.job().state == "pending"
+
+
+def test_a_worker_copies_what_is_there_and_then_what_is_pushed(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for name in "abc":
+        setting.source.push(f"team/{name}", "v1")
+    process = Worker(setting.stores, [])
+    process.plans.append(setting.worker)
+    process.start()
+    assert wait_until(lambda: setting.queue.get_plan("dc2").state == "live", 20)
+    assert setting.target.state() == setting.source.state()
+
+    setting.source.push("team/a", "v2")
+    setting.wish("v2", repository="team/a")
+
+    assert wait_until(lambda: setting.target.state() == setting.source.state(), 20)
+    assert process.stop()
+    assert setting.queue.find_workers(present()) == []
 
 
 # Crawls
