@@ -363,6 +363,27 @@ def test_with_many_senders_and_workers_no_wish_is_lost_and_no_job_runs_twice_at_
     assert queue.count_jobs("dc2") == {"done": len(tags)}
 
 
+@pytest.mark.wire
+def test_of_many_workers_one_takes_over_the_job_of_a_silent_one(
+    wire_database: Database[Any],
+) -> None:
+    queue = Stores(wire_database).migrations
+    queue.ensure_indexes()
+    tags = [f"v{number}" for number in range(10)]
+    for tag in tags:
+        wish(queue, tag)
+        claimed(queue)
+
+    def take_over(owner: str) -> list[str]:
+        jobs = (queue.claim_expired("dc2", owner, NOW + LEASE * 2) for _ in tags)
+        return [job.reference for job in jobs if job]
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(take_over, map(str, range(8))))
+
+    assert sorted(reference for references in taken for reference in references) == tags
+
+
 WORKER = """
 import sys, time
 from datetime import UTC, datetime

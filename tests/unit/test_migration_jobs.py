@@ -23,7 +23,7 @@ from app.migration.verifier import Verifier
 from app.migration.worker import PlanWorker, Worker, retry_delay_s, state_after, wait_until
 from app.settings import Migration
 from app.store import Stores
-from app.store.migrations import LEASE, LIVE, Job, Run, Wish, present
+from app.store.migrations import BACKFILL, LEASE, LIVE, Job, Run, Wish, present
 
 OLD, NEW = "https://old", "https://new"
 
@@ -451,7 +451,11 @@ def test_an_outage_stops_the_plan_and_uses_up_no_attempts(make: Callable[..., Se
         setting.source.push("team/app", tag)
 
     def fail(method: str, *arguments: str) -> None:
-        raise setting.target.error("down")
+        if method == "put_manifest":  # a read-only registry answers to reads
+            raise setting.target.error("readonly")
+
+    def attempts() -> int:
+        return sum(setting.job(tag).attempts for tag in tags)
 
     setting.target.fail = fail
     setting.wish(*tags)
@@ -459,11 +463,13 @@ def test_an_outage_stops_the_plan_and_uses_up_no_attempts(make: Callable[..., Se
         setting.worker.run_one()
     breaker = setting.queue.get_plan("dc2").breaker
     assert breaker
-    assert (breaker.registry, breaker.error_class) == (NEW, "down")
+    assert (breaker.registry, breaker.error_class, attempts()) == (NEW, "readonly", 4)
 
-    setting.probe_now()
-    assert not setting.worker.dispatch_one()
-    assert max(setting.job(tag).attempts for tag in tags) == 1
+    for _ in range(10):
+        setting.probe_now()
+        assert not setting.worker.dispatch_one()
+    assert setting.queue.get_plan("dc2").breaker
+    assert attempts() == 4
 
     setting.target.fail = lambda *_: None
     setting.hurry()
@@ -472,6 +478,22 @@ def test_an_outage_stops_the_plan_and_uses_up_no_attempts(make: Callable[..., Se
     assert setting.queue.get_plan("dc2").breaker is None
     setting.drain()
     assert setting.target.state() == setting.source.state()
+
+
+def test_pushes_go_first_but_do_not_starve_the_backfill(make: Callable[..., Setting]) -> None:
+    setting = make()
+    for number in range(20):
+        setting.source.push("team/app", f"v{number}")
+        setting.wish(f"v{number}")
+    setting.source.push("team/old", "v1")
+    setting.queue.wish([Wish("dc2", "team/old", "v1", BACKFILL)], present() - LEASE)
+
+    setting.worker.run_one()
+    assert setting.job("v1", "team/old").state == "pending"
+    for _ in range(4):
+        setting.worker.run_one()
+
+    assert setting.job("v1", "team/old").state == "done"
 
 
 def test_a_job_that_kills_every_worker_dies(make: Callable[..., Setting]) -> None:
