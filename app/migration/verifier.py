@@ -65,6 +65,7 @@ class Verifier:
         Raises:
             RegistryError: one side does not list what it has.
         """
+        run = msgspec.structs.replace(run, repositories=0, tags=0)
         found: list[Drift] = []
         saved = time.monotonic()
         for repository in find_repositories(self._source, "", self._known):

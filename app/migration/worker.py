@@ -188,6 +188,9 @@ class PlanWorker:
             except AppError as error:
                 logger.warning("plan %s: %s", self.plan.name, error)
                 begun = False
+            except Exception:  # whatever it is, the jobs of the others must go on
+                logger.exception("plan %s", self.plan.name)
+                begun = False
             if not begun:
                 self.stopping.wait(IDLE_S)
 
@@ -338,11 +341,11 @@ class PlanWorker:
 
     # The breaker
 
-    def _note_failure(self, error: RegistryError) -> bool:
+    def _note_failure(self, error: RegistryError, weight: int = 1) -> bool:
         """Count an error of an endpoint, and open the breaker at the fifth in a row."""
         if error.error_class not in OF_ENDPOINT:
             return False
-        self._failures[error.registry] += 1
+        self._failures[error.registry] += weight
         if self._failures[error.registry] >= BREAKER_FAILURES:
             now = present()
             breaker = Breaker(
@@ -413,7 +416,7 @@ class PlanWorker:
                 self._conduct_once()
             except RegistryError as error:
                 logger.warning("plan %s: the crawl stops: %s", self.plan.name, error)
-                self._note_failure(error)
+                self._note_failure(error, weight=BREAKER_FAILURES)
                 pause = RETRY_CRAWL_S
             except AppError as error:
                 logger.warning("plan %s: %s", self.plan.name, error)
@@ -538,6 +541,8 @@ class Worker:
                 self._beat_once()
             except AppError as error:
                 logger.warning("%s", error)
+            except Exception:  # a worker that is silent loses its jobs
+                logger.exception("no sign of life")
             self._stopped.wait(BEAT_S)
 
     def _beat_once(self) -> None:

@@ -638,6 +638,27 @@ def test_without_a_catalogue_the_known_repositories_are_crawled(
     assert seen == ["team/app"]
 
 
+def test_a_source_that_refuses_the_crawl_stops_the_plan_at_once(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+
+    def refuse(method: str, *arguments: str) -> None:
+        raise setting.source.error("auth", status=401)
+
+    setting.source.fail = refuse
+    process = Worker(setting.stores, [])
+    process.plans.append(setting.worker)
+
+    process.start()
+
+    assert wait_until(lambda: setting.queue.get_plan("dc2").breaker is not None, 20)
+    process.stop()
+    run = setting.queue.get_run("dc2", "crawl")
+    assert run
+    assert (run.state, run.message) == ("running", f"{OLD}: auth")
+
+
 # Verification
 
 
