@@ -6,6 +6,7 @@ import contextlib
 import logging.config
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -96,10 +97,12 @@ def _until_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _stop(worker: Worker) -> None:
+def _stop(worker: Worker, status: int = 0) -> None:
+    """Stop a worker; ends this process with `status` when a thread of it does not end."""
     if not worker.stop():
         # A thread waits for a registry, and Python would wait for the thread.
-        os._exit(0)
+        print("rns: a registry does not answer; its jobs are handed back", file=sys.stderr)
+        os._exit(status)
 
 
 @migrate.command("worker")
@@ -349,7 +352,7 @@ def migrate_once(stores: Stores, plan: Plan) -> None:
             progress.update(sum(jobs.get(state, 0) for state in SETTLED) - progress.n)
             if _stopped(queue.get_plan(plan.name)) or _is_drained(queue, plan.name):
                 break
-        _stop(worker)
+        _stop(worker, status=1)
     if ended.is_set():
         raise click.Abort
     status, jobs = queue.get_plan(plan.name), queue.count_jobs(plan.name)

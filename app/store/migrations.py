@@ -495,15 +495,6 @@ class MigrationStore:
             oldest += [row["wanted_at"] for row in rows]
         return min(oldest, default=None)
 
-    def next_due(self, plan: str) -> datetime | None:
-        """When the next pending job may be begun; None if none is pending."""
-        due: list[datetime] = []
-        for priority in (LIVE, BACKFILL):
-            query = {"plan": plan, "state": "pending", "priority": priority}
-            rows = self._jobs.find(query, {"due": 1}).sort("due", 1).limit(1)
-            due += [row["due"] for row in rows]
-        return min(due, default=None)
-
     def is_wanted_since(self, plan: str, moment: datetime) -> bool:
         """Whether any job was wished for after `moment`."""
         query = {"plan": plan, "wanted_at": {"$gt": moment}}

@@ -18,6 +18,7 @@ from pymongo.database import Database
 from app.store import Stores
 from app.store.migrations import (
     BACKFILL,
+    JOB_STATES,
     LEASE,
     LIVE,
     Breaker,
@@ -418,3 +419,51 @@ def test_the_job_of_a_killed_process_is_done_by_another(
     assert job
     assert queue.finish(job, DONE, now + LEASE)
     assert queue.count_jobs("dc2") == {"done": 1}
+
+
+@pytest.mark.wire
+@pytest.mark.parametrize("seed", range(3))
+def test_the_answers_are_the_same_with_and_without_indexes(
+    wire_database: Database[Any], seed: int
+) -> None:
+    order = random.Random(seed)
+    with_indexes = Stores(wire_database).migrations
+    with_indexes.ensure_indexes()
+    without = MigrationStore(wire_database.client[wire_database.name])
+    without._jobs = wire_database["jobs_without_indexes"]
+    documents = [
+        {
+            "_id": f"{plan} team/app v{number}",
+            "plan": plan,
+            "repository": "team/app",
+            "reference": f"v{number}",
+            "state": order.choice(JOB_STATES),
+            "priority": order.choice([LIVE, BACKFILL]),
+            "due": at(order.randrange(10)),
+            "wanted_at": at(order.randrange(10)),
+            "lease_until": at(order.randrange(10)),
+            "error_class": order.choice(["", "down"]),
+            "result": order.choice(["", "deleted"]),
+            "finished_at": at(order.randrange(10)),
+        }
+        for plan in ("dc2", "dc3")
+        for number in range(100)
+    ]
+    with_indexes._jobs.insert_many(documents)
+    without._jobs.insert_many(documents)
+
+    def answers(queue: MigrationStore) -> list[Any]:
+        found: list[Any] = [queue.count_jobs("dc2"), queue.count_errors("dc2")]
+        found += [queue.oldest_wish("dc2")]
+        found += [queue.find_jobs("dc2", state="dead", error_class="down", limit=5).items]
+        found += [queue.find_jobs("dc3", cursor="dc3 team/app v5", limit=9).items]
+        for seconds in range(-1, 11):
+            found += [queue.is_wanted_since("dc2", at(seconds))]
+            found += [queue.count_deleted_since("dc2", at(seconds))]
+            for priority in (LIVE, BACKFILL):
+                due = queue.find_due("dc2", priority, at(seconds), limit=200)
+                found += [sorted(due), queue.count_open("dc2", priority)]
+        taken = [queue.claim_expired("dc2", "worker", at(5)) for _ in range(50)]
+        return [*found, sorted(job.id for job in taken if job)]
+
+    assert answers(with_indexes) == answers(without)
