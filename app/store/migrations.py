@@ -438,15 +438,20 @@ class MigrationStore:
     ) -> bool:
         """Put a job back that failed, or that was not begun; False when the lease was lost.
 
-        `counts`: the attempt is one of those that the job has.
+        `counts`: the attempt is one of those that the job has. A job that was wished for
+        meanwhile does not wait until `due`.
         """
         fields: Document = {**_NOT_LEASED, "state": "pending", "due": due}
         if error_class:
             fields |= {"error_class": error_class, "error": error}
         if not counts:
             fields["attempts"] = max(0, job.attempts - 1)
-        query = {"_id": job.id, "token": job.token}
-        return self._jobs.update_one(query, {"$set": fields}).matched_count > 0
+        held = {"_id": job.id, "token": job.token}
+        same = {**held, "generation": job.generation}
+        if self._jobs.update_one(same, {"$set": fields}).matched_count:
+            return True
+        del fields["due"]  # the one that it was claimed at is over
+        return self._jobs.update_one(held, {"$set": fields}).matched_count > 0
 
     # Reading the queue
 

@@ -143,6 +143,16 @@ def test_a_push_ends_the_pause_after_a_failure_and_a_crawl_does_not(queue: Migra
     assert claimed(queue, after=2).attempts == 2
 
 
+def test_a_push_during_an_attempt_that_fails_does_not_wait(queue: MigrationStore) -> None:
+    wish(queue)
+    job = claimed(queue)
+    wish(queue, after=1)
+
+    queue.postpone(job, at(600), "server", "no", counts=True)
+
+    assert claimed(queue, after=2).attempts == 2
+
+
 def test_an_attempt_that_does_not_count_is_given_back(queue: MigrationStore) -> None:
     wish(queue)
 
