@@ -29,6 +29,8 @@ from app.store.events import EventStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
 from app.store.sign_ins import SignInStore
+from app.store.usage import UsageStore
+from app.usage import Calendar
 
 # A registry gives up after a second or so and sends again; a person waits a little longer.
 SERVER_SELECTION_TIMEOUT_MS = 1500
@@ -47,6 +49,7 @@ class Stores:
         accounts: str = "users",
         acl: str = "acl",
         htpasswd: str = "",
+        time_zone: str = "UTC",
     ) -> None:
         self._database = database
         self._people = people = database if accounts_database is None else accounts_database
@@ -54,12 +57,19 @@ class Stores:
         self.catalogue = Catalogue(database["catalogue"], database["manifests"])
         self.rejected = RejectedStore(database["rejected_events"])
         self.sign_ins = SignInStore(database["sign_ins"])
+        self.usage = UsageStore(
+            database["events"],
+            database["usage"],
+            database["usage_days"],
+            database["leases"],
+            Calendar(time_zone),
+        )
         file = Htpasswd(Path(htpasswd)) if htpasswd else None
         self.accounts = AccountStore(people[accounts], people[acl], file)
 
     def ensure_indexes(self) -> None:
         """Create every index; idempotent, at start-up."""
-        for store in (self.events, self.catalogue, self.rejected, self.sign_ins):
+        for store in (self.events, self.catalogue, self.rejected, self.sign_ins, self.usage):
             store.ensure_indexes()
 
     def check(self) -> None:
@@ -128,6 +138,7 @@ def connect(settings: Settings, uri: str | None = None) -> Stores:
         accounts=there.accounts,
         acl=there.acl,
         htpasswd=there.htpasswd,
+        time_zone=settings.analysis.time_zone,
     )
 
 

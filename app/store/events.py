@@ -142,6 +142,56 @@ class EventStore:
             }
             self._collection.update_many(query, {"$set": {"parent": index.digest}})
 
+    def find_followers(self, event: Event) -> list[Event]:
+        """What came before `event` although it happened after it, and may belong to it; by time.
+
+        Of a check the untagged pulls of its digest, of a pulled index the untagged pulls of
+        manifests, by the same client in the 60 s after it.
+        """
+        latest = position_at(event.timestamp + PAIRING_WINDOW)
+        query: dict[str, Any] = {
+            "repository": event.repository,
+            "position": {"$gt": event.position, "$lte": latest},
+            "registry": event.registry,
+            "actor": event.actor,
+            "address": event.address,
+            "action": "pull",
+            "tag_from": {"$ne": "event"},
+        }
+        query["digest"] = event.digest if event.action == "check" else {"$ne": event.digest}
+        documents = self._collection.find(query).sort("position", 1)
+        return [_event(document) for document in documents]
+
+    def find_adopter(self, push: Event) -> Event | None:
+        """The push of an index, already stored, that takes in this push of a child, or None."""
+        query = {
+            "repository": push.repository,
+            "position": {
+                "$gt": push.position,
+                "$lte": position_at(push.timestamp + ADOPTION_WINDOW),
+            },
+            "registry": push.registry,
+            "actor": push.actor,
+            "action": "push",
+            "kind": "index",
+            "children": push.digest,
+        }
+        document = self._collection.find_one(query)
+        return _event(document) if document else None
+
+    def set_part(self, pull: Event, began: str | None) -> None:
+        """Store anew what a pull belongs to; checks other than `began` began something else."""
+        facts = {"tag": pull.tag, "tag_from": pull.tag_from, "parent": pull.parent}
+        self._collection.update_one({"_id": pull.id}, {"$set": facts})
+        earliest = position_at(pull.timestamp - PAIRING_WINDOW)
+        others = {
+            "repository": pull.repository,
+            "position": {"$gte": earliest, "$lt": pull.position},
+            "followed_by": pull.id,
+            "_id": {"$ne": began},
+        }
+        self._collection.update_many(others, {"$set": {"followed_by": None}})
+
     def find_kind(self, repository: str, digest: str) -> str | None:
         """The kind of a manifest that was seen pulled or pushed in a repository, or None."""
         query = {"digest": digest, "repository": repository, "action": {"$in": ["push", "pull"]}}
