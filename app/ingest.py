@@ -2,8 +2,8 @@
 
 Order of writes: what could not be understood, manifests, catalogue, and the events last. Each is
 idempotent, so a crash between any two followed by the registry's redelivery loses nothing and
-counts nothing twice. Round trips of a one-event envelope: a pull by tag 1 (2 of an index), a check 2,
-a pull by digest 2 (3 where nothing but the catalogue can tell its tag), a push 3 (4 of an index,
+counts nothing twice. Round trips of a one-event envelope: a pull by tag 1 (2 of an index), a check
+2, a pull by digest 2 (3 where nothing but the catalogue can tell its tag), a push 3 (4 of an index,
 which takes in its children, and by digest), a mount 1; the first event of a repository that this
 process sees pulled costs one more, and so does each older day that a late event belongs to.
 """

@@ -26,6 +26,7 @@ from app.errors import AppError, ConfigError, StartupError
 from app.settings import Settings, load_settings, parse_bind
 from app.store import Stores, connect
 from app.store.embedded import EmbeddedDatabase
+from app.summaries import Closer
 
 logger = logging.getLogger(__name__)
 
@@ -155,11 +156,12 @@ class Hooks:
         prepare(connect(self._settings), self._settings)
 
     def post_worker_init(self, worker: Any) -> None:
-        """Let the master alone end a worker.
+        """Summarise days in the background, and let the master alone end a worker.
 
         A terminal sends Ctrl-C to both. gunicorn 27's own handlers of SIGINT and SIGQUIT shut the
         thread pool down inside the signal handler, which now and then waits for its own lock.
         """
+        Closer(lambda: connect(self._settings)).start()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGQUIT, worker.handle_exit)
 
@@ -171,12 +173,7 @@ class Hooks:
 
 def unused_settings(settings: Settings) -> list[str]:
     """What is configured and does nothing yet, a line each."""
-    notices = []
-    if settings.notifications.retention_days:
-        notices.append("notifications.retention_days: not applied yet, events are kept for ever")
-    if settings.migrations:
-        notices.append("migrations: not carried out yet")
-    return notices
+    return ["migrations: not carried out yet"] if settings.migrations else []
 
 
 def prepare(stores: Stores, settings: Settings) -> None:

@@ -50,6 +50,7 @@ class Stores:
         acl: str = "acl",
         htpasswd: str = "",
         time_zone: str = "UTC",
+        retention_days: int = 0,
     ) -> None:
         self._database = database
         self._people = people = database if accounts_database is None else accounts_database
@@ -63,6 +64,7 @@ class Stores:
             database["usage_days"],
             database["leases"],
             Calendar(time_zone),
+            retention_days,
         )
         file = Htpasswd(Path(htpasswd)) if htpasswd else None
         self.accounts = AccountStore(people[accounts], people[acl], file)
@@ -110,7 +112,7 @@ class Stores:
 
 
 _JSON_OPTIONS = json_util.JSONOptions(tz_aware=True)
-DUMPED = ("manifests", "catalogue", "rejected_events", "events")
+DUMPED = ("manifests", "catalogue", "rejected_events", "usage_days", "usage", "events")
 
 
 def deadline(seconds: float) -> contextlib.AbstractContextManager[Any]:
@@ -139,6 +141,7 @@ def connect(settings: Settings, uri: str | None = None) -> Stores:
         acl=there.acl,
         htpasswd=there.htpasswd,
         time_zone=settings.analysis.time_zone,
+        retention_days=settings.notifications.retention_days,
     )
 
 

@@ -34,11 +34,13 @@ COUNTED: dict[str, Any] = {
 }
 NOT_OWN: dict[str, Any] = {"client": {"$ne": OWN_CLIENT}}
 
+NONE = "-"  # no account, no namespace, no tag: as the value of a filter
+
 _STORED = tuple(name for name in Event.__struct_fields__ if name not in ("id", "references"))
 
 
 class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Filters of the record list; None and "" leave a filter out.
+    """Filters of the record list; None and "" leave a filter out, NONE asks for what has none.
 
     `since` is inclusive, `until` exclusive, both aware. `network` is one address or a CIDR.
     `parts` adds the events that belong to another one's pull.
@@ -46,6 +48,7 @@ class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     action: str | None = None
     registry: str | None = None
+    namespace: str | None = None
     repository: str | None = None
     tag: str | None = None
     digest: str | None = None
@@ -283,10 +286,13 @@ def _hex(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
 
 
 def _queries(query: RecordQuery, scope: Scope) -> list[dict[str, Any]]:
-    fields = ("action", "registry", "tag", "digest", "actor", "client")
+    fields = ("action", "registry", "namespace", "tag", "digest", "actor", "client")
     wanted: dict[str, Any] = {
         name: value for name in fields if (value := getattr(query, name)) not in (None, "")
     }
+    for name, empty in (("actor", ""), ("namespace", ""), ("tag", None)):
+        if wanted.get(name) == NONE:
+            wanted[name] = empty
     if query.network is not None:
         first, last = query.network.network_address, query.network.broadcast_address
         wanted["address_key"] = {"$gte": _hex(first), "$lte": _hex(last)}

@@ -72,12 +72,15 @@ class UsageStore:
         days: Collection[Document],
         leases: Collection[Document],
         calendar: Calendar,
+        retention_days: int = 0,
     ) -> None:
+        """`retention_days` is how long events are kept; 0 is for ever."""
         self._events = events
         self._usage = usage
         self._days = days
         self._leases = leases
         self.calendar = calendar
+        self.retention_days = retention_days
 
     def ensure_indexes(self) -> None:
         """Create the indexes; idempotent."""
@@ -90,17 +93,45 @@ class UsageStore:
     def open_days(self, moments: Iterable[datetime], now: datetime) -> None:
         """Note that events of these times are about to be stored or changed.
 
-        Days that are not over need no note. At most one command for each older day.
+        Days that are not over need no note, and days whose events are removed already keep their
+        figures. At most one command for each older day.
         """
-        today = self.calendar.day_of(now)
+        today, first = self.calendar.day_of(now), self.first_kept_day(now)
         for day in {self.calendar.day_of(moment) for moment in moments}:
-            if day < today:
+            if day < today and (first is None or day >= first):
                 change = {"run": None, "opened_at": now}
                 self._days.update_one({"_id": day.isoformat()}, {"$set": change}, upsert=True)
 
+    def first_kept_day(self, now: datetime) -> date | None:
+        """The oldest day whose events are not removed yet, or None: all are kept."""
+        if not self.retention_days:
+            return None
+        return self.calendar.day_of(now) - timedelta(days=self.retention_days)
+
+    def remove_events(self, now: datetime) -> int:
+        """Remove what is older than the retention, from closed days only; returns how many.
+
+        In slices of an hour, so that nobody waits long.
+        """
+        first, kept = self.find_first_day(), self.first_kept_day(now)
+        if first is None or kept is None or first >= kept:
+            return 0
+        removed = 0
+        states = self._find_states(first, kept)
+        for day in days_between(first, kept - timedelta(days=1)):
+            if not self._run_of(day, states.get(day), kept):
+                break
+            start, end = self.calendar.start_of(day), self.calendar.end_of(day)
+            while start < end:
+                until = min(start + timedelta(hours=1), end)
+                span = between(position_at(start), position_at(until))
+                removed += self._events.delete_many(span).deleted_count
+                start = until
+        return removed
+
     def find_open_days(self, now: datetime) -> list[date]:
         """The days that are over, not closed, and may be closed now; oldest first."""
-        first = self.find_first_day()
+        first, kept = self.find_first_day(), self.first_kept_day(now)
         yesterday = self.calendar.day_of(now) - timedelta(days=1)
         if first is None or now - self.calendar.start_of(yesterday + timedelta(days=1)) < timedelta(
             seconds=OPEN_S
@@ -113,7 +144,7 @@ class UsageStore:
         return [
             day
             for day in days_between(first, yesterday)
-            if not self._run_of(states.get(day))
+            if not self._run_of(day, states.get(day), kept)
             and (states.get(day, {}).get("opened_at") or settled) <= settled
         ]
 
@@ -131,7 +162,10 @@ class UsageStore:
         return first
 
     def close_day(self, day: date) -> int:
-        """Summarise one day anew; returns the number of its rows. Idempotent, safe at any crash."""
+        """Summarise one day anew; returns the number of its rows. Idempotent, safe at any crash.
+
+        Never of a day whose events are removed: that would lose its figures.
+        """
         key = {"_id": day.isoformat()}
         state = self._days.find_one(key) or {}
         run = secrets.token_hex(8)
@@ -183,16 +217,16 @@ class UsageStore:
         if first is None or last < max(first, query.first):
             return Usage([], [])
         days = list(days_between(max(first, query.first), last))
-        before: dict[date, Document] = {}
+        kept = self.first_kept_day(now)
         for _ in range(3):  # a day that is closed while we read is read again
             states = self._find_states(days[0], days[-1])
-            runs = {day: run for day in days if (run := self._run_of(states.get(day)))}
+            found = ((day, self._run_of(day, states.get(day), kept)) for day in days)
+            runs = {day: run for day, run in found if run}
             live = [day for day in days if day not in runs][-MAX_LIVE_DAYS:]
             rows = list(self._read_closed(runs, query, scope))
             for start, end in _spans(live, self.calendar):
                 rows += (row for _, row in self._count(_parts(query, scope), start, end))
-            before = self._find_states(days[0], days[-1])
-            if before == states:
+            if self._find_states(days[0], days[-1]) == states:
                 break
         missing = [day for day in days if day not in runs and day not in live]
         return Usage([row for row in rows if _matches(row, query)], missing)
@@ -240,14 +274,32 @@ class UsageStore:
         for key, sums in counted.items():
             yield key[0], Row(*key[1:], *sums)
 
+    def read_hours(self, query: UsageQuery, scope: Scope) -> dict[datetime, dict[str, int]]:
+        """How often what happened in each hour (local time) of a few days, from the events."""
+        start, end = self.calendar.start_of(query.first), self.calendar.end_of(query.last)
+        hours: dict[datetime, dict[str, int]] = {}
+        while start < end:
+            until = start + timedelta(hours=1)
+            found = hours.setdefault(self.calendar.local(start), {})
+            for _, row in self._count(_parts(query, scope), start, until):
+                if row.action in COUNTED and _matches(row, query):
+                    found[row.action] = found.get(row.action, 0) + row.number
+            start = until
+        return hours
+
     def _find_states(self, first: date, last: date) -> dict[date, Document]:
         bounds = {"_id": {"$gte": first.isoformat(), "$lte": last.isoformat()}}
         return {date.fromisoformat(row["_id"]): row for row in self._days.find(bounds)}
 
-    def _run_of(self, state: Document | None) -> str | None:
-        """The run whose rows are those of a closed day; None of an open one."""
-        is_closed = state is not None and state.get("zone") == self.calendar.zone
-        return state.get("run") if state is not None and is_closed else None
+    def _run_of(self, day: date, state: Document | None, kept: date | None) -> str | None:
+        """The run whose rows are those of a closed day; None of an open one.
+
+        Another time zone opens every day whose events are still there.
+        """
+        if state is None:
+            return None
+        is_ours = state.get("zone") == self.calendar.zone or (kept is not None and day < kept)
+        return state.get("run") if is_ours else None
 
     # Who closes days
 

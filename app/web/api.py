@@ -10,7 +10,7 @@ from werkzeug.exceptions import NotFound
 from app.errors import InvalidQuery
 from app.web import lists
 from app.web.access import explanation, sign_in_listing
-from app.web.analysis import record_listing
+from app.web.analysis import find_figures, record_listing
 from app.web.forms import (
     AccessFilter,
     FilterForm,
@@ -18,6 +18,7 @@ from app.web.forms import (
     RepositoryFilter,
     SignInFilter,
     TagFilter,
+    UsageFilter,
 )
 from app.web.runtime import json_response
 from app.web.search import repository_listing, tag_listing
@@ -43,6 +44,15 @@ def listing(name: str) -> Response:
     _check(form, _OF_EVERY_LIST)
     found = make_listing(form)
     return lists.export(found) or json_response(lists.api_page(found))
+
+
+@bp.get("/usage")
+def usage() -> Response:
+    """The dashboard's figures: 200, 400, 401."""
+    viewer()
+    form = UsageFilter(request.args)
+    _check(form, set())
+    return json_response(find_figures(form))
 
 
 @bp.get("/access")
