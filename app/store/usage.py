@@ -10,7 +10,6 @@ slips in between reading and closing.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection as Values
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -28,7 +27,7 @@ from app.usage import COUNTED, PULL_PART, PUSH_PART, Calendar, Row, days_between
 OPEN_S = 60
 LEASE = timedelta(minutes=5)
 MAX_ROWS = 5_000  # of one document: below 16 MB whatever the names
-MAX_LIVE_DAYS = 8  # that one page counts from the events, the newest ones
+MAX_LIVE_ROWS = 20_000  # that one page makes from the events of days that are not closed
 
 _PROJECTION = {
     **dict.fromkeys(("registry", "namespace", "repository", "tag", "digest", "action"), 1),
@@ -81,6 +80,7 @@ class UsageStore:
         self._leases = leases
         self.calendar = calendar
         self.retention_days = retention_days
+        self.max_live_rows = MAX_LIVE_ROWS
 
     def ensure_indexes(self) -> None:
         """Create the indexes; idempotent."""
@@ -169,9 +169,9 @@ class UsageStore:
         key = {"_id": day.isoformat()}
         state = self._days.find_one(key) or {}
         run = secrets.token_hex(8)
-        number = self._write(day, run)
+        number, registries = self._write(day, run)
         # Unless an event came meanwhile: then the day stays open.
-        closed = {"run": run, "zone": self.calendar.zone}
+        closed = {"run": run, "zone": self.calendar.zone, "registries": registries}
         unchanged = key | {"opened_at": state.get("opened_at"), "run": state.get("run")}
         try:
             self._days.update_one(unchanged, {"$set": closed}, upsert=True)
@@ -181,7 +181,8 @@ class UsageStore:
         self._usage.delete_many({"day": day.isoformat(), "run": {"$ne": run}})
         return number
 
-    def _write(self, day: date, run: str) -> int:
+    def _write(self, day: date, run: str) -> tuple[int, list[str]]:
+        """Write the rows of a day; returns how many, and the registries that they are of."""
         grouped: dict[tuple[str, str, str], list[Row]] = {}
         rows = self._count([{}], self.calendar.start_of(day), self.calendar.end_of(day))
         for namespace, row in rows:
@@ -202,15 +203,16 @@ class UsageStore:
                 )
         for start in range(0, len(documents), 100):
             self._usage.insert_many(documents[start : start + 100])
-        return sum(map(len, grouped.values()))
+        registries = sorted({registry for registry, _, _ in grouped})
+        return sum(map(len, grouped.values())), registries
 
     # Reading
 
     def read(self, query: UsageQuery, scope: Scope, now: datetime) -> Usage:
         """The rows of a period that the scope allows, in no order.
 
-        Days that are not closed are counted from the events, the newest eight of them; the others
-        are `missing`.
+        Days that are not closed are counted from the events, newest first until that becomes too
+        much for a page; the others are `missing`.
         """
         last = min(query.last, self.calendar.day_of(now))
         first = self.find_first_day()
@@ -222,14 +224,16 @@ class UsageStore:
             states = self._find_states(days[0], days[-1])
             found = ((day, self._run_of(day, states.get(day), kept)) for day in days)
             runs = {day: run for day, run in found if run}
-            live = [day for day in days if day not in runs][-MAX_LIVE_DAYS:]
             rows = list(self._read_closed(runs, query, scope))
-            for start, end in _spans(live, self.calendar):
-                rows += (row for _, row in self._count(_parts(query, scope), start, end))
+            missing = [day for day in days if day not in runs]
+            made: list[Row] = []
+            while missing and len(made) < self.max_live_rows:
+                day = missing.pop()
+                start, end = self.calendar.start_of(day), self.calendar.end_of(day)
+                made += (row for _, row in self._count(_parts(query, scope), start, end))
             if self._find_states(days[0], days[-1]) == states:
                 break
-        missing = [day for day in days if day not in runs and day not in live]
-        return Usage([row for row in rows if _matches(row, query)], missing)
+        return Usage([row for row in (*rows, *made) if _matches(row, query)], missing)
 
     def _read_closed(self, runs: dict[date, str], query: UsageQuery, scope: Scope) -> Iterator[Row]:
         if not runs:
@@ -273,6 +277,18 @@ class UsageStore:
                 sums[2] += event.get("content_size") or 0
         for key, sums in counted.items():
             yield key[0], Row(*key[1:], *sums)
+
+    def find_known_since(self) -> dict[str, datetime]:
+        """Since when the events of each registry are known, at the latest: the end of a day.
+
+        Only of closed days: a registry that is new today is not in it.
+        """
+        since: dict[str, datetime] = {}
+        for row in self._days.find({"run": {"$ne": None}}).sort("_id", 1):
+            for registry in row.get("registries", ()):
+                end = self.calendar.end_of(date.fromisoformat(row["_id"]))
+                since.setdefault(registry, end)
+        return since
 
     def read_hours(self, query: UsageQuery, scope: Scope) -> dict[datetime, dict[str, int]]:
         """How often what happened in each hour (local time) of a few days, from the events."""
@@ -347,13 +363,3 @@ def _matches(row: Row, query: UsageQuery) -> bool:
         and (query.actor is None or row.actor == query.actor)
         and (query.clients is None or row.client in query.clients)
     )
-
-
-def _spans(days: Values[date], calendar: Calendar) -> Iterator[tuple[datetime, datetime]]:
-    """The times of runs of days that follow each other."""
-    ordered = sorted(days)
-    while ordered:
-        first = last = ordered.pop(0)
-        while ordered and ordered[0] == last + timedelta(days=1):
-            last = ordered.pop(0)
-        yield calendar.start_of(first), calendar.end_of(last)

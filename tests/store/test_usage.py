@@ -234,12 +234,12 @@ def test_an_event_that_comes_while_its_day_is_being_closed_leaves_it_open(
 ) -> None:
     push(stores, NOON)
     now = NOON + 3 * DAY
-    write: Callable[..., int] = stores.usage._write
+    write: Callable[..., Any] = stores.usage._write
 
-    def slow_write(day: date, run: str) -> int:
-        number = write(day, run)
+    def slow_write(day: date, run: str) -> Any:
+        written = write(day, run)
         push(stores, NOON + MINUTE, now)
-        return number
+        return written
 
     monkeypatch.setattr(stores.usage, "_write", slow_write)
     stores.usage.close_day(START.date())
@@ -308,15 +308,62 @@ def test_another_zone_makes_every_day_anew(mock_database: Any) -> None:
     assert pushes(berlin, now) == 1
 
 
-def test_a_page_counts_only_the_newest_days_and_says_which_are_missing(stores: Stores) -> None:
+def test_a_page_counts_the_newest_days_and_says_which_are_missing(stores: Stores) -> None:
     for day in range(12):
         push(stores, NOON + day * DAY)
     query = UsageQuery(first=date(2026, 1, 1), last=date(2027, 1, 1))
+    stores.usage.max_live_rows = 8
 
     usage = stores.usage.read(query, everything(stores), NOON + 11 * DAY)
 
     assert sum(row.number for row in usage.rows) == 8
     assert list(usage.missing) == [START.date() + day * DAY for day in range(4)]
+
+
+def test_retention_removes_events_of_closed_days_and_keeps_their_figures(
+    mock_database: Any,
+) -> None:
+    stores = Stores(mock_database, retention_days=2)
+    for day in range(6):
+        push(stores, NOON + day * DAY)
+    now = NOON + 5 * DAY
+
+    assert stores.usage.remove_events(now) == 0, "no day is closed"
+    close_days(stores, now)
+
+    assert stores.usage.remove_events(now) == 3
+    assert stores.usage.remove_events(now) == 0
+    assert pushes(stores, now) == 6
+
+
+def test_what_comes_after_its_day_was_removed_does_not_touch_the_figures(
+    mock_database: Any,
+) -> None:
+    stores = Stores(mock_database, retention_days=2)
+    for day in range(6):
+        push(stores, NOON + day * DAY)
+    now = NOON + 5 * DAY
+    close_days(stores, now)
+    stores.usage.remove_events(now)
+
+    push(stores, NOON + MINUTE, now)
+    close_days(stores, now + 2 * MINUTE)
+
+    assert pushes(stores, now + 2 * MINUTE) == 6
+
+
+def test_another_zone_keeps_the_figures_of_removed_days(mock_database: Any) -> None:
+    utc = Stores(mock_database, retention_days=2)
+    berlin = Stores(mock_database, retention_days=2, time_zone="Europe/Berlin")
+    for day in range(6):
+        push(utc, NOON + day * DAY)
+    now = NOON + 5 * DAY
+    close_days(utc, now)
+    utc.usage.remove_events(now)
+
+    close_days(berlin, now)
+
+    assert pushes(berlin, now) == 6
 
 
 QUERIES: list[tuple[dict[str, Any], int]] = [
