@@ -235,6 +235,17 @@ class EventStore:
         page = self.find_page(only, scope, limit=1)
         return page.items[0] if page.items else None
 
+    def find_by_digests(
+        self, digests: Sequence[str], scope: Scope, repository: str | None = None
+    ) -> Iterator[Event]:
+        """Every pull and check of these digests, parts too, but our own; in no order."""
+        for digest in digests:
+            for part in scope.within(repository):
+                query = all_of({"digest": digest}, part, NOT_OWN)
+                for document in self._collection.find(query):
+                    if document["action"] in ("pull", "check"):
+                        yield _event(document)
+
     def find_digests(self, registry: str) -> set[str]:
         """The digests that events of one registry name."""
         documents = self._collection.find({"registry": registry}, {"digest": 1})

@@ -18,13 +18,14 @@ from wtforms import (
     BooleanField,
     Field,
     Form,
+    IntegerField,
     PasswordField,
     SelectField,
     StringField,
     TextAreaField,
 )
 from wtforms.fields.choices import SelectChoice
-from wtforms.validators import InputRequired, Length, ValidationError
+from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
 from app.errors import InvalidQuery, InvalidReference
 from app.events import ACTIONS, CLIENTS, MAX_ACTOR_LENGTH
@@ -357,3 +358,56 @@ class UsageFilter(FilterForm):
 
 def _or_empty(text: str | None) -> str | None:
     return "" if text == NONE else text or None
+
+
+class UnusedFilter(FilterForm):
+    """Filters of the unused tags."""
+
+    days = IntegerField(
+        "Not pulled for days",
+        [Optional(), NumberRange(1, MAX_PERIOD_DAYS)],
+        default=90,
+        description=f"1 to {MAX_PERIOD_DAYS}",
+    )
+    registry = _text("Registry")
+    namespace = _text("Namespace", description="as team; - for names without one")
+    repository = _text("Repository", description="the whole name, as team/app")
+    scanners = BooleanField("Pulls by scanners and mirrors count as use")
+
+
+class RecallFilter(FilterForm):
+    """What to recall: a digest, or a tag between two times."""
+
+    digest = _text("Digest", description="the whole digest")
+    repository = _text("or repository", description="the whole name, as team/app")
+    tag = _text("and tag")
+    since = MomentField("which pointed to it from (UTC)", name="from")
+    until = MomentField("to (UTC)", name="to", is_end=True)
+    registry = _text("Registry")
+
+    def validate_digest(self, field: Field) -> None:
+        """Whole, and not beside a tag."""
+        if field.data:
+            if self.repository.data or self.tag.data:
+                raise ValidationError("give a digest, or a repository and tag")
+            try:
+                parse_digest(field.data)
+            except InvalidReference:
+                raise ValidationError("expected a whole digest, as sha256:…") from None
+        elif not self.repository.data and not self.tag.data:
+            raise ValidationError("is missing; or give a repository and tag")
+
+    def validate_tag(self, field: Field) -> None:
+        """A repository alone is not enough."""
+        if self.repository.data and not field.data:
+            raise ValidationError("is missing")
+
+    def validate_repository(self, field: Field) -> None:
+        """Nor is a tag."""
+        if self.tag.data and not field.data:
+            raise ValidationError("is missing")
+
+    def validate_until(self, field: Field) -> None:
+        """The range must not be empty."""
+        if self.since.data and field.data and field.data <= self.since.data:
+            raise ValidationError("is not after from")
