@@ -198,7 +198,7 @@ def repository() -> Any:
 @bp.get("/tag")
 def tag() -> Any:
     """One tag: what it points to, its history, its latest records. 404 also when not visible."""
-    name, registry = _visible_repository()
+    name, registry = _visible_repository("tag")
     stores, scope = runtime().stores, viewer().scope
     found = stores.catalogue.get_tag(registry, name, request.args.get("tag", ""))
     if found is None:
@@ -244,15 +244,18 @@ def digest() -> Any:
     )
 
 
-def _visible_repository() -> tuple[str, str]:
-    """Repository and registry of the query string, if the viewer may see the repository."""
+def _visible_repository(wanted: str = "repository") -> tuple[str, str]:
+    """Repository and registry of the query string, if the viewer may see the repository.
+
+    Otherwise the answer is the same as when what is `wanted` does not exist.
+    """
     scope = viewer().scope
     name = request.args.get("repository", "")
     registry = request.args.get("registry", "") or runtime().settings.registries[0].name
     if not name:
         raise InvalidQuery("repository: is missing")
     if not scope.may_see(name):
-        raise NotFound("There is no such repository.")
+        raise NotFound(f"There is no such {wanted}.")
     return name, registry
 
 
