@@ -10,7 +10,8 @@ from werkzeug.exceptions import NotFound
 from app.errors import InvalidQuery
 from app.web import lists
 from app.web.access import explanation, sign_in_listing
-from app.web.analysis import find_figures, recall_listing, record_listing, unused_listing
+from app.web.analysis import recall_listing, record_listing, unused_listing
+from app.web.figures import find_figures
 from app.web.forms import (
     AccessFilter,
     FilterForm,

@@ -301,6 +301,8 @@ class DayField(Field):
             return
         try:
             self.data = datetime.strptime(self.text, "%Y-%m-%d").date()
+            if not 1990 <= self.data.year <= 2200:
+                raise ValueError
         except ValueError:
             raise ValueError("expected a day, as 2026-11-23") from None
 

@@ -13,6 +13,7 @@ from app.store.catalogue import CatalogueQuery, Manifest, Repository, Tag
 from app.store.events import RecordQuery
 from app.store.paging import Page
 from app.web import lists
+from app.web.figures import find_recent
 from app.web.forms import FilterForm, RepositoryFilter, SignInForm, TagFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
@@ -192,6 +193,7 @@ def repository() -> Any:
         count=stores.catalogue.count("tag", query, scope, cap=lists.PAGE_COUNT_CAP),
         records=records.items,
         last_pull=stores.events.find_last("pull", only_here, scope),
+        recent=find_recent(registry=registry, repository=name),
     )
 
 
@@ -206,6 +208,8 @@ def tag() -> Any:
     manifest = stores.catalogue.find_manifests([found.digest or ""]).get(found.digest or "")
     query = RecordQuery(repository=name, registry=registry, tag=found.tag)
     history = stores.catalogue.find_history(found)
+    shared = CatalogueQuery(repository=name, registry=registry, digest=found.digest)
+    same = stores.catalogue.find_tags(shared, scope) if found.digest else Page[Tag]([])
     start = request.args.get("history", 0, type=int)
     start = start if 0 < start < len(history) else 0
     return render_template(
@@ -219,6 +223,8 @@ def tag() -> Any:
         older=start + lists.PAGE_SIZE if len(history) > start + lists.PAGE_SIZE else None,
         records=stores.events.find_page(query, scope, limit=RECENT).items,
         last_pull=stores.events.find_last("pull", query, scope),
+        recent=find_recent(registry=registry, repository=name, tag=found.tag),
+        same=[row for row in same.items if row.digest == found.digest and row.tag != found.tag],
     )
 
 
@@ -241,6 +247,7 @@ def digest() -> Any:
         tags=tags,
         records=records.items,
         last_pull=stores.events.find_last("pull", RecordQuery(digest=wanted), scope),
+        recent=find_recent(digest=wanted),
     )
 
 
