@@ -27,13 +27,16 @@ from app.store.scope import Scope
 PAIRING_WINDOW = timedelta(seconds=60)
 ADOPTION_WINDOW = timedelta(hours=1)  # a slow upload lies between the children and their index
 
-# A check that began a pull, and a child pulled or pushed with its index, are part of that.
-COUNTED: dict[str, Any] = {
-    "parent": None,
-    "$or": [{"action": {"$ne": "check"}}, {"followed_by": None}],
-}
+# What a check or the pull of an index stands for: a check becomes PART of the pull that follows it.
+# In this order, so that one $max does it and leaves the pull of an index as it is.
+ALONE, PART, WHOLE = "1 alone", "2 part", "3 whole"
+
+# A check that began a pull, and a child pulled or pushed with its index, are part of that. No $or:
+# the embedded database uses no index for a query that has one.
+COUNTED: dict[str, Any] = {"parent": None, "standing": {"$ne": PART}}
 NOT_OWN: dict[str, Any] = {"client": {"$ne": OWN_CLIENT}}
 
+ANY = "any"  # what the pull of an index awaits whose children the registry did not send
 NONE = "-"  # no account, no namespace, no tag: as the value of a filter
 
 _STORED = tuple(name for name in Event.__struct_fields__ if name not in ("id", "references"))
@@ -110,18 +113,9 @@ class EventStore:
                 "registry": pull.registry,
                 "actor": pull.actor,
                 "address": pull.address,
-                "$or": [
-                    {"action": "check", "digest": pull.digest},
-                    {"action": "pull", "kind": "index", "children": pull.digest},
-                    {
-                        "action": "pull",
-                        "kind": "index",
-                        "children": None,
-                        "digest": {"$ne": pull.digest},
-                    },
-                ],
+                "awaits": {"$in": [pull.digest, ANY], "$nin": [_none_of(pull.digest)]},
             },
-            {"$set": {"followed_by": pull.id}},
+            {"$set": {"followed_by": pull.id}, "$max": {"standing": PART}},
             sort=[("position", -1)],
         )
         return _event(document) if document else None
@@ -193,7 +187,9 @@ class EventStore:
             "followed_by": pull.id,
             "_id": {"$ne": began},
         }
-        self._collection.update_many(others, {"$set": {"followed_by": None}})
+        self._collection.update_many(
+            {**others, "action": "check"}, {"$set": {"followed_by": None, "standing": ALONE}}
+        )
 
     def find_kind(self, repository: str, digest: str) -> str | None:
         """The kind of a manifest that was seen pulled or pushed in a repository, or None."""
@@ -327,9 +323,20 @@ def _document(event: Event) -> Document:
     document["address"] = event.address
     if key := address_key(event.address):
         document["address_key"] = key
-    if event.kind == "index" and event.references:
-        document["children"] = [reference.digest for reference in event.references]
+    children = [reference.digest for reference in event.references]
+    if event.kind == "index" and children:
+        document["children"] = children
+    if event.action == "check":
+        document["standing"] = PART if event.followed_by else ALONE
+        document["awaits"] = [event.digest]
+    elif event.action == "pull" and event.kind == "index":
+        document["standing"] = WHOLE
+        document["awaits"] = children or [ANY, _none_of(event.digest)]
     return document
+
+
+def _none_of(digest: str | None) -> str:
+    return f"not {digest}"
 
 
 def _event(document: Document) -> Event:
