@@ -365,7 +365,7 @@ class Catalogue:
         after = {} if cursor is None else {key: {"$lt" if direction < 0 else "$gt": cursor}}
         found: list[Document] = []
         for part in _queries(kind, query, scope):
-            rows = self._collection.find(all_of(after, part)).sort(key, direction)
+            rows = self._collection.find(all_of(part, after)).sort(key, direction)
             found += rows.limit(limit + 1)
         found.sort(key=lambda row: str(row[key]), reverse=direction < 0)
         more = found[limit - 1][key] if len(found) > limit else None
