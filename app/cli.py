@@ -20,10 +20,11 @@ from app.errors import AppError, InvalidEnvelope, InvalidQuery
 from app.explain import explain_access, parse_entry
 from app.ingest import Ingest
 from app.migration import load_plans
-from app.server import check_port, unused_settings
+from app.server import check_port
 from app.settings import Settings, load_settings
 from app.store import Stores, connect
 from app.store.embedded import running_or_started
+from app.summaries import close_days
 from app.version import VERSION
 
 pass_settings = click.make_pass_decorator(Settings)
@@ -127,8 +128,6 @@ def check(settings: Settings) -> None:
     """Check configuration, database, accounts and ACL; exit 1 if something is wrong."""
     load_plans(settings)
     print("configuration  ok")
-    for notice in unused_settings(settings):
-        print(f"               {notice}")
     with opened_stores(settings) as stores:
         stores.check()
         print("database       ok")
@@ -349,6 +348,33 @@ def _print_explanation(explanation: Explanation, entries: Sequence[Mapping[str, 
     for problem in explanation.problems:
         where = "without seq" if problem.seq is None else f"seq {problem.seq:g}"
         print(f"problem: {where}: {problem.message}")
+
+
+@cli.group()
+def usage() -> None:
+    """Figures by day."""
+
+
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+@usage.command("refresh")
+@click.option("--from", "first", type=_DAY, help="Summarise anew from this day on.")
+@click.option("--to", "last", type=_DAY, help="Until this day.")
+@with_stores
+def usage_refresh(stores: Stores, first: datetime | None, last: datetime | None) -> None:
+    """Summarise the days that are over and open; the server does so by itself.
+
+    Days whose events were removed by the retention keep their figures.
+    """
+    days = close_days(stores, first and first.date(), last and last.date())
+    done = rows = 0
+    with tqdm(unit="day", disable=None) as bar:
+        for _, number, left in days:
+            done, rows = done + 1, rows + number
+            bar.total = done + left
+            bar.update()
+    print(f"summarised {done:,} days, {rows:,} rows")
 
 
 @cli.group()

@@ -139,6 +139,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str = ""
     kind: str = "image"
     size: int | None = None  # bytes of the manifest, as the registry said
+    content_size: int | None = None  # of a push: with config and layers; of an index without them
     actor: str = ""  # whom the registry saw; "" without authentication
     address: str = ""  # the client's, without port
     client: str = "other"  # client class from the user agent
@@ -400,6 +401,12 @@ def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | No
     timestamp, fixed = parse_timestamp(wire.timestamp)
     key = event_key(registry, wire.id)
     user_agent = clean_text(request.useragent, MAX_USER_AGENT_LENGTH)
+    kind = "blob" if is_blob else _kind_of(target, tag)
+    size, references = _parse_size(target), _parse_references(target)
+    content_size = None
+    if action == "push" and kind != "blob":
+        content = 0 if kind == "index" else sum(reference.size for reference in references)
+        content_size = min((size or 0) + content, INT64_MAX)
     return Event(
         id=key,
         registry=registry,
@@ -410,8 +417,9 @@ def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | No
         tag_from="event" if tag else None,
         digest=digest,
         media_type=clean_text(target.media_type, MAX_MEDIA_TYPE_LENGTH),
-        kind="blob" if is_blob else _kind_of(target, tag),
-        size=_parse_size(target),
+        kind=kind,
+        size=size,
+        content_size=content_size,
         actor=clean_text(wire.actor.name if wire.actor else "", MAX_ACTOR_LENGTH),
         address=parse_address(request.addr),
         client=client_class(user_agent),
@@ -425,7 +433,7 @@ def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | No
         from_repository=parse_repository(target.from_repository)
         if target.from_repository
         else None,
-        references=_parse_references(target),
+        references=references,
     )
 
 

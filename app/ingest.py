@@ -2,16 +2,17 @@
 
 Order of writes: what could not be understood, manifests, catalogue, and the events last. Each is
 idempotent, so a crash between any two followed by the registry's redelivery loses nothing and
-counts nothing twice. Round trips of a one-event envelope: a pull or check by tag 1, a pull by
-digest 2 (3 where nothing but the catalogue can tell its tag), a push 3 (4 of an index, which takes
-in its children), a mount 1; the first event of a repository that this process sees pulled costs one
-more, and so does a push that a migration follows.
+counts nothing twice. Round trips of a one-event envelope: a pull by tag 1 (2 of an index), a check
+2, a pull by digest 2 (3 where nothing but the catalogue can tell its tag), a push 3 (4 of an index,
+which takes in its children, and by digest), a mount 1; the first event of a repository that this
+process sees pulled costs one more, and so does each older day that a late event belongs to, and a
+push that a migration follows.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -19,7 +20,7 @@ import msgspec
 from app.errors import InvalidEnvelope
 from app.events import Envelope, Event, Rejected, parse_envelope
 from app.store import Stores
-from app.store.events import PAIRING_WINDOW
+from app.store.events import ADOPTION_WINDOW, PAIRING_WINDOW
 
 KNOWN_REPOSITORIES = 10_000  # that one process remembers having made known
 
@@ -53,8 +54,8 @@ class Ingest:
             InvalidEnvelope: the body is no envelope; nothing was stored.
             StoreUnavailable: the sender must send the whole envelope again.
         """
-        envelope = parse_envelope(body, registry, now or datetime.now(UTC))
-        return self.store(envelope)
+        now = now or datetime.now(UTC)
+        return self.store(parse_envelope(body, registry, now), now)
 
     def retry(self, rejected: Sequence[Rejected]) -> int:
         """Try rejected events again; those understood now are stored and no longer rejected."""
@@ -66,12 +67,12 @@ class Ingest:
             except InvalidEnvelope:
                 continue
             if not envelope.rejected:
-                self.store(envelope)
+                self.store(envelope, datetime.now(UTC))
                 self._stores.rejected.drop(event.id)
                 stored += 1
         return stored
 
-    def store(self, envelope: Envelope) -> Receipt:
+    def store(self, envelope: Envelope, now: datetime) -> Receipt:
         """Store a parsed envelope; see `receive`."""
         if envelope.rejected:
             self._stores.rejected.add(envelope.rejected)
@@ -80,8 +81,11 @@ class Ingest:
         receipt.rejected = len(envelope.rejected)
         self.apply_to_catalogue(envelope.events)
         if events:
-            receipt.stored = self._stores.events.add(self._resolve_parts(events))
+            resolved = self._resolve_parts(events)
+            self._stores.usage.open_days((t for event in events for t in _touched(event)), now)
+            receipt.stored = self._stores.events.add(resolved)
             receipt.duplicate = len(events) - receipt.stored
+            self._resolve_followers(resolved)
             self._after(events)
         return receipt
 
@@ -141,6 +145,10 @@ class Ingest:
                 if before and before.action == "check":
                     resolved[before.id] = msgspec.structs.replace(before, followed_by=event.id)
                 event = self._belonging(event, before or self._stores.events.pair(event))
+            if event.action == "push" and event.kind != "index" and not event.tag:
+                index = self._stores.events.find_adopter(event)
+                if index:
+                    event = msgspec.structs.replace(event, parent=index.digest)
             if event.action == "push" and event.kind == "index":
                 self._stores.events.adopt(event)
                 resolved.update((part.id, part) for part in _adopted(event, neighbours))
@@ -148,6 +156,18 @@ class Ingest:
                 neighbours.append(event)
             resolved[event.id] = event
         return list(resolved.values())
+
+    def _resolve_followers(self, events: Sequence[Event]) -> None:
+        """Give stored pulls what they belong to where that came after them; idempotent."""
+        here = {event.id for event in events}
+        for event in events:
+            if event.action == "check" or (event.action == "pull" and event.kind == "index"):
+                for pull in self._stores.events.find_followers(event):
+                    if pull.id not in here:
+                        before = self._stores.events.pair(pull)
+                        untold = msgspec.structs.replace(pull, tag=None, tag_from=None, parent=None)
+                        told = self._belonging(untold, before)
+                        self._stores.events.set_part(told, before.id if before else None)
 
     def _belonging(self, pull: Event, before: Event | None) -> Event:
         if before and before.action == "pull":
@@ -158,6 +178,15 @@ class Ingest:
         if len(tags) == 1:
             return msgspec.structs.replace(pull, tag=tags[0], tag_from="catalogue")
         return pull
+
+
+def _touched(event: Event) -> Iterator[datetime]:
+    """The earliest and latest time of events that this one may change, itself included."""
+    window = ADOPTION_WINDOW if event.action == "push" else PAIRING_WINDOW
+    yield event.timestamp
+    if event.action != "delete":
+        yield event.timestamp - window
+        yield event.timestamp + window
 
 
 def _client(event: Event) -> tuple[str, ...]:

@@ -62,3 +62,8 @@ def digest_tag_kind(tag: str) -> str | None:
     """What a cosign-style tag `sha256-<hex>.sig|att|sbom` holds: signature, attestation or sbom."""
     match = _DIGEST_TAG.fullmatch(tag)
     return {"sig": "signature", "att": "attestation", "sbom": "sbom"}[match[1]] if match else None
+
+
+def digest_tag_subject(tag: str) -> str | None:
+    """The digest that a cosign-style tag `sha256-<hex>.sig|att|sbom` is about."""
+    return f"sha256:{tag[7:71]}" if _DIGEST_TAG.fullmatch(tag) else None

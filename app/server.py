@@ -27,6 +27,7 @@ from app.migration import load_plans
 from app.settings import Settings, load_settings, parse_bind
 from app.store import Stores, connect
 from app.store.embedded import EmbeddedDatabase
+from app.summaries import Closer
 
 logger = logging.getLogger(__name__)
 
@@ -152,16 +153,15 @@ class Hooks:
             self._database = EmbeddedDatabase(data_dir, logger.warning)
             self._database.start()
             logger.warning(EMBEDDED_NOTICE)
-        for notice in unused_settings(self._settings):
-            logger.warning(notice)
         prepare(connect(self._settings), self._settings)
 
     def post_worker_init(self, worker: Any) -> None:
-        """Let the master alone end a worker.
+        """Summarise days in the background, and let the master alone end a worker.
 
         A terminal sends Ctrl-C to both. gunicorn 27's own handlers of SIGINT and SIGQUIT shut the
         thread pool down inside the signal handler, which now and then waits for its own lock.
         """
+        Closer(lambda: connect(self._settings)).start()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGQUIT, worker.handle_exit)
 
@@ -169,14 +169,6 @@ class Hooks:
         """Stop the embedded database, after the workers."""
         if self._database and os.getpid() == self._master:
             self._database.stop()
-
-
-def unused_settings(settings: Settings) -> list[str]:
-    """What is configured and does nothing yet, a line each."""
-    notices = []
-    if settings.notifications.retention_days:
-        notices.append("notifications.retention_days: not applied yet, events are kept for ever")
-    return notices
 
 
 def prepare(stores: Stores, settings: Settings) -> None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from zoneinfo import ZoneInfo
 
 import msgspec
 import yaml
@@ -132,6 +133,12 @@ class Notifications(_Section, frozen=True):
     retention_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
 
 
+class Analysis(_Section, frozen=True):
+    """`time_zone` is the IANA name of the zone in which a day of the figures begins and ends."""
+
+    time_zone: str = "UTC"
+
+
 class Endpoint(_Section, frozen=True, kw_only=True):
     """A registry that a migration reads or writes; files are PEM.
 
@@ -241,6 +248,7 @@ class Settings(_Section, frozen=True):
     access: Access = Access()
     registries: list[Registry] = msgspec.field(default_factory=lambda: [Registry()])
     notifications: Notifications = Notifications()
+    analysis: Analysis = Analysis()
     migrations: list[Migration] = []
 
     @property
@@ -455,6 +463,10 @@ def _check(settings: Settings) -> None:
     _check_registries(settings.registries)
     _check_migrations(settings)
     _check_access(settings)
+    try:
+        ZoneInfo(settings.analysis.time_zone)
+    except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
+        raise ConfigError("analysis.time_zone: no such zone; expected as Europe/Berlin") from None
     host = parse_bind(settings.server.bind)[0]
     if not _is_loopback(host) and not settings.notifications.allow_anonymous:
         for index, registry in enumerate(settings.registries):

@@ -9,21 +9,17 @@ first page of 50, as ratios to `team/*`. Uses RNS_TEST_MONGODB_URI, else the emb
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
+from database import database_uri
 from pymongo import MongoClient
 
 from app.access import Account, compile_rule, parse_acl
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery
-from app.store.embedded import EmbeddedDatabase
 
 ROUNDS = 3
 
@@ -68,24 +64,6 @@ def fill(stores: Stores, number: int) -> None:
         )
     for start in range(0, number, 100):
         stores.catalogue._collection.insert_many(rows[start : start + 100])
-
-
-@contextlib.contextmanager
-def database_uri() -> Iterator[str]:
-    """The wire server to measure."""
-    uri = os.environ.get("RNS_TEST_MONGODB_URI")
-    if uri:
-        print("on RNS_TEST_MONGODB_URI")
-        yield uri
-        return
-    print("on the embedded SecantusDB, not mongod")
-    with tempfile.TemporaryDirectory() as directory:
-        database = EmbeddedDatabase(Path(directory) / "data")
-        database.start()
-        try:
-            yield database.uri
-        finally:
-            database.stop()
 
 
 def median_ms(work: Callable[[], Any]) -> float:

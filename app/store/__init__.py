@@ -30,6 +30,8 @@ from app.store.migrations import MigrationStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
 from app.store.sign_ins import SignInStore
+from app.store.usage import UsageStore
+from app.usage import Calendar
 
 # A registry gives up after a second or so and sends again; a person waits a little longer.
 SERVER_SELECTION_TIMEOUT_MS = 1500
@@ -48,6 +50,8 @@ class Stores:
         accounts: str = "users",
         acl: str = "acl",
         htpasswd: str = "",
+        time_zone: str = "UTC",
+        retention_days: int = 0,
     ) -> None:
         self._database = database
         self._people = people = database if accounts_database is None else accounts_database
@@ -55,13 +59,21 @@ class Stores:
         self.catalogue = Catalogue(database["catalogue"], database["manifests"])
         self.rejected = RejectedStore(database["rejected_events"])
         self.sign_ins = SignInStore(database["sign_ins"])
+        self.usage = UsageStore(
+            database["events"],
+            database["usage"],
+            database["usage_days"],
+            database["leases"],
+            Calendar(time_zone),
+            retention_days,
+        )
         self.migrations = MigrationStore(database)
         file = Htpasswd(Path(htpasswd)) if htpasswd else None
         self.accounts = AccountStore(people[accounts], people[acl], file)
 
     def ensure_indexes(self) -> None:
         """Create every index; idempotent, at start-up."""
-        for store in (self.events, self.catalogue, self.rejected, self.sign_ins):
+        for store in (self.events, self.catalogue, self.rejected, self.sign_ins, self.usage):
             store.ensure_indexes()
         self.migrations.ensure_indexes()
 
@@ -103,7 +115,7 @@ class Stores:
 
 
 _JSON_OPTIONS = json_util.JSONOptions(tz_aware=True)
-DUMPED = ("manifests", "catalogue", "rejected_events", "events")
+DUMPED = ("manifests", "catalogue", "rejected_events", "usage_days", "usage", "events")
 
 
 def deadline(seconds: float) -> contextlib.AbstractContextManager[Any]:
@@ -131,6 +143,8 @@ def connect(settings: Settings, uri: str | None = None) -> Stores:
         accounts=there.accounts,
         acl=there.acl,
         htpasswd=there.htpasswd,
+        time_zone=settings.analysis.time_zone,
+        retention_days=settings.notifications.retention_days,
     )
 
 

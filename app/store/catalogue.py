@@ -158,6 +158,8 @@ class Catalogue:
         alive = {"_id": key, "deleted_position": {"$not": {"$gt": push.position}}}
         self._collection.update_one(alive, {"$set": {"deleted": False}})
         if push.tag:
+            first = {"$min": {"first_pushed_at": push.timestamp}}
+            self._collection.update_one({"_id": _tag_key(push)}, first)
             self._rebuild_tag(push)
 
     def _rebuild_tag(self, event: Event) -> None:
@@ -286,6 +288,23 @@ class Catalogue:
                 return Count(cap, at_least=True)
         return Count(number)
 
+    def count_new_tags(
+        self,
+        first: datetime,
+        last: datetime,
+        scope: Scope,
+        *,
+        registry: str | None = None,
+        namespace: str | None = None,
+        repository: str | None = None,
+    ) -> int:
+        """How many tags were pushed for the first time at or after `first` and before `last`."""
+        wanted: dict[str, Any] = {"first_pushed_at": {"$gte": first, "$lt": last}}
+        given = {"registry": registry, "namespace": namespace}
+        wanted |= {name: value for name, value in given.items() if value is not None}
+        parts = (_placed("tag", part) for part in scope.within(repository))
+        return sum(self._collection.count_documents(all_of(part, wanted)) for part in parts)
+
     def count_tags(self, repositories: Sequence[Repository]) -> dict[tuple[str, str], int]:
         """How many tags each of one page of repositories has, by (registry, repository)."""
         names = sorted({row.repository for row in repositories})
@@ -346,7 +365,7 @@ class Catalogue:
         after = {} if cursor is None else {key: {"$lt" if direction < 0 else "$gt": cursor}}
         found: list[Document] = []
         for part in _queries(kind, query, scope):
-            rows = self._collection.find(all_of(after, part)).sort(key, direction)
+            rows = self._collection.find(all_of(part, after)).sort(key, direction)
             found += rows.limit(limit + 1)
         found.sort(key=lambda row: str(row[key]), reverse=direction < 0)
         more = found[limit - 1][key] if len(found) > limit else None
@@ -477,7 +496,11 @@ def _push(push: Event) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
             "deleted_at": None,
         }
         query = {"_id": _tag_key(push), "position": {"$lt": push.position}}
-        update = {"$set": _row("tag", push) | row, "$inc": {"revision": 1}}
+        update = {
+            "$set": _row("tag", push) | row,
+            "$inc": {"revision": 1},
+            "$min": {"first_pushed_at": push.timestamp},
+        }
         move = _move(push, _tag_key(push)) | {"tag_row": row}
         writes.append(("tag", query, update))
         writes.append(("move", *_once(push.id, move)))

@@ -27,18 +27,23 @@ from app.store.scope import Scope
 PAIRING_WINDOW = timedelta(seconds=60)
 ADOPTION_WINDOW = timedelta(hours=1)  # a slow upload lies between the children and their index
 
-# A check that began a pull, and a child pulled or pushed with its index, are part of that.
-COUNTED: dict[str, Any] = {
-    "parent": None,
-    "$or": [{"action": {"$ne": "check"}}, {"followed_by": None}],
-}
+# What a check or the pull of an index stands for: a check becomes PART of the pull that follows it.
+# In this order, so that one $max does it and leaves the pull of an index as it is.
+ALONE, PART, WHOLE = "1 alone", "2 part", "3 whole"
+
+# A check that began a pull, and a child pulled or pushed with its index, are part of that. No $or:
+# the embedded database uses no index for a query that has one.
+COUNTED: dict[str, Any] = {"parent": None, "standing": {"$ne": PART}}
 NOT_OWN: dict[str, Any] = {"client": {"$ne": OWN_CLIENT}}
+
+ANY = "any"  # what the pull of an index awaits whose children the registry did not send
+NONE = "-"  # no account, no namespace, no tag: as the value of a filter
 
 _STORED = tuple(name for name in Event.__struct_fields__ if name not in ("id", "references"))
 
 
 class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Filters of the record list; None and "" leave a filter out.
+    """Filters of the record list; None and "" leave a filter out, NONE asks for what has none.
 
     `since` is inclusive, `until` exclusive, both aware. `network` is one address or a CIDR.
     `parts` adds the events that belong to another one's pull.
@@ -46,6 +51,7 @@ class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     action: str | None = None
     registry: str | None = None
+    namespace: str | None = None
     repository: str | None = None
     tag: str | None = None
     digest: str | None = None
@@ -107,18 +113,9 @@ class EventStore:
                 "registry": pull.registry,
                 "actor": pull.actor,
                 "address": pull.address,
-                "$or": [
-                    {"action": "check", "digest": pull.digest},
-                    {"action": "pull", "kind": "index", "children": pull.digest},
-                    {
-                        "action": "pull",
-                        "kind": "index",
-                        "children": None,
-                        "digest": {"$ne": pull.digest},
-                    },
-                ],
+                "awaits": {"$in": [pull.digest, ANY], "$nin": [_none_of(pull.digest)]},
             },
-            {"$set": {"followed_by": pull.id}},
+            {"$set": {"followed_by": pull.id}, "$max": {"standing": PART}},
             sort=[("position", -1)],
         )
         return _event(document) if document else None
@@ -141,6 +138,58 @@ class EventStore:
                 "tag": None,
             }
             self._collection.update_many(query, {"$set": {"parent": index.digest}})
+
+    def find_followers(self, event: Event) -> list[Event]:
+        """What came before `event` although it happened after it, and may belong to it; by time.
+
+        Of a check the untagged pulls of its digest, of a pulled index the untagged pulls of
+        manifests, by the same client in the 60 s after it.
+        """
+        latest = position_at(event.timestamp + PAIRING_WINDOW)
+        query: dict[str, Any] = {
+            "repository": event.repository,
+            "position": {"$gt": event.position, "$lte": latest},
+            "registry": event.registry,
+            "actor": event.actor,
+            "address": event.address,
+            "action": "pull",
+            "tag_from": {"$ne": "event"},
+        }
+        query["digest"] = event.digest if event.action == "check" else {"$ne": event.digest}
+        documents = self._collection.find(query).sort("position", 1)
+        return [_event(document) for document in documents]
+
+    def find_adopter(self, push: Event) -> Event | None:
+        """The push of an index, already stored, that takes in this push of a child, or None."""
+        query = {
+            "repository": push.repository,
+            "position": {
+                "$gt": push.position,
+                "$lte": position_at(push.timestamp + ADOPTION_WINDOW),
+            },
+            "registry": push.registry,
+            "actor": push.actor,
+            "action": "push",
+            "kind": "index",
+            "children": push.digest,
+        }
+        document = self._collection.find_one(query)
+        return _event(document) if document else None
+
+    def set_part(self, pull: Event, began: str | None) -> None:
+        """Store anew what a pull belongs to; checks other than `began` began something else."""
+        facts = {"tag": pull.tag, "tag_from": pull.tag_from, "parent": pull.parent}
+        self._collection.update_one({"_id": pull.id}, {"$set": facts})
+        earliest = position_at(pull.timestamp - PAIRING_WINDOW)
+        others = {
+            "repository": pull.repository,
+            "position": {"$gte": earliest, "$lt": pull.position},
+            "followed_by": pull.id,
+            "_id": {"$ne": began},
+        }
+        self._collection.update_many(
+            {**others, "action": "check"}, {"$set": {"followed_by": None, "standing": ALONE}}
+        )
 
     def find_kind(self, repository: str, digest: str) -> str | None:
         """The kind of a manifest that was seen pulled or pushed in a repository, or None."""
@@ -181,6 +230,17 @@ class EventStore:
         only = msgspec.structs.replace(query, action=action)
         page = self.find_page(only, scope, limit=1)
         return page.items[0] if page.items else None
+
+    def find_by_digests(
+        self, digests: Sequence[str], scope: Scope, repository: str | None = None
+    ) -> Iterator[Event]:
+        """Every pull and check of these digests, parts too, but our own; in no order."""
+        for digest in digests:
+            for part in scope.within(repository):
+                query = all_of({"digest": digest}, part, NOT_OWN)
+                for document in self._collection.find(query):
+                    if document["action"] in ("pull", "check"):
+                        yield _event(document)
 
     def find_digests(self, registry: str) -> set[str]:
         """The digests that events of one registry name."""
@@ -233,10 +293,13 @@ def _hex(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
 
 
 def _queries(query: RecordQuery, scope: Scope) -> list[dict[str, Any]]:
-    fields = ("action", "registry", "tag", "digest", "actor", "client")
+    fields = ("action", "registry", "namespace", "tag", "digest", "actor", "client")
     wanted: dict[str, Any] = {
         name: value for name in fields if (value := getattr(query, name)) not in (None, "")
     }
+    for name, empty in (("actor", ""), ("namespace", ""), ("tag", None)):
+        if wanted.get(name) == NONE:
+            wanted[name] = empty
     if query.network is not None:
         first, last = query.network.network_address, query.network.broadcast_address
         wanted["address_key"] = {"$gte": _hex(first), "$lte": _hex(last)}
@@ -260,9 +323,20 @@ def _document(event: Event) -> Document:
     document["address"] = event.address
     if key := address_key(event.address):
         document["address_key"] = key
-    if event.kind == "index" and event.references:
-        document["children"] = [reference.digest for reference in event.references]
+    children = [reference.digest for reference in event.references]
+    if event.kind == "index" and children:
+        document["children"] = children
+    if event.action == "check":
+        document["standing"] = PART if event.followed_by else ALONE
+        document["awaits"] = [event.digest]
+    elif event.action == "pull" and event.kind == "index":
+        document["standing"] = WHOLE
+        document["awaits"] = children or [ANY, _none_of(event.digest)]
     return document
+
+
+def _none_of(digest: str | None) -> str:
+    return f"not {digest}"
 
 
 def _event(document: Document) -> Event:

@@ -37,7 +37,8 @@ class Count(msgspec.Struct, frozen=True):
 def all_of(*conditions: Query) -> dict[str, Any]:
     """The conjunction of queries, flat wherever they name different fields.
 
-    Flat matters: the embedded database finds an index for the fields of a flat query only.
+    Flat matters: the embedded database finds an index for the fields of a flat query only, and
+    takes the one that begins with the first of them.
     """
     merged: dict[str, Any] = {}
     rest: list[Query] = []
@@ -85,7 +86,7 @@ def _find_newest_of(
     anchor = _moment_of(upper)
     for start in [*(_start(anchor, span) for span in SPANS), lower]:
         start = max(start or "", lower or "") or None
-        bounded = all_of(between(start, upper), query)
+        bounded = all_of(query, between(start, upper))
         documents = list(collection.find(bounded).sort("position", -1).limit(limit))
         if len(documents) == limit or start == lower:
             return documents
@@ -109,7 +110,7 @@ def count_newest(
             start = max(_start(anchor, span), lower or "")
             is_last = span > timedelta(days=3650) or start == lower
             bounds = between(lower if is_last else start, end)
-            number += collection.count_documents(all_of(bounds, query), limit=cap + 1)
+            number += collection.count_documents(all_of(query, bounds), limit=cap + 1)
             if is_last:
                 break
             end, span = start, span * 4

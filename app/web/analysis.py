@@ -1,19 +1,24 @@
-"""Analysis: who pushed and pulled what, when, from where."""
+"""Analysis: figures over time, and who pushed and pulled what, when, from where."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from flask import Blueprint, render_template
+from flask import Blueprint, render_template, request
 from werkzeug.datastructures import MultiDict
 
-from app.events import Event
-from app.store.events import RecordQuery
+from app.events import CLIENTS, Event
+from app.recall import Consumer, Recall, recall_digest, recall_tag
+from app.store.events import NONE, RecordQuery
 from app.store.paging import Page
-from app.web.forms import RecordFilter
+from app.unused import USERS, Report, UnusedTag, find_unused
+from app.web import lists
+from app.web.figures import find_figures, records_linker
+from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
-from app.web.search import RECENT, filter_form, results
+from app.web.search import filter_form, results
 from app.web.signin import viewer
 
 bp = Blueprint("analysis", __name__, url_prefix="/analysis")
@@ -23,9 +28,137 @@ INTERNAL = ("references",)
 
 @bp.get("/")
 def home() -> Any:
-    """The latest records and the ways into them."""
-    records = runtime().stores.events.find_page(RecordQuery(), viewer().scope, limit=RECENT)
-    return render_template("analysis/home.html", records=records.items)
+    """The dashboard."""
+    viewer()
+    form = UsageFilter(request.args)
+    if not form.validate():
+        return render_template("analysis/home.html", form=form, figures=None), 400
+    figures = find_figures(form)
+    return render_template(
+        "analysis/home.html",
+        form=form,
+        figures=figures,
+        link=records_linker(form.record_filters(), figures.first, figures.last),
+        has_events=any(figures.totals.values()) or runtime().stores.events.has_any(),
+    )
+
+
+@bp.get("/unused")
+def unused() -> Any:
+    """Tags that nobody used, with proof and the commands that delete them; changes nothing."""
+    viewer()
+    form = UnusedFilter(request.args)
+    if not form.validate():
+        return render_template("analysis/unused.html", form=form, page=None), 400
+    report = find_report(form)
+    listing = unused_listing(form, report)
+    exported = lists.export(listing)
+    if exported:
+        return exported
+    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    return render_template(
+        "analysis/unused.html",
+        form=form,
+        report=report,
+        page=page,
+        count=listing.count(lists.PAGE_COUNT_CAP),
+        hosts={r.name: r.hosts[0] for r in runtime().settings.registries if r.hosts},
+        has_events=runtime().stores.events.has_any(),
+    )
+
+
+def find_report(form: UnusedFilter) -> Report:
+    """The unused tags that a valid form selects."""
+    return find_unused(
+        runtime().stores,
+        viewer().scope,
+        form.days.data or 90,
+        datetime.now(UTC),
+        clients=(*CLIENTS,) if form.scanners.data else USERS,
+        registry=form.registry.data or None,
+        namespace="" if form.namespace.data == NONE else form.namespace.data or None,
+        repository=form.repository.data or None,
+    )
+
+
+def unused_listing(form: UnusedFilter, report: Report | None = None) -> Listing:
+    """The unused tags, each with its last pull before, if that is on record."""
+    tags = (report or find_report(form)).tags
+
+    def find(cursor: str | None, limit: int) -> Page[Item]:
+        rows, more = lists.slice_of(tags, _tag_key, cursor, limit)
+        return Page([_unused_item(row) for row in rows], more)
+
+    columns = (*UnusedTag.__struct_fields__, "last_pulled_at", "last_pulled_by")
+    return Listing("unused", columns, find, lambda cap: lists.count_of(tags, cap))
+
+
+def _tag_key(row: UnusedTag) -> str:
+    return f"{row.repository} {row.tag} {row.registry}"
+
+
+def _unused_item(row: UnusedTag) -> Item:
+    query = RecordQuery(registry=row.registry, repository=row.repository, tag=row.tag)
+    last = runtime().stores.events.find_last("pull", query, viewer().scope)
+    return {
+        **fields_of(row),
+        "last_pulled_at": last.timestamp if last else None,
+        "last_pulled_by": last.actor if last else None,
+    }
+
+
+@bp.get("/recall")
+def recall() -> Any:
+    """Who pulled a digest, or what a tag pointed to for a time."""
+    viewer()
+    form = RecallFilter(request.args)
+    if form.is_empty:
+        return render_template("analysis/recall.html", form=RecallFilter(MultiDict()), page=None)
+    if not form.validate():
+        return render_template("analysis/recall.html", form=form, page=None), 400
+    found = find_recall(form)
+    listing = recall_listing(form, found)
+    exported = lists.export(listing)
+    if exported:
+        return exported
+    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    count = listing.count(lists.PAGE_COUNT_CAP)
+    return render_template("analysis/recall.html", form=form, found=found, page=page, count=count)
+
+
+def find_recall(form: RecallFilter) -> Recall:
+    """What a valid form asks for."""
+    stores, scope = runtime().stores, viewer().scope
+    if form.digest.data:
+        return recall_digest(stores, scope, form.digest.data)
+    registry = form.registry.data or runtime().settings.registries[0].name
+    return recall_tag(
+        stores,
+        scope,
+        registry,
+        form.repository.data,
+        form.tag.data,
+        form.since.data,
+        form.until.data,
+    )
+
+
+def recall_listing(form: RecallFilter, found: Recall | None = None) -> Listing:
+    """Who has it, newest first."""
+    rows = (found or find_recall(form)).consumers
+
+    def find(cursor: str | None, limit: int) -> Page[Item]:
+        page, more = lists.slice_of(rows, _consumer_key, cursor, limit, newest_first=True)
+        return Page([fields_of(row) for row in page], more)
+
+    return Listing(
+        "recall", Consumer.__struct_fields__, find, lambda cap: lists.count_of(rows, cap)
+    )
+
+
+def _consumer_key(row: Consumer) -> str:
+    who = "\n".join((row.actor, row.address, row.client, row.repository, row.registry))
+    return f"{row.last.isoformat()} {who}"
 
 
 @bp.get("/user/")

@@ -10,14 +10,18 @@ from werkzeug.exceptions import NotFound
 from app.errors import InvalidQuery
 from app.web import lists
 from app.web.access import explanation, sign_in_listing
-from app.web.analysis import record_listing
+from app.web.analysis import recall_listing, record_listing, unused_listing
+from app.web.figures import find_figures
 from app.web.forms import (
     AccessFilter,
     FilterForm,
+    RecallFilter,
     RecordFilter,
     RepositoryFilter,
     SignInFilter,
     TagFilter,
+    UnusedFilter,
+    UsageFilter,
 )
 from app.web.runtime import json_response
 from app.web.search import repository_listing, tag_listing
@@ -29,12 +33,14 @@ _LISTS: dict[str, tuple[Any, Any]] = {
     "repositories": (RepositoryFilter, repository_listing),
     "tags": (TagFilter, tag_listing),
     "records": (RecordFilter, record_listing),
+    "unused": (UnusedFilter, unused_listing),
+    "recall": (RecallFilter, recall_listing),
     "sign-ins": (SignInFilter, sign_in_listing),
 }
 _OF_EVERY_LIST = {"cursor", "limit", "format"}
 
 
-@bp.get("/<any(repositories, tags, records, 'sign-ins'):name>")
+@bp.get("/<any(repositories, tags, records, unused, recall, 'sign-ins'):name>")
 def listing(name: str) -> Response:
     """One page of a list: 200, 400 for a filter that cannot be used, 401, 403."""
     viewer()
@@ -43,6 +49,15 @@ def listing(name: str) -> Response:
     _check(form, _OF_EVERY_LIST)
     found = make_listing(form)
     return lists.export(found) or json_response(lists.api_page(found))
+
+
+@bp.get("/usage")
+def usage() -> Response:
+    """The dashboard's figures: 200, 400, 401."""
+    viewer()
+    form = UsageFilter(request.args)
+    _check(form, set())
+    return json_response(find_figures(form))
 
 
 @bp.get("/access")

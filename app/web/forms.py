@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from flask_wtf import FlaskForm
@@ -18,21 +18,23 @@ from wtforms import (
     BooleanField,
     Field,
     Form,
+    IntegerField,
     PasswordField,
     SelectField,
     StringField,
     TextAreaField,
 )
 from wtforms.fields.choices import SelectChoice
-from wtforms.validators import InputRequired, Length, ValidationError
+from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
 from app.errors import InvalidQuery, InvalidReference
 from app.events import ACTIONS, CLIENTS, MAX_ACTOR_LENGTH
 from app.explain import parse_entry
 from app.references import MAX_REPOSITORY_LENGTH, parse_digest
 from app.store.catalogue import CatalogueQuery
-from app.store.events import RecordQuery
+from app.store.events import NONE, RecordQuery
 from app.store.sign_ins import OUTCOMES
+from app.store.usage import UsageQuery
 
 MAX_WILDCARDS = 8  # more make a pattern needlessly slow to match
 _DIGEST_START = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:?[A-Za-z0-9=_-]*")
@@ -227,10 +229,11 @@ class RecordFilter(FilterForm):
         choices=_any_of(ACTIONS),
         default="",
     )
+    namespace = _text("Namespace", description="as team; - for names without one")
     repository = _text("Repository", description="the whole name, as team/app")
-    tag = _text("Tag", description="the whole tag")
+    tag = _text("Tag", description="the whole tag; - for none")
     digest = _text("Digest", description="the whole digest")
-    actor = _text("Account", description="whom the registry saw")
+    actor = _text("Account", description="whom the registry saw; - for nobody")
     address = _text("Address", description="an address or a network: 10.0.0.0/8")
     client = SelectField("Client", choices=_any_of(CLIENTS), default="")
     since = MomentField("From (UTC)", name="from")
@@ -265,6 +268,7 @@ class RecordFilter(FilterForm):
         return RecordQuery(
             action=self.action.data,
             registry=self.registry.data,
+            namespace=self.namespace.data,
             repository=self.repository.data,
             tag=self.tag.data,
             digest=self.digest.data,
@@ -275,3 +279,137 @@ class RecordFilter(FilterForm):
             until=self.until.data,
             parts=self.parts.data,
         )
+
+
+PERIODS = {"1": "Today", "2": "2 days", "7": "7 days", "30": "30 days", "90": "90 days"}
+DEFAULT_PERIOD = "30"
+MAX_PERIOD_DAYS = 1100
+
+
+class DayField(Field):
+    """A day in the zone of the figures; `data` is a date or None."""
+
+    def __init__(self, label: str, **kwargs: Any) -> None:
+        super().__init__(label, **kwargs)
+        self.data: date | None = None
+        self.text = ""
+
+    def process_formdata(self, valuelist: Sequence[str]) -> None:
+        """Read `2026-11-23`."""
+        self.text = valuelist[0].strip() if valuelist else ""
+        if not self.text:
+            return
+        try:
+            self.data = datetime.strptime(self.text, "%Y-%m-%d").date()
+            if not 1990 <= self.data.year <= 2200:
+                raise ValueError
+        except ValueError:
+            raise ValueError("expected a day, as 2026-11-23") from None
+
+
+class UsageFilter(FilterForm):
+    """Filters of the figures."""
+
+    days = SelectField(
+        "Period",
+        choices=[SelectChoice(value, label) for value, label in PERIODS.items()],
+        default=DEFAULT_PERIOD,
+    )
+    first = DayField("From", name="from")
+    last = DayField("To", name="to")
+    registry = _text("Registry")
+    namespace = _text("Namespace", description="as team; - for names without one")
+    repository = _text("Repository", description="the whole name, as team/app")
+    client = SelectField("Client", choices=_any_of(CLIENTS), default="")
+    actor = _text("Account", description="whom the registry saw; - for nobody")
+
+    def validate_last(self, field: Field) -> None:
+        """The period must not be empty or absurdly long."""
+        if self.first.data and field.data:
+            if field.data < self.first.data:
+                raise ValidationError("is before from")
+            if (field.data - self.first.data).days >= MAX_PERIOD_DAYS:
+                raise ValidationError(f"a period has at most {MAX_PERIOD_DAYS} days")
+
+    def period(self, today: date) -> tuple[date, date]:
+        """The first and the last day, both included."""
+        length = timedelta(days=int(self.days.data or DEFAULT_PERIOD) - 1)
+        if self.first.data:
+            longest = self.first.data + timedelta(days=MAX_PERIOD_DAYS - 1)
+            return self.first.data, self.last.data or min(max(today, self.first.data), longest)
+        last = self.last.data or today
+        return last - length, last
+
+    def query(self, first: date, last: date) -> UsageQuery:
+        """The store's query for some days."""
+        return UsageQuery(
+            first=first,
+            last=last,
+            registry=self.registry.data or None,
+            namespace=_or_empty(self.namespace.data),
+            repository=self.repository.data or None,
+            actor=_or_empty(self.actor.data),
+            clients=frozenset({self.client.data}) if self.client.data else None,
+        )
+
+    def record_filters(self) -> dict[str, str]:
+        """The same filters for the list of records, but for the period."""
+        names = ("registry", "namespace", "repository", "client", "actor")
+        return {name: value for name in names if (value := self[name].data)}
+
+
+def _or_empty(text: str | None) -> str | None:
+    return "" if text == NONE else text or None
+
+
+class UnusedFilter(FilterForm):
+    """Filters of the unused tags."""
+
+    days = IntegerField(
+        "Not pulled for days",
+        [Optional(), NumberRange(1, MAX_PERIOD_DAYS)],
+        default=90,
+        description=f"1 to {MAX_PERIOD_DAYS}",
+    )
+    registry = _text("Registry")
+    namespace = _text("Namespace", description="as team; - for names without one")
+    repository = _text("Repository", description="the whole name, as team/app")
+    scanners = BooleanField("Pulls by scanners and mirrors count as use")
+
+
+class RecallFilter(FilterForm):
+    """What to recall: a digest, or a tag between two times."""
+
+    digest = _text("Digest", description="the whole digest")
+    repository = _text("or repository", description="the whole name, as team/app")
+    tag = _text("and tag")
+    since = MomentField("which pointed to it from (UTC)", name="from")
+    until = MomentField("to (UTC)", name="to", is_end=True)
+    registry = _text("Registry")
+
+    def validate_digest(self, field: Field) -> None:
+        """Whole, and not beside a tag."""
+        if field.data:
+            if self.repository.data or self.tag.data:
+                raise ValidationError("give a digest, or a repository and tag")
+            try:
+                parse_digest(field.data)
+            except InvalidReference:
+                raise ValidationError("expected a whole digest, as sha256:…") from None
+        elif not self.repository.data and not self.tag.data:
+            raise ValidationError("is missing; or give a repository and tag")
+
+    def validate_tag(self, field: Field) -> None:
+        """A repository alone is not enough."""
+        if self.repository.data and not field.data:
+            raise ValidationError("is missing")
+
+    def validate_repository(self, field: Field) -> None:
+        """Nor is a tag."""
+        if self.tag.data and not field.data:
+            raise ValidationError("is missing")
+
+    def validate_until(self, field: Field) -> None:
+        """The range must not be empty."""
+        if self.since.data and field.data and field.data <= self.since.data:
+            raise ValidationError("is not after from")

@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from flask import Response, request, stream_with_context, url_for
@@ -24,6 +24,7 @@ PAGE_COUNT_CAP = 1_000  # a page says "more than 1,000"
 API_COUNT_CAP = 10_000
 
 Item = dict[str, Any]
+Row = TypeVar("Row")
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -33,6 +34,26 @@ class Listing(msgspec.Struct, frozen=True):
     columns: Sequence[str]
     find: Callable[[str | None, int], Page[Item]]
     count: Callable[[int], Count]
+
+
+def slice_of(
+    rows: Sequence[Row],
+    key: Callable[[Row], str],
+    cursor: str | None,
+    limit: int,
+    *,
+    newest_first: bool = False,
+) -> tuple[list[Row], str | None]:
+    """One page of a list that is in memory, ordered by `key`, and the cursor of the next."""
+    ordered = sorted(rows, key=key, reverse=newest_first)
+    if cursor is not None:
+        ordered = [r for r in ordered if (key(r) < cursor if newest_first else key(r) > cursor)]
+    return ordered[:limit], key(ordered[limit - 1]) if len(ordered) > limit else None
+
+
+def count_of(rows: Sequence[Any], cap: int) -> Count:
+    """The length of a list that is in memory, up to `cap`."""
+    return Count(min(len(rows), cap), len(rows) > cap)
 
 
 def fields_of(struct: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from app.store.catalogue import CatalogueQuery, Manifest, Repository, Tag
 from app.store.events import RecordQuery
 from app.store.paging import Page
 from app.web import lists
+from app.web.figures import find_recent
 from app.web.forms import FilterForm, RepositoryFilter, SignInForm, TagFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
@@ -192,13 +193,14 @@ def repository() -> Any:
         count=stores.catalogue.count("tag", query, scope, cap=lists.PAGE_COUNT_CAP),
         records=records.items,
         last_pull=stores.events.find_last("pull", only_here, scope),
+        recent=find_recent(registry=registry, repository=name),
     )
 
 
 @bp.get("/tag")
 def tag() -> Any:
     """One tag: what it points to, its history, its latest records. 404 also when not visible."""
-    name, registry = _visible_repository()
+    name, registry = _visible_repository("tag")
     stores, scope = runtime().stores, viewer().scope
     found = stores.catalogue.get_tag(registry, name, request.args.get("tag", ""))
     if found is None:
@@ -206,6 +208,8 @@ def tag() -> Any:
     manifest = stores.catalogue.find_manifests([found.digest or ""]).get(found.digest or "")
     query = RecordQuery(repository=name, registry=registry, tag=found.tag)
     history = stores.catalogue.find_history(found)
+    shared = CatalogueQuery(repository=name, registry=registry, digest=found.digest)
+    same = stores.catalogue.find_tags(shared, scope) if found.digest else Page[Tag]([])
     start = request.args.get("history", 0, type=int)
     start = start if 0 < start < len(history) else 0
     return render_template(
@@ -219,6 +223,8 @@ def tag() -> Any:
         older=start + lists.PAGE_SIZE if len(history) > start + lists.PAGE_SIZE else None,
         records=stores.events.find_page(query, scope, limit=RECENT).items,
         last_pull=stores.events.find_last("pull", query, scope),
+        recent=find_recent(registry=registry, repository=name, tag=found.tag),
+        same=[row for row in same.items if row.digest == found.digest and row.tag != found.tag],
     )
 
 
@@ -241,18 +247,22 @@ def digest() -> Any:
         tags=tags,
         records=records.items,
         last_pull=stores.events.find_last("pull", RecordQuery(digest=wanted), scope),
+        recent=find_recent(digest=wanted),
     )
 
 
-def _visible_repository() -> tuple[str, str]:
-    """Repository and registry of the query string, if the viewer may see the repository."""
+def _visible_repository(wanted: str = "repository") -> tuple[str, str]:
+    """Repository and registry of the query string, if the viewer may see the repository.
+
+    Otherwise the answer is the same as when what is `wanted` does not exist.
+    """
     scope = viewer().scope
     name = request.args.get("repository", "")
     registry = request.args.get("registry", "") or runtime().settings.registries[0].name
     if not name:
         raise InvalidQuery("repository: is missing")
     if not scope.may_see(name):
-        raise NotFound("There is no such repository.")
+        raise NotFound(f"There is no such {wanted}.")
     return name, registry
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import images
 import pytest
-from browser import fill_in_account, main_text, too_wide, unlabelled_fields
+from axe_playwright_python.sync_playwright import Axe
+from browser import fill_in_account, main_text, sign_in, too_wide, unlabelled_fields
 from builders import INDEX, digest, wire_event
 from clients import Skopeo, Webhook
 from playwright.sync_api import Page, expect
@@ -96,6 +97,10 @@ def paths(of: str, tag: str, digest: str) -> list[str]:
         f"/search/tag?repository={of}&tag={tag}",
         f"/search/digest?digest={digest}",
         "/analysis/",
+        "/analysis/unused",
+        "/analysis/recall",
+        f"/analysis/recall?digest={digest}",
+        f"/analysis/recall?repository={of}&tag={tag}",
         "/analysis/user/",
         "/analysis/user/login/?parts=1",
         f"/analysis/user/login/?repository={of}&parts=1",
@@ -259,7 +264,8 @@ def test_what_may_be_seen_is_there(open_page: OpenPage, pushed: Pushed, page_of:
 
 
 def test_signing_out_ends_it(open_page: OpenPage, pushed: Pushed) -> None:
-    page = open_page("alice")
+    page = open_page()
+    sign_in(page, "alice")  # a session of its own, as signing out ends every copy of its cookie
     page.goto(f"/search/repository?repository={VISIBLE}")
     expect(page.locator("main")).to_contain_text("ci-bot")
 
@@ -366,3 +372,50 @@ def test_names_as_long_as_can_be_fit_into_every_page(
             wide += too_wide(page)
 
     assert not wide, "\n".join(wide)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_a_serious_fault_for_people_with_disabilities(
+    open_page: OpenPage, pushed: Pushed, scheme: str
+) -> None:
+    faults = []
+
+    def examine(page: Page, path: str) -> None:
+        page.goto(path)
+        for violation in Axe().run(page).response["violations"]:
+            if violation["impact"] in ("serious", "critical"):
+                places = [node["target"] for node in violation["nodes"]][:3]
+                faults.append(f"{path}: {violation['id']}: {violation['help']}: {places}")
+
+    examine(open_page(scheme=scheme), "/login")
+    page = open_page("alice", scheme=scheme)
+    for path in paths(VISIBLE, "v1", pushed.visible.digest):
+        examine(page, path)
+    admin = open_page("admin", scheme=scheme)
+    for path in ("/access/", f"/access/?account=alice&repository={VISIBLE}", "/access/sign-ins"):
+        examine(admin, path)
+
+    assert not faults, "\n".join(faults)
+
+
+def test_the_chart_is_drawn_and_a_bar_leads_to_its_records(
+    open_page: OpenPage, pushed: Pushed
+) -> None:
+    page = open_page("alice", 1440)
+
+    page.goto("/analysis/?days=1")
+    drawn = page.evaluate("""() => {
+        const canvas = document.querySelector("canvas");
+        const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+        return pixels.some(value => value > 0);
+    }""")
+    bar = page.evaluate("""() => {
+        const meta = Chart.getChart(document.querySelector("canvas")).getDatasetMeta(1);
+        const bar = meta.data.find(bar => bar.height > 0);
+        return {x: bar.x, y: bar.y + bar.height / 2};
+    }""")
+    page.locator("canvas").click(position=bar)
+
+    assert drawn
+    page.wait_for_url("**/analysis/user/login/?*action=push*")
+    expect(page.locator("tbody")).to_contain_text(VISIBLE)

@@ -224,3 +224,47 @@ def test_rejected_events_are_listed_and_dropped(run: Run) -> None:
     assert retried.out == "stored 0, still rejected 1\n"
     assert dropped.status == 0
     assert run("events", "rejected", "--json").out == ""
+
+
+def test_an_access_is_explained(run: Run, wire_database: Any) -> None:
+    run("acl", "add", "--seq", "10", "--account", "bob", "--name", "team/*", "--actions", "")
+    run("acl", "add", "--seq", "20", "--name", "team/*", "--actions", "pull")
+
+    text = run("acl", "explain", "bob", "team/app")
+    [answer] = rows(run("acl", "explain", "alice", "team/app", "--json"))
+
+    assert text.status == 0
+    assert "may not pull: the entry with seq 10 decides" in text.out
+    assert "There is no account bob" in text.out
+    assert answer["explanation"]["allowed"] is True
+    assert [step["verdict"] for step in answer["explanation"]["steps"]] == ["no match", "decides"]
+
+
+def test_what_an_entry_would_change_is_shown_and_not_saved(run: Run, wire_database: Any) -> None:
+    run("events", "import", stdin=envelope(wire_event(repository="team/app")).decode())
+    entry = json.dumps({"seq": 1, "match": {"name": "team/*"}, "actions": ["pull"]})
+
+    text = run("acl", "explain", "bob", "team/app", "--what-if", entry)
+
+    assert "bob gains 1 repositories: team/app" in text.out
+    assert run("acl", "list", "--json").out == ""
+
+
+def test_an_entry_that_cannot_be_is_refused_in_one_line(run: Run) -> None:
+    refused = run("acl", "explain", "bob", "team/app", "--what-if", '{"seq": 1}')
+
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err.startswith("rns: entry: invalid: match is not a document")
+
+
+def test_accounts_of_an_htpasswd_file_are_listed_and_not_changed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "htpasswd").write_text("robot:$2y$05$abc\nold:plain\n")
+    monkeypatch.setenv("RNS_DOCKER_AUTH__HTPASSWD", str(tmp_path / "htpasswd"))
+
+    assert [row["name"] for row in rows(run("accounts", "list", "--json"))] == ["robot"]
+    assert "line 2: old: not bcrypt" in run("check").out
+    refused = run("accounts", "add", "bob", "--password-stdin", stdin="secret\n")
+    assert refused.status == 1
+    assert "htpasswd -B" in refused.err

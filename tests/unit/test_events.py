@@ -211,6 +211,7 @@ def test_a_recorded_push_is_kept_whole() -> None:
             media_type=DOCKER_LIST,
             kind="index",
             size=964,
+            content_size=964,
             actor="",
             address="127.0.0.1",
             client="other",

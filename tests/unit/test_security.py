@@ -68,7 +68,8 @@ def expected_get(endpoint: str, path: str, role: str) -> set[int]:
     if ADMINISTRATORS_ALONE.match(path) and role != "administrator":
         return {403}
     # Without parameters there is no repository, tag or digest to show.
-    return {200} if endpoint not in NEEDS_PARAMETERS else {400, 404}
+    needs = endpoint in NEEDS_PARAMETERS or path == "/api/v1/recall"
+    return {400, 404} if needs else {200}
 
 
 NEEDS_PARAMETERS = {"search.repository", "search.tag", "search.digest", "api.access"}
@@ -294,6 +295,7 @@ VARIANTS: list[dict[str, str]] = [
 QUESTIONS: list[Callable[[str], dict[str, str]]] = [
     lambda name: {"repository": name},
     lambda name: {"repository": name, "tag": "v1"},
+    lambda name: {"repository": name, "days": "1"},
     lambda name: {"digest": digest(name)},
 ]
 

@@ -1,0 +1,150 @@
+"""Who has the bad image: everybody who pulled a digest, or what a tag pointed to for a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from app.errors import NotFound
+from app.store import Stores
+from app.store.catalogue import CatalogueQuery, Move
+from app.store.events import RecordQuery
+from app.store.scope import Scope
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """A time in which a tag pointed to a digest; `until` None is now."""
+
+    digest: str
+    since: datetime
+    until: datetime | None
+    actor: str  # who moved it there
+
+
+class Consumer(msgspec.Struct, frozen=True, kw_only=True):
+    """One who has it: an account at an address with a client, newest pull first in a list.
+
+    `pulls` counts an index with its children once; `checks` are HEADs that no pull followed,
+    as of a client that had it already. `first` and `last` are of either.
+    """
+
+    actor: str
+    address: str
+    client: str
+    repository: str
+    registry: str
+    pulls: int
+    checks: int
+    first: datetime
+    last: datetime
+    user_agent: str  # of the newest
+
+
+class Recall(msgspec.Struct, frozen=True):
+    """`digests` are what was looked for: those asked for, and the children of indexes."""
+
+    digests: Sequence[str]
+    intervals: Sequence[Interval]
+    consumers: Sequence[Consumer]
+
+
+def recall_digest(stores: Stores, scope: Scope, digest: str) -> Recall:
+    """Who pulled this digest, or a child of it, anywhere that the scope allows.
+
+    Where nothing of it may be seen, its children are not told either.
+    """
+    seen = stores.events.find_page(RecordQuery(digest=digest, parts=True), scope, limit=1).items
+    pushed = stores.catalogue.find_tags(CatalogueQuery(digest=digest, deleted=True), scope, limit=1)
+    digests = _with_children(stores, [digest]) if seen or pushed.items else [digest]
+    return Recall(digests, [], _find_consumers(stores, scope, digests, None))
+
+
+def recall_tag(
+    stores: Stores,
+    scope: Scope,
+    registry: str,
+    repository: str,
+    tag: str,
+    since: datetime | None,
+    until: datetime | None,
+) -> Recall:
+    """Who pulled, at any time, what the tag pointed to at some moment from `since` to `until`.
+
+    None leaves that side open.
+
+    Raises:
+        NotFound: no such tag, or none that may be seen.
+    """
+    found = stores.catalogue.get_tag(registry, repository, tag)
+    if found is None or not scope.may_see(repository):
+        raise NotFound("There is no such tag.")
+    intervals = [
+        interval
+        for interval in _intervals(stores.catalogue.find_history(found))
+        if (until is None or interval.since < until)
+        and (since is None or interval.until is None or interval.until > since)
+    ]
+    digests = _with_children(stores, [interval.digest for interval in intervals])
+    return Recall(digests, intervals, _find_consumers(stores, scope, digests, repository))
+
+
+def _intervals(history: Sequence[Move]) -> list[Interval]:
+    """Newest first, as the history."""
+    ends: list[datetime | None] = [None, *(move.since for move in history)]
+    return [
+        Interval(move.digest, move.since, end, move.actor)
+        for move, end in zip(history, ends, strict=False)
+        if move.digest
+    ]
+
+
+def _with_children(stores: Stores, digests: Iterable[str]) -> list[str]:
+    wanted = list(dict.fromkeys(digests))
+    for manifest in stores.catalogue.find_manifests(wanted).values():
+        if manifest.kind == "index":
+            wanted += [reference.digest for reference in manifest.references]
+    return list(dict.fromkeys(wanted))
+
+
+def _find_consumers(
+    stores: Stores, scope: Scope, digests: Sequence[str], repository: str | None
+) -> list[Consumer]:
+    found: dict[tuple[str, ...], list[Consumer]] = {}
+    for event in stores.events.find_by_digests(digests, scope, repository):
+        # The index is counted; its child went with it.
+        is_pull = event.action == "pull" and event.parent not in digests
+        is_check = event.action == "check" and not event.followed_by
+        if not is_pull and not is_check:
+            continue
+        key = (event.registry, event.repository, event.actor, event.address, event.client)
+        one = Consumer(
+            actor=event.actor,
+            address=event.address,
+            client=event.client,
+            repository=event.repository,
+            registry=event.registry,
+            pulls=int(is_pull),
+            checks=int(is_check),
+            first=event.timestamp,
+            last=event.timestamp,
+            user_agent=event.user_agent,
+        )
+        found.setdefault(key, []).append(one)
+    consumers = [_sum(rows) for rows in found.values()]
+    return sorted(consumers, key=_order, reverse=True)
+
+
+def _order(row: Consumer) -> tuple[datetime, str, str, str, str, str]:
+    return (row.last, row.actor, row.address, row.client, row.repository, row.registry)
+
+
+def _sum(rows: Sequence[Consumer]) -> Consumer:
+    newest = max(rows, key=lambda row: row.last)
+    return msgspec.structs.replace(
+        newest,
+        pulls=sum(row.pulls for row in rows),
+        checks=sum(row.checks for row in rows),
+        first=min(row.first for row in rows),
+    )

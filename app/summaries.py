@@ -1,0 +1,97 @@
+"""Closing days: who does it, when, and never two at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+
+from app.errors import AppError, StoreUnavailable
+from app.store import Stores
+from app.usage import days_between
+
+logger = logging.getLogger(__name__)
+
+LEASE = "usage"
+PAUSE_S = 60.0
+
+
+class Busy(AppError):
+    """Another process is closing days."""
+
+
+def close_days(
+    stores: Stores, first: date | None = None, last: date | None = None
+) -> Iterator[tuple[date, int, int]]:
+    """Close the days that are open; yields each day, its number of rows, and how many are left.
+
+    With `first` or `last` all days between them are summarised anew, except those whose events the
+    retention removed. What is done is kept when the caller stops.
+
+    Raises:
+        Busy: another one does it right now.
+    """
+    usage, owner = stores.usage, f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    if not usage.take_lease(LEASE, owner, datetime.now(UTC)):
+        raise Busy("another process is summarising; try again in a few minutes")
+    try:
+        days = _chosen(stores, first, last) if first or last else None
+        days = usage.find_open_days(datetime.now(UTC)) if days is None else days
+        for index, day in enumerate(days, 1):
+            rows = usage.close_day(day)
+            if not usage.take_lease(LEASE, owner, datetime.now(UTC)):
+                return
+            yield day, rows, len(days) - index
+    finally:
+        usage.give_lease_back(LEASE, owner)
+
+
+def _chosen(stores: Stores, first: date | None, last: date | None) -> list[date]:
+    """The days from `first` to `last` that are over and whose events are there."""
+    now = datetime.now(UTC)
+    oldest, today = stores.usage.find_first_day(), stores.usage.calendar.day_of(now)
+    if oldest is None:
+        return []
+    kept = stores.usage.first_kept_day(now)
+    begin = max(day for day in (oldest, first, kept) if day is not None)
+    days = list(days_between(begin, last or today))
+    return [day for day in days if day < today]
+
+
+class Closer(threading.Thread):
+    """Closes days and applies the retention in the background, once a minute, while it lives."""
+
+    def __init__(self, make_stores: Callable[[], Stores]) -> None:
+        super().__init__(name="closer", daemon=True)
+        self._make_stores = make_stores
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        """Until the process ends; an outage of the database is waited out."""
+        stores = self._make_stores()
+        pause = random.uniform(0.2, 0.5) * PAUSE_S  # noqa: S311 - workers take turns
+        while not self._end.wait(pause):
+            pause = PAUSE_S
+            try:
+                self.close(stores)
+            except (Busy, StoreUnavailable):
+                continue
+            except Exception:
+                logger.exception("summarising failed; tried again in a minute")
+
+    def close(self, stores: Stores) -> None:
+        """One round."""
+        for day, rows, left in close_days(stores):
+            logger.info("summarised %s: %d rows, %d days left", day, rows, left)
+        removed = stores.usage.remove_events(datetime.now(UTC))
+        if removed:
+            logger.info("removed %d events beyond notifications.retention_days", removed)
+
+    def stop(self) -> None:
+        """End before the next round."""
+        self._end.set()

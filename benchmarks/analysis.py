@@ -1,0 +1,144 @@
+"""What pages cost as events grow: records, search, a tag, and the dashboard over 30 days.
+
+    python benchmarks/analysis.py [--events 10000,100000,1000000]
+
+Events of 30 days are stored through ingest's own documents, the days closed, and each page asked
+for as an account that may see one of 20 namespaces and as an administrator. Prints a table:
+p50 and p95 in milliseconds, and the p50 as ratio to that of the smallest number of events.
+Uses RNS_TEST_MONGODB_URI, else the embedded database.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from database import database_uri
+from pymongo import MongoClient
+
+from app import create_app
+from app.ingest import Ingest
+from app.settings import MongoDB, Server, Settings
+from app.store import Stores
+
+ROUNDS = 20
+DAYS = 30
+BATCH = 100
+PATHS = {
+    "records": "/analysis/user/login/",
+    "records of a repository": "/analysis/user/login/?repository=team3/app-43",
+    "repository search": "/search/user/login/?q=app-1",
+    "tag": "/search/tag?repository=team3/app-43&tag=v1",
+    "dashboard, 30 days": "/analysis/?days=30",
+    "unused": "/analysis/unused?days=20",
+}
+
+
+def envelopes(number: int, end: datetime) -> Iterator[bytes]:
+    """`number` events of 30 days in envelopes of 100: 200 repositories, 50 accounts."""
+    dice = random.Random(1)
+    step = timedelta(days=DAYS) / number
+    for start in range(0, number, BATCH):
+        events = []
+        for n in range(start, min(start + BATCH, number)):
+            app = dice.randrange(200)
+            tag = f"v{dice.randrange(10)}"
+            is_push = n < 2000 or dice.random() < 0.1
+            events.append(
+                {
+                    "id": f"event-{n}",
+                    "timestamp": (end - timedelta(days=DAYS) + n * step).isoformat(),
+                    "action": "push" if is_push else "pull",
+                    "target": {
+                        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                        "size": 500,
+                        "digest": f"sha256:{app:032x}{hash(tag) % 1000:032x}",
+                        "repository": f"team{app % 20}/app-{app}",
+                        "tag": tag,
+                    },
+                    "request": {
+                        "id": str(n),
+                        "addr": f"10.0.{dice.randrange(4)}.{dice.randrange(20)}:1",
+                        "method": "PUT" if is_push else "GET",
+                        "useragent": dice.choice(["docker/27", "containerd/1.7", "cri-o/1.30"]),
+                    },
+                    "actor": {"name": f"account-{dice.randrange(50)}"},
+                }
+            )
+        yield json.dumps({"events": events}).encode()
+
+
+def durations(work: Callable[[], Any]) -> list[float]:
+    """Milliseconds of ROUNDS calls, sorted."""
+    found = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        work()
+        found.append((time.perf_counter() - start) * 1000)
+    return sorted(found)
+
+
+def measure(uri: str, number: int, base: dict[tuple[str, str], float]) -> None:
+    """Fill a database of its own and print one row for each page and account."""
+    client: MongoClient[Any] = MongoClient(uri, tz_aware=True)
+    name = f"benchmark_analysis_{number}"
+    client.drop_database(name)
+    stores = Stores(client[name])
+    stores.ensure_indexes()
+    now = datetime.now(UTC)
+    ingest = Ingest(stores)
+    start = time.perf_counter()
+    for body in envelopes(number, now):
+        ingest.receive(body, "default", now)
+    filled = time.perf_counter()
+    days = stores.usage.find_open_days(now + timedelta(minutes=2))
+    for day in days:
+        stores.usage.close_day(day)
+    closed = time.perf_counter()
+    print(
+        f"\n{number:,} events: stored in {filled - start:.0f} s, "
+        f"{len(days)} days closed in {closed - filled:.1f} s"
+    )
+    stores.accounts.add("admin", "secret", {})
+    stores.accounts.add("reader", "secret", {})
+    stores.accounts.add_acl_entry({"seq": 1, "match": {"name": "team3/*"}, "actions": ["pull"]})
+    app = create_app(
+        Settings(server=Server(secret_key="key"), mongodb=MongoDB(uri="mongodb://unused")), stores
+    )
+    print(f"{'page':26} {'account':8} {'p50 ms':>8} {'p95 ms':>8} {'ratio':>6}")
+    for account in ("admin", "reader"):
+        browser = app.test_client()
+        form = browser.get("/login").text
+        token = form.split('name="csrf_token"')[1].split('value="')[1].split('"')[0]
+        fields = {"username": account, "password": "secret", "csrf_token": token}
+        assert browser.post("/login", data=fields).status_code == 303
+        for page, path in PATHS.items():
+            response = browser.get(path)
+            assert response.status_code == 200, (path, response.status_code)
+            found = durations(partial(browser.get, path))
+            p50, p95 = statistics.median(found), found[int(len(found) * 0.95) - 1]
+            ratio = p50 / base.setdefault((page, account), p50)
+            print(f"{page:26} {account:8} {p50:8.1f} {p95:8.1f} {ratio:6.1f}", flush=True)
+    client.drop_database(name)
+
+
+def main() -> None:
+    """Measure each number of events."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", default="10000,100000,1000000")
+    arguments = parser.parse_args()
+    base: dict[tuple[str, str], float] = {}
+    with database_uri() as uri:
+        for number in arguments.events.split(","):
+            measure(uri, int(number), base)
+
+
+if __name__ == "__main__":
+    main()

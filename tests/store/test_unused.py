@@ -1,0 +1,364 @@
+"""Unused tags and recall: against a recount, and the cases that people get bitten by."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import mongomock
+import pytest
+from builders import INDEX, digest, envelope, rule, wire_event
+
+from app.errors import NotFound
+from app.ingest import Ingest
+from app.recall import recall_digest, recall_tag
+from app.store import Stores
+from app.store.scope import Scope
+from app.unused import find_unused
+
+START = datetime(2026, 8, 1, 12, tzinfo=UTC)
+NOW = START + timedelta(days=100)
+DAY = timedelta(days=1)
+Send = Callable[..., None]
+
+
+@pytest.fixture
+def send(stores: Stores) -> Send:
+    """Store one wire event at a day after the start, as it happens."""
+
+    def send(action: str, repository: str = "team/app", day: float = 0, **fields: Any) -> None:
+        at = START + day * DAY
+        fields.setdefault("actor", "k8s" if action in ("pull", "check") else "ci")
+        event = wire_event(action, repository, at=at, **fields)
+        Ingest(stores).receive(envelope(event), "default", at)
+
+    return send
+
+
+def everything(stores: Stores) -> Scope:
+    return stores.catalogue.find_scope(rule())
+
+
+def close(stores: Stores, now: datetime = NOW) -> None:
+    for day in stores.usage.find_open_days(now):
+        stores.usage.close_day(day)
+
+
+def unused(stores: Stores, days: int = 30, now: datetime = NOW, **filters: Any) -> list[str]:
+    close(stores, now)
+    report = find_unused(stores, everything(stores), days, now, **filters)
+    assert not report.missing
+    return [f"{row.repository}:{row.tag}" for row in report.tags]
+
+
+def layers(*sizes: int) -> dict[str, Any]:
+    return {
+        "references": [
+            {"mediaType": "application/octet-stream", "digest": digest(f"layer {n}"), "size": n}
+            for n in sizes
+        ]
+    }
+
+
+# Unused
+
+
+def test_a_tag_that_nobody_pulled_is_unused_and_one_that_was_is_not(
+    stores: Stores, send: Send
+) -> None:
+    send("push", tag="old", of="a")
+    send("push", tag="live", of="b")
+    send("pull", tag="live", of="b", day=90)
+
+    assert unused(stores) == ["team/app:old"]
+
+
+@pytest.mark.parametrize(("day", "expected"), [(69, ["team/app:v1"]), (71, [])])
+def test_a_pull_counts_within_the_days_asked_for(
+    stores: Stores, send: Send, day: int, expected: list[str]
+) -> None:
+    send("push", tag="v1")
+    send("pull", tag="v1", day=day)
+
+    assert unused(stores) == expected
+
+
+def test_a_tag_pushed_lately_is_not_unused(stores: Stores, send: Send) -> None:
+    send("push", tag="other", of="x")
+    send("push", tag="v1", day=80)
+
+    assert unused(stores) == ["team/app:other"]
+
+
+def test_a_check_is_no_use(stores: Stores, send: Send) -> None:
+    send("push", tag="v1")
+    send("check", tag="v1", day=90)
+
+    assert unused(stores) == ["team/app:v1"]
+
+
+def test_a_scanner_is_no_use_unless_asked_for(stores: Stores, send: Send) -> None:
+    send("push", tag="v1")
+    send("pull", tag="v1", day=90, user_agent="trivy/0.5")
+
+    assert unused(stores) == ["team/app:v1"]
+    assert unused(stores, clients=("scanner",)) == []
+
+
+def test_a_tag_that_shares_its_digest_with_a_used_one_is_kept(stores: Stores, send: Send) -> None:
+    send("push", tag="v1", of="same")
+    send("push", tag="latest", of="same")
+    send("push", "other/app", tag="v1", of="same")
+    send("pull", tag="latest", of="same", day=90)
+
+    assert unused(stores) == ["other/app:v1"]
+
+
+def test_a_pull_by_digest_keeps_its_tags(stores: Stores, send: Send) -> None:
+    send("push", tag="v1", of="same")
+    send("push", tag="v2", of="same")
+    send("pull", of="same", day=90)
+
+    assert unused(stores) == []
+
+
+def test_a_child_of_a_used_index_is_kept(stores: Stores, send: Send) -> None:
+    send("push", tag="v1-amd64", of="amd64")
+    send("push", tag="v1", of="index", media_type=INDEX, children=["amd64", "arm64"])
+    send("push", tag="alone", of="alone")
+    send("pull", tag="v1", of="index", media_type=INDEX, children=["amd64", "arm64"], day=90)
+
+    assert unused(stores) == ["team/app:alone"]
+
+
+def test_an_index_is_kept_whose_child_is_used(stores: Stores, send: Send) -> None:
+    send("push", tag="v1", of="index", media_type=INDEX, children=["amd64"])
+    send("pull", of="amd64", day=90)
+
+    assert unused(stores) == []
+
+
+def test_a_signature_is_kept_with_its_subject(stores: Stores, send: Send) -> None:
+    send("push", tag="used", of="used")
+    send("push", tag="gone", of="gone")
+    for name in ("used", "gone"):
+        send("push", tag=f"{digest(name).replace(':', '-')}.sig", of=f"signature of {name}")
+    send("pull", tag="used", of="used", day=90)
+
+    assert unused(stores) == sorted(
+        ["team/app:gone", f"team/app:{digest('gone').replace(':', '-')}.sig"]
+    )
+
+
+def test_nothing_is_unused_that_could_not_have_been_seen_used(stores: Stores, send: Send) -> None:
+    send("push", tag="v1", day=80)
+
+    report = find_unused(stores, everything(stores), 30, NOW)
+    close(stores)
+    later = find_unused(stores, everything(stores), 30, NOW)
+
+    assert report.tags == later.tags == []
+    assert list(later.too_new) == ["default"]
+    assert later.too_new["default"] == datetime(2026, 11, 20, tzinfo=UTC)
+    assert unused(stores, days=15) == ["team/app:v1"]
+
+
+def test_a_deleted_tag_is_not_unused(stores: Stores, send: Send) -> None:
+    send("push", tag="v1")
+    send("delete", tag="v1", of=None, day=1)
+
+    assert unused(stores) == []
+
+
+def test_layers_are_freed_once_and_only_if_nothing_kept_holds_them(
+    stores: Stores, send: Send
+) -> None:
+    send("push", tag="a", of="a", **layers(1, 10, 100))
+    send("push", tag="b", of="b", **layers(1, 10, 1000))
+    send("push", "other/app", tag="kept", of="c", **layers(1, 5))
+    send("push", tag="unknown", of="d")
+    send("pull", "other/app", tag="kept", of="c", day=90)
+    close(stores)
+
+    report = find_unused(stores, everything(stores), 30, NOW)
+
+    assert {row.tag: row.size for row in report.tags} == {"a": 111, "b": 1011, "unknown": None}
+    assert (report.freed, report.unknown) == (1110, 1)
+
+
+def test_each_account_gets_its_own_unused_tags(stores: Stores, send: Send) -> None:
+    send("push", tag="v1", of="a", **layers(7))
+    send("push", "ops/app", tag="v1", of="b", **layers(7))
+    close(stores)
+    acl = [{"seq": 1, "match": {"account": "bob", "name": "ops/*"}, "actions": ["pull"]}]
+
+    found = {
+        name: find_unused(stores, stores.catalogue.find_scope(rule(name, acl)), 30, NOW)
+        for name in ("admin", "bob", "mallory")
+    }
+
+    names = {who: [row.repository for row in report.tags] for who, report in found.items()}
+    assert names == {"admin": ["ops/app", "team/app"], "bob": ["ops/app"], "mallory": []}
+    assert {who: report.freed for who, report in found.items()} == {
+        "admin": 7,
+        "bob": 7,
+        "mallory": 0,
+    }
+
+
+def test_unused_tags_are_filtered(stores: Stores, send: Send) -> None:
+    send("push", tag="v1")
+    send("push", "ops/app", tag="v1", of="b")
+
+    assert unused(stores, namespace="ops") == ["ops/app:v1"]
+    assert unused(stores, repository="team/app") == ["team/app:v1"]
+    assert unused(stores, registry="other") == []
+
+
+# Recall
+
+
+def consumers(found: Any) -> list[tuple[str, int, int]]:
+    return [(row.actor, row.pulls, row.checks) for row in found.consumers]
+
+
+def test_everybody_who_pulled_a_digest_is_recalled(stores: Stores, send: Send) -> None:
+    send("push", tag="v1", of="bad")
+    send("pull", tag="v1", of="bad", day=1, actor="a", address="10.0.0.1:1")
+    send("pull", tag="v1", of="bad", day=2, actor="a", address="10.0.0.1:2")
+    send("pull", of="bad", day=3, actor="b")
+    send("check", tag="v1", of="bad", day=4, actor="c")
+    send("pull", tag="v2", of="good", day=5, actor="d")
+
+    found = recall_digest(stores, everything(stores), digest("bad"))
+
+    assert consumers(found) == [("c", 0, 1), ("b", 1, 0), ("a", 2, 0)]
+    assert (found.consumers[2].first, found.consumers[2].last) == (START + DAY, START + 2 * DAY)
+
+
+def test_an_index_and_its_child_are_one_pull(stores: Stores, send: Send) -> None:
+    shape = {"media_type": INDEX, "children": ["amd64", "arm64"]}
+    send("push", tag="v1", of="index", **shape)
+    send("check", tag="v1", of="index", day=1, **shape)
+    send("pull", of="index", day=1.00001, **shape)
+    send("pull", of="amd64", day=1.00002)
+    send("pull", of="arm64", day=2, actor="by digest")
+
+    of_index = recall_digest(stores, everything(stores), digest("index"))
+    of_child = recall_digest(stores, everything(stores), digest("amd64"))
+
+    assert consumers(of_index) == [("by digest", 1, 0), ("k8s", 1, 0)]
+    assert consumers(of_child) == [("k8s", 1, 0)]
+
+
+def test_what_a_tag_pointed_to_for_a_time_is_recalled(stores: Stores, send: Send) -> None:
+    for day, of in ((0, "good"), (10, "bad"), (12, "fixed")):
+        send("push", tag="latest", of=of, day=day, actor=f"pushed {of}")
+        send("pull", tag="latest", of=of, day=day + 1, actor=f"pulled {of}")
+    send("pull", of="bad", day=50, actor="much later")
+
+    def recall(since: float, until: float) -> Any:
+        times = START + since * DAY, START + until * DAY
+        return recall_tag(stores, everything(stores), "default", "team/app", "latest", *times)
+
+    assert consumers(recall(10.5, 11)) == [("much later", 1, 0), ("pulled bad", 1, 0)]
+    [interval] = recall(10.5, 11).intervals
+    assert (interval.digest, interval.actor) == (digest("bad"), "pushed bad")
+    assert (interval.since, interval.until) == (START + 10 * DAY, START + 12 * DAY)
+    assert [row.digest for row in recall(5, 100).intervals] == [
+        digest("fixed"),
+        digest("bad"),
+        digest("good"),
+    ]
+    assert recall(-5, -1).consumers == []
+
+
+def test_a_recall_shows_only_what_may_be_seen(stores: Stores, send: Send) -> None:
+    send("push", tag="v1", of="bad")
+    send("pull", tag="v1", of="bad", day=1)
+    send("pull", "ops/app", tag="v1", of="bad", day=1, actor="ops")
+    acl = [{"seq": 1, "match": {"account": "bob", "name": "ops/*"}, "actions": ["pull"]}]
+    bob = stores.catalogue.find_scope(rule("bob", acl))
+
+    assert consumers(recall_digest(stores, bob, digest("bad"))) == [("ops", 1, 0)]
+    with pytest.raises(NotFound):
+        recall_tag(stores, bob, "default", "team/app", "v1", None, None)
+
+
+def test_what_an_index_holds_is_told_only_to_those_who_may_see_it(
+    stores: Stores, send: Send
+) -> None:
+    send("push", tag="v1", of="index", media_type=INDEX, children=["amd64", "arm64"])
+
+    shown = {
+        name: recall_digest(stores, stores.catalogue.find_scope(rule(name)), digest("index"))
+        for name in ("admin", "mallory")
+    }
+
+    assert len(shown["admin"].digests) == 3
+    assert shown["mallory"].digests == [digest("index")]
+
+
+# Against a recount
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_unused_and_recall_equal_a_recount_of_any_history(seed: int) -> None:
+    stores = Stores(mongomock.MongoClient(tz_aware=True)["registry"])
+    stores.ensure_indexes()
+    dice, ingest = random.Random(seed), Ingest(stores)
+    tags: dict[tuple[str, str], tuple[str, float]] = {}
+    pulls: list[tuple[float, str, str | None, str, str]] = []
+    events = []
+    day = 0.0
+    for number in range(60):
+        day += dice.choice([0.3, 1.5, 3])
+        at = START + day * DAY
+        repository, tag = dice.choice(["team/app", "ops"]), f"v{dice.randrange(5)}"
+        known = tags.get((repository, tag))
+        actor = dice.choice(["a", "b"])
+        if known is None or dice.random() < 0.3:
+            of = f"{repository} {number // 3}"
+            events.append((at, wire_event("push", repository, tag=tag, of=of, at=at)))
+            tags[repository, tag] = (of, day)
+        elif dice.random() < 0.2:
+            events.append((at, wire_event("delete", repository, tag=tag, of=None, at=at)))
+            del tags[repository, tag]
+        else:
+            of = known[0]
+            by_tag = dice.random() < 0.7
+            event = wire_event(
+                "pull", repository, tag=tag if by_tag else None, of=of, at=at, actor=actor
+            )
+            events.append((at, event))
+            pulls.append((day, repository, tag if by_tag else None, of, actor))
+    dice.shuffle(events)
+    now = START + day * DAY
+    for _, event in events:
+        ingest.receive(envelope(event), "default", now)
+
+    window = 20
+    close(stores, now + timedelta(minutes=2))
+    report = find_unused(stores, everything(stores), window, now)
+
+    since = (report.since - START) / DAY
+    lately = [pull for pull in pulls if pull[0] >= since]
+    digests = {(repository, of) for _, repository, _, of, _ in lately}
+    for (repository, tag), (of, pushed) in tags.items():
+        by_name = any(pull[1:3] == (repository, tag) for pull in lately)
+        if pushed >= since or by_name:
+            digests.add((repository, of))
+    expected = [
+        f"{repository}:{tag}"
+        for (repository, tag), (of, _) in tags.items()
+        if (repository, of) not in digests
+    ]
+    assert [f"{row.repository}:{row.tag}" for row in report.tags] == sorted(expected)
+
+    for of in sorted({pull[3] for pull in pulls}):
+        found = recall_digest(stores, everything(stores), digest(of))
+        counted = {(row.actor, row.repository): row.pulls for row in found.consumers}
+        matching = [(actor, repository) for _, repository, _, what, actor in pulls if what == of]
+        assert counted == {key: matching.count(key) for key in set(matching)}

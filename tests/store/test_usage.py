@@ -1,0 +1,434 @@
+"""Usage by day: closed and open days give the figures of a recount, whatever comes when."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import mongomock
+import pytest
+from builders import IMAGE, INDEX, digest, envelope, rule, wire_event
+
+from app.ingest import Ingest
+from app.store import Stores
+from app.store.scope import Scope
+from app.store.usage import UsageQuery
+from app.usage import COUNTED
+
+START = datetime(2026, 11, 20, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
+Key = tuple[Any, ...]
+
+
+class History:
+    """A random history: the events in the order in which they happened, and what they come to."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.events: list[tuple[datetime, dict[str, Any]]] = []
+        self.expected: Counter[Key] = Counter()
+        self.bytes: Counter[Key] = Counter()
+        self.now = START + timedelta(hours=20)
+        self.tags: dict[tuple[str, str], tuple[str, list[str]]] = {}
+        for number in range(self.dice.randint(15, 40)):
+            # Each is apart from the next by more than a pair's minute, and some cross midnight.
+            self.now += timedelta(seconds=self.dice.choice([70, 300, 4000, 9000]))
+            action = self.dice.choice([self.push, self.push, self.pull, self.pull, self.check])
+            if number < 3:
+                action = self.push
+            action(number)
+
+    def event(self, action: str, repository: str, seconds: float = 0, **fields: Any) -> None:
+        self.now += timedelta(seconds=seconds)
+        # A client in a hurry, or one whose clock another registry node keeps.
+        self.events.append((self.now, wire_event(action, repository, at=self.now, **fields)))
+
+    def count(self, action: str, repository: str, tag: str | None, who: dict[str, str]) -> None:
+        key = (self.now.date(), repository, tag, action, who["actor"], who["address"][:-5])
+        self.expected[key] += 1
+
+    def who(self) -> dict[str, str]:
+        number = self.dice.randrange(3)
+        agents = ["docker/27", "containerd/1.7", "Trivy/0.5"]
+        return {
+            "actor": ["alice", "bob", ""][number],
+            "address": f"10.0.0.{number}:1234",
+            "user_agent": agents[number],
+        }
+
+    def push(self, number: int) -> None:
+        repository, tag = self.dice.choice(["team/app", "team/db", "ops"]), f"v{number % 4}"
+        who, of = self.who(), f"{repository} {number}"
+        children = [f"{of} {n}" for n in range(self.dice.choice([0, 0, 2]))]
+        for child in children:
+            self.event("push", repository, 0.4, of=child, **who)
+            self.bytes[self.now.date()] += 500
+        media_type = INDEX if children else IMAGE
+        self.event(
+            "push",
+            repository,
+            0.4,
+            of=of,
+            tag=tag,
+            media_type=media_type,
+            children=children or None,
+            **who,
+        )
+        self.bytes[self.now.date()] += 500
+        self.tags[repository, tag] = (of, children)
+        self.count("push", repository, tag, who)
+
+    def pull(self, number: int) -> None:
+        repository, tag = self.dice.choice(sorted(self.tags))
+        of, children = self.tags[repository, tag]
+        who, media_type = self.who(), INDEX if children else IMAGE
+        shape = {"of": of, "media_type": media_type, "children": children or None, **who}
+        if self.dice.random() < 0.7:
+            self.event("check", repository, 0.2, tag=tag, **shape)
+            self.event("pull", repository, 0.2, **shape)
+        else:
+            self.event("pull", repository, 0.2, tag=tag, **shape)
+        self.count("pull", repository, tag, who)
+        for child in children[:1]:
+            self.event("pull", repository, 0.2, of=child, **who)
+
+    def check(self, number: int) -> None:
+        repository, tag = self.dice.choice(sorted(self.tags))
+        of, children = self.tags[repository, tag]
+        who, media_type = self.who(), INDEX if children else IMAGE
+        self.event("check", repository, of=of, tag=tag, media_type=media_type, **who)
+        self.count("check", repository, tag, who)
+
+    def deliveries(self) -> list[tuple[datetime, dict[str, Any]]]:
+        """When each event comes: mostly at once, some late, some twice, some after others."""
+        found = []
+        for moment, event in self.events:
+            late = self.dice.choice([0, 0, 0, 1, 20, 600, 86_400, 200_000])
+            found.append((moment + timedelta(seconds=late), event))
+            if self.dice.random() < 0.2:
+                again = self.dice.choice([1, 700, 100_000])
+                found.append((moment + timedelta(seconds=late + again), event))
+        return sorted(found, key=lambda pair: pair[0])
+
+
+def everything(stores: Stores) -> Scope:
+    return stores.catalogue.find_scope(rule())
+
+
+def figures(stores: Stores, now: datetime) -> tuple[Counter[Key], Counter[Key]]:
+    """What the store says, in the shape of a History's expectation."""
+    query = UsageQuery(first=date(2026, 1, 1), last=date(2027, 1, 1))
+    usage = stores.usage.read(query, everything(stores), now)
+    assert not usage.missing
+    counts: Counter[Key] = Counter()
+    sizes: Counter[Key] = Counter()
+    for row in usage.rows:
+        if row.action in COUNTED:
+            key = (row.day, row.repository, row.tag, row.action, row.actor, row.address)
+            counts[key] += row.number
+        sizes[row.day] += row.bytes
+    return counts, sizes
+
+
+def close_days(stores: Stores, now: datetime) -> list[date]:
+    days = stores.usage.find_open_days(now)
+    for day in days:
+        stores.usage.close_day(day)
+    return days
+
+
+def check_history(stores: Stores, seed: int) -> None:
+    history, ingest = History(seed), Ingest(stores)
+    now = START
+    for now, event in history.deliveries():
+        ingest.receive(envelope(event), "default", now)
+        if history.dice.random() < 0.2:
+            close_days(stores, now)
+
+    for later in (timedelta(), MINUTE, 2 * DAY, 3 * DAY):
+        counts, sizes = figures(stores, now + later)
+        assert counts == history.expected, (seed, later)
+        assert +sizes == +history.bytes, (seed, later)
+        close_days(stores, now + later)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_figures_equal_a_recount_of_any_history(seed: int) -> None:
+    stores = Stores(mongomock.MongoClient(tz_aware=True)["registry"])
+    stores.ensure_indexes()
+    check_history(stores, seed)
+
+
+@pytest.mark.wire
+@pytest.mark.parametrize("seed", range(5))
+def test_figures_equal_a_recount_on_the_server(wire_database: Any, seed: int) -> None:
+    stores = Stores(wire_database)
+    stores.ensure_indexes()
+    check_history(stores, seed)
+
+
+# Days
+
+
+def push(stores: Stores, at: datetime, now: datetime | None = None, **fields: Any) -> None:
+    event = wire_event("push", tag="v1", at=at, **fields)
+    Ingest(stores).receive(envelope(event), "default", now or at)
+
+
+def pushes(stores: Stores, now: datetime, **query: Any) -> int:
+    bounds = {"first": date(2026, 1, 1), "last": date(2027, 1, 1)} | query
+    usage = stores.usage.read(UsageQuery(**bounds), everything(stores), now)
+    return sum(row.number for row in usage.rows if row.action == "push")
+
+
+NOON = START + timedelta(hours=12)
+
+
+def test_a_day_is_closed_a_minute_after_it_is_over(stores: Stores) -> None:
+    push(stores, NOON)
+    midnight = START + DAY
+
+    assert stores.usage.find_open_days(NOON) == []
+    assert stores.usage.find_open_days(midnight + timedelta(seconds=59)) == []
+    assert stores.usage.find_open_days(midnight + MINUTE) == [START.date()]
+
+
+def test_every_day_since_the_first_event_is_closed_once(stores: Stores) -> None:
+    push(stores, NOON)
+    push(stores, NOON + 3 * DAY)
+    now = NOON + 5 * DAY
+
+    assert len(close_days(stores, now)) == 5
+    assert close_days(stores, now) == []
+    assert pushes(stores, now) == 2
+
+
+def test_closing_a_day_twice_changes_nothing(stores: Stores) -> None:
+    push(stores, NOON)
+    now = NOON + 2 * DAY
+    for _ in range(3):
+        stores.usage.close_day(START.date())
+
+    assert pushes(stores, now) == 1
+
+
+def test_an_event_that_comes_late_opens_its_day(stores: Stores) -> None:
+    push(stores, NOON)
+    now = NOON + 3 * DAY
+    close_days(stores, now)
+
+    push(stores, NOON + MINUTE, now)
+
+    assert pushes(stores, now) == 2
+    assert stores.usage.find_open_days(now) == [], "it may still be on its way"
+    assert close_days(stores, now + MINUTE) == [START.date()]
+    assert pushes(stores, now + MINUTE) == 2
+
+
+def test_an_event_that_comes_while_its_day_is_being_closed_leaves_it_open(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(stores, NOON)
+    now = NOON + 3 * DAY
+    write: Callable[..., Any] = stores.usage._write
+
+    def slow_write(day: date, run: str) -> Any:
+        written = write(day, run)
+        push(stores, NOON + MINUTE, now)
+        return written
+
+    monkeypatch.setattr(stores.usage, "_write", slow_write)
+    stores.usage.close_day(START.date())
+    monkeypatch.undo()
+
+    assert pushes(stores, now) == 2
+    assert START.date() in close_days(stores, now + MINUTE)
+    assert pushes(stores, now + MINUTE) == 2
+
+
+def test_a_crash_while_closing_leaves_the_old_figures(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(stores, NOON)
+    now = NOON + 3 * DAY
+    close_days(stores, now)
+
+    class Crash(Exception):
+        pass
+
+    def crash(*_: Any, **__: Any) -> None:
+        raise Crash
+
+    monkeypatch.setattr(stores.usage._days, "update_one", crash)
+    with pytest.raises(Crash):
+        stores.usage.close_day(START.date())
+    monkeypatch.undo()
+
+    assert pushes(stores, now) == 1
+    stores.usage.close_day(START.date())
+    assert pushes(stores, now) == 1
+    assert stores.usage._usage.count_documents({}) == 1
+
+
+def test_closed_days_need_no_events(stores: Stores) -> None:
+    push(stores, NOON)
+    now = NOON + 3 * DAY
+    close_days(stores, now)
+
+    stores.events._collection.delete_many({})
+
+    assert pushes(stores, now) == 1
+
+
+def test_days_begin_in_the_zone_of_the_configuration(mock_database: Any) -> None:
+    evening = datetime(2026, 11, 20, 23, 30, tzinfo=UTC)
+    utc, berlin = Stores(mock_database), Stores(mock_database, time_zone="Europe/Berlin")
+    push(utc, evening)
+    now = evening + 3 * DAY
+
+    assert pushes(utc, now, last=date(2026, 11, 20)) == 1
+    assert pushes(berlin, now, last=date(2026, 11, 20)) == 0
+    assert pushes(berlin, now, first=date(2026, 11, 21), last=date(2026, 11, 21)) == 1
+
+
+def test_another_zone_makes_every_day_anew(mock_database: Any) -> None:
+    evening = datetime(2026, 11, 20, 23, 30, tzinfo=UTC)
+    utc, berlin = Stores(mock_database), Stores(mock_database, time_zone="Europe/Berlin")
+    push(utc, evening)
+    now = evening + 3 * DAY
+    close_days(utc, now)
+
+    close_days(berlin, now)
+
+    assert pushes(berlin, now, last=date(2026, 11, 20)) == 0
+    assert pushes(berlin, now) == 1
+
+
+def test_a_page_counts_the_newest_days_and_says_which_are_missing(stores: Stores) -> None:
+    for day in range(12):
+        push(stores, NOON + day * DAY)
+    query = UsageQuery(first=date(2026, 1, 1), last=date(2027, 1, 1))
+    stores.usage.max_live_rows = 8
+
+    usage = stores.usage.read(query, everything(stores), NOON + 11 * DAY)
+
+    assert sum(row.number for row in usage.rows) == 8
+    assert list(usage.missing) == [START.date() + day * DAY for day in range(4)]
+
+
+def test_retention_removes_events_of_closed_days_and_keeps_their_figures(
+    mock_database: Any,
+) -> None:
+    stores = Stores(mock_database, retention_days=2)
+    for day in range(6):
+        push(stores, NOON + day * DAY)
+    now = NOON + 5 * DAY
+
+    assert stores.usage.remove_events(now) == 0, "no day is closed"
+    close_days(stores, now)
+
+    assert stores.usage.remove_events(now) == 3
+    assert stores.usage.remove_events(now) == 0
+    assert pushes(stores, now) == 6
+
+
+def test_what_comes_after_its_day_was_removed_does_not_touch_the_figures(
+    mock_database: Any,
+) -> None:
+    stores = Stores(mock_database, retention_days=2)
+    for day in range(6):
+        push(stores, NOON + day * DAY)
+    now = NOON + 5 * DAY
+    close_days(stores, now)
+    stores.usage.remove_events(now)
+
+    push(stores, NOON + MINUTE, now)
+    close_days(stores, now + 2 * MINUTE)
+
+    assert pushes(stores, now + 2 * MINUTE) == 6
+
+
+def test_another_zone_keeps_the_figures_of_removed_days(mock_database: Any) -> None:
+    utc = Stores(mock_database, retention_days=2)
+    berlin = Stores(mock_database, retention_days=2, time_zone="Europe/Berlin")
+    for day in range(6):
+        push(utc, NOON + day * DAY)
+    now = NOON + 5 * DAY
+    close_days(utc, now)
+    utc.usage.remove_events(now)
+
+    close_days(berlin, now)
+
+    assert pushes(berlin, now) == 6
+
+
+QUERIES: list[tuple[dict[str, Any], int]] = [
+    ({}, 3),
+    ({"registry": "default"}, 3),
+    ({"registry": "other"}, 0),
+    ({"namespace": "team"}, 2),
+    ({"namespace": ""}, 1),
+    ({"repository": "team/app"}, 2),
+    ({"repository": "team"}, 0),
+    ({"actor": "alice"}, 2),
+    ({"actor": ""}, 1),
+    ({"tag": "v1"}, 3),
+    ({"tag": "v2"}, 0),
+    ({"digest": digest("image")}, 3),
+    ({"clients": frozenset({"docker"})}, 2),
+    ({"clients": frozenset({"docker", "helm"})}, 3),
+    ({"first": date(2026, 11, 21)}, 1),
+    ({"last": date(2026, 11, 20)}, 2),
+]
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_figures_are_filtered_alike_on_open_and_closed_days(
+    stores: Stores, is_closed: bool
+) -> None:
+    push(stores, NOON)
+    push(stores, NOON + MINUTE, repository="team/app", actor="", user_agent="Helm/3")
+    push(stores, NOON + DAY, repository="ubuntu")
+    now = NOON + 3 * DAY
+    if is_closed:
+        close_days(stores, now)
+
+    assert [(query, pushes(stores, now, **query)) for query, _ in QUERIES] == QUERIES
+
+
+def test_an_account_counts_only_what_it_may_see(stores: Stores) -> None:
+    push(stores, NOON)
+    push(stores, NOON, repository="ops/app")
+    now = NOON + 3 * DAY
+    acl = [{"seq": 1, "match": {"name": "ops/*", "account": "bob"}, "actions": ["pull"]}]
+    query = UsageQuery(first=date(2026, 1, 1), last=date(2027, 1, 1))
+
+    for _ in range(2):
+        seen = {
+            name: {
+                row.repository
+                for row in stores.usage.read(
+                    query, stores.catalogue.find_scope(rule(name, acl)), now
+                ).rows
+            }
+            for name in ("admin", "bob", "mallory")
+        }
+        assert seen == {"admin": {"team/app", "ops/app"}, "bob": {"ops/app"}, "mallory": set()}
+        close_days(stores, now)
+
+
+def test_only_one_holds_a_lease_until_it_is_over_or_given_back(stores: Stores) -> None:
+    now = NOON
+    take = stores.usage.take_lease
+
+    assert take("usage", "a", now)
+    assert not take("usage", "b", now)
+    assert take("usage", "a", now + MINUTE)
+    assert not take("usage", "b", now + 5 * MINUTE)
+    assert take("usage", "b", now + 7 * MINUTE)
+    stores.usage.give_lease_back("usage", "b")
+    assert take("usage", "a", now + 7 * MINUTE)

@@ -1,0 +1,303 @@
+"""The dashboard and the pages of unused tags and recall: right for each account, page and API."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from builders import digest, wire_event
+from flask.testing import FlaskClient
+
+from app.store import Stores
+
+SignIn = Callable[[str], FlaskClient]
+Store = Callable[..., None]
+
+FIRST = datetime(2026, 11, 10, tzinfo=UTC)
+DAYS = 10
+PERIOD = {"from": "2026-11-10", "to": "2026-11-19"}
+Happening = tuple[datetime, str, str, str, str, str, str]  # time, action, repository, tag, …
+
+USER_AGENTS = {"docker": "docker/27", "helm": "Helm/3", "scanner": "trivy/0.5"}
+
+
+def happenings(seed: int) -> list[Happening]:
+    """What happened in twice the period, so that there is a period before it."""
+    dice = random.Random(seed)
+    moments = sorted(
+        FIRST + timedelta(days=DAYS * dice.uniform(-1, 1), seconds=90 * number)
+        for number in range(80)
+    )
+    return [
+        (
+            moment,
+            dice.choice(["push", "pull", "pull", "check", "delete"]),
+            dice.choice(["team/app", "team/db", "ops/app", "ubuntu"]),
+            dice.choice(["v1", "v2"]),
+            dice.choice(["alice", "bob", ""]),
+            dice.choice(["docker", "helm", "scanner"]),
+            dice.choice(["10.0.0.1", "10.0.0.2"]),
+        )
+        for moment in moments
+    ]
+
+
+@pytest.fixture(params=range(5))
+def happened(request: pytest.FixtureRequest, store: Store) -> list[Happening]:
+    rows = happenings(request.param)
+    for moment, action, repository, tag, actor, client, address in rows:
+        of = None if action == "delete" else f"{repository} {tag} {moment}"
+        store(
+            wire_event(
+                action,
+                repository,
+                tag=tag,
+                of=of,
+                at=moment,
+                actor=actor,
+                address=f"{address}:1",
+                user_agent=USER_AGENTS[client],
+            )
+        )
+    return rows
+
+
+def within(rows: list[Happening], offset: int = 0) -> list[Happening]:
+    start = FIRST + timedelta(days=offset * DAYS)
+    return [row for row in rows if start <= row[0] < start + timedelta(days=DAYS)]
+
+
+def visible_to(name: str, rows: list[Happening]) -> list[Happening]:
+    return [row for row in rows if name == "admin" or row[2].startswith("team/")]
+
+
+FILTERS: list[tuple[dict[str, str], Callable[[Happening], bool]]] = [
+    ({}, lambda row: True),
+    ({"repository": "team/app"}, lambda row: row[2] == "team/app"),
+    ({"namespace": "team"}, lambda row: row[2].startswith("team/")),
+    ({"namespace": "-"}, lambda row: row[2] == "ubuntu"),
+    ({"actor": "bob"}, lambda row: row[4] == "bob"),
+    ({"actor": "-"}, lambda row: row[4] == ""),
+    ({"client": "helm"}, lambda row: row[5] == "helm"),
+    ({"registry": "other"}, lambda row: False),
+    ({"repository": "team/app", "client": "docker"}, lambda r: r[2:6:3] == ("team/app", "docker")),
+]
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_every_figure_equals_a_recount_for_each_account(
+    happened: list[Happening], sign_in: SignIn, mock_stores: Stores, is_closed: bool
+) -> None:
+    if is_closed:
+        for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
+            mock_stores.usage.close_day(day)
+
+    for name in ("admin", "alice"):
+        client = sign_in(name)
+        for query, holds in FILTERS:
+            rows = [row for row in visible_to(name, happened) if holds(row)]
+            figures = client.get("/api/v1/usage", query_string={**PERIOD, **query}).json
+            assert_totals(figures["totals"], within(rows))
+            assert_totals(figures["before"], within(rows, -1))
+            assert_slots(figures["slots"], within(rows))
+            assert_tops(figures["tops"], within(rows))
+            assert figures["missing"] == []
+
+
+def assert_totals(totals: dict[str, int], rows: list[Happening]) -> None:
+    actions = Counter(row[1] for row in rows)
+    expected = {
+        "pushes": actions["push"],
+        "pulls": actions["pull"],
+        "checks": actions["check"],
+        "deletes": actions["delete"],
+        "repositories": len({row[2] for row in rows if row[1] in ("push", "pull")}),
+        "bytes_pushed": 500 * actions["push"],
+    }
+    assert {key: totals[key] for key in expected} == expected
+
+
+def assert_slots(slots: list[Any], rows: list[Happening]) -> None:
+    assert len(slots) == DAYS
+    for number, slot in enumerate(slots):
+        day = (FIRST + timedelta(days=number)).date()
+        actions = Counter(row[1] for row in rows if row[0].date() == day)
+        found = [slot[key] for key in ("pushes", "pulls", "checks", "deletes")]
+        assert found == [actions[key] for key in ("push", "pull", "check", "delete")]
+
+
+def assert_tops(tops: dict[str, Any], rows: list[Happening]) -> None:
+    names: dict[str, Callable[[Happening], str]] = {
+        "repositories": lambda row: row[2],
+        "tags": lambda row: f"{row[2]}:{row[3]}",
+        "accounts": lambda row: row[4] or "anonymous",
+        "clients": lambda row: row[5],
+        "addresses": lambda row: row[6],
+    }
+    for kind, name_of in names.items():
+        pulls = Counter(name_of(row) for row in rows if row[1] == "pull")
+        pushes = Counter(name_of(row) for row in rows if row[1] == "push")
+        found = {top["name"]: (top["pulls"], top["pushes"]) for top in tops[kind]}
+        assert found == {name: (pulls[name], pushes[name]) for name in pulls | pushes}
+        assert [top["pulls"] for top in tops[kind]] == sorted(pulls.values(), reverse=True) + [
+            0
+        ] * (len(found) - len(pulls))
+
+
+def test_new_tags_are_those_pushed_for_the_first_time(store: Store, sign_in: SignIn) -> None:
+    before = FIRST - timedelta(days=1)
+    store(
+        wire_event("push", tag="old", at=before),
+        wire_event("push", tag="old", of="again", at=FIRST + timedelta(days=1)),
+        wire_event("push", tag="late", of="b", at=FIRST + timedelta(days=2)),
+        wire_event("push", tag="late", of="a", at=before),
+        wire_event("push", tag="new", at=FIRST + timedelta(days=3)),
+        wire_event("push", "ops/app", tag="new", at=FIRST + timedelta(days=3)),
+    )
+
+    def new_tags(name: str, **query: str) -> Any:
+        figures = sign_in(name).get("/api/v1/usage", query_string={**PERIOD, **query}).json
+        return figures["totals"].get("new_tags")
+
+    assert (new_tags("alice"), new_tags("admin")) == (1, 2)
+    assert new_tags("admin", repository="ops/app") == 1
+    assert new_tags("admin", namespace="team") == 1
+    assert new_tags("admin", client="docker") is None, "a tag has no client"
+
+
+@pytest.mark.parametrize("days", ["10", "1"])
+def test_every_number_leads_to_exactly_as_many_records(
+    happened: list[Happening], sign_in: SignIn, days: str
+) -> None:
+    client = sign_in("alice")
+    busiest = Counter(row[0].date() for row in within(happened)).most_common(1)[0][0]
+    period = PERIOD if days == "10" else {"from": str(busiest), "to": str(busiest)}
+    page = client.get("/analysis/", query_string=period).text
+
+    links = re.findall(r'<a href="(/analysis/user/login/\?[^"]*)">([0-9,]+)</a>', page)
+
+    assert len(links) > 8
+    for href, number in set(links):
+        records = client.get(href.replace("&amp;", "&"))
+        shown = re.search(r"([0-9,]+) records</span>", records.text)
+        assert shown, href
+        assert shown[1] == number, href
+
+
+def test_a_short_period_is_shown_by_the_hour(store: Store, sign_in: SignIn) -> None:
+    store(
+        wire_event("push", tag="v1", at=FIRST + timedelta(hours=3, minutes=10)),
+        wire_event("pull", tag="v1", at=FIRST + timedelta(hours=3, minutes=20)),
+    )
+
+    query = {"from": "2026-11-10", "to": "2026-11-10"}
+    slots = sign_in("alice").get("/api/v1/usage", query_string=query).json["slots"]
+
+    assert len(slots) == 24
+    assert [(slot["pushes"], slot["pulls"]) for slot in slots][2:5] == [(0, 0), (1, 1), (0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("from=yesterday", "from"),
+        ("from=0001-01-01", "from"),
+        ("from=2026-11-10&to=2026-11-09", "to"),
+        ("from=2000-01-01&to=2026-11-09", "to"),
+        ("days=3", "days"),
+        ("client=nobody", "client"),
+        ("other=1", "other"),
+    ],
+)
+def test_figures_name_what_they_cannot_use(sign_in: SignIn, query: str, field: str) -> None:
+    response = sign_in("alice").get(f"/api/v1/usage?{query}")
+
+    assert response.status_code == 400
+    assert response.json["error"].startswith(f"{field}: ")
+
+
+def test_an_empty_server_says_what_to_do_next(sign_in: SignIn) -> None:
+    for path in ("/analysis/", "/analysis/unused"):
+        assert "Nothing to see yet" in sign_in("admin").get(path).text
+
+
+# Unused and recall
+
+
+@pytest.fixture
+def forgotten(store: Store, mock_stores: Stores) -> None:
+    start = datetime(2026, 8, 1, tzinfo=UTC)
+    for name in ("team/app", "ops/app"):
+        store(wire_event("push", name, tag="old", of="old", at=start))
+        store(wire_event("pull", name, tag="old", of="old", at=start + timedelta(days=1)))
+    for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
+        mock_stores.usage.close_day(day)
+
+
+def test_unused_tags_are_the_same_on_page_api_and_export(forgotten: None, sign_in: SignIn) -> None:
+    client = sign_in("alice")
+
+    page = client.get("/analysis/unused?days=30")
+    answer = client.get("/api/v1/unused?days=30").json
+    export = client.get("/analysis/unused?days=30&format=csv").text.splitlines()
+
+    assert "regctl tag delete REGISTRY/team/app:old" in page.text
+    assert "ops/app" not in page.text
+    assert [(row["repository"], row["tag"]) for row in answer["items"]] == [("team/app", "old")]
+    assert answer["items"][0]["last_pulled_at"] == "2026-08-02T00:00:00Z"
+    assert len(export) == 2
+    assert "team/app" in export[1]
+
+
+def test_unused_tags_page_by_page_are_all_of_them(
+    store: Store, sign_in: SignIn, mock_stores: Stores
+) -> None:
+    start = datetime(2026, 8, 1, tzinfo=UTC)
+    store(*(wire_event("push", tag=f"v{n}", of=f"{n}", at=start) for n in range(7)))
+    for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
+        mock_stores.usage.close_day(day)
+    client, url, tags = sign_in("alice"), "/api/v1/unused?days=30&limit=3", []
+
+    while url:
+        answer = client.get(url).json
+        tags += [row["tag"] for row in answer["items"]]
+        url = answer["next"]
+
+    assert tags == [f"v{n}" for n in range(7)]
+    assert answer["total"] == 7
+
+
+def test_recall_is_the_same_on_page_api_and_export(forgotten: None, sign_in: SignIn) -> None:
+    client = sign_in("alice")
+    query = f"digest={digest('old')}"
+
+    page = client.get(f"/analysis/recall?{query}")
+    answer = client.get(f"/api/v1/recall?{query}").json
+    export = client.get(f"/analysis/recall?{query}&format=ndjson").text.splitlines()
+
+    assert "1 consumers" in page.text
+    assert [(row["repository"], row["pulls"]) for row in answer["items"]] == [("team/app", 1)]
+    assert len(export) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("", "digest"),
+        ("digest=sha256:abc", "digest"),
+        (f"digest={digest('a')}&tag=v1", "digest"),
+        ("repository=team/app", "tag"),
+        ("tag=v1", "repository"),
+        ("repository=team/app&tag=v1&from=2026-11-10&to=2026-11-09", "to"),
+    ],
+)
+def test_recall_names_what_it_cannot_use(sign_in: SignIn, query: str, field: str) -> None:
+    response = sign_in("alice").get(f"/api/v1/recall?{query}")
+
+    assert response.status_code == 400
+    assert response.json["error"].startswith(f"{field}: ")
