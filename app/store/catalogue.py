@@ -87,7 +87,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CatalogueQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Filters of the repository and tag lists; None and "" leave a filter out.
+    """Filters of the repository and tag lists; None, and "" of a text, leave a filter out.
 
     `q` and `tag_pattern` are patterns: `^begin`, a glob with `*` or `?`, else a substring.
     For tags, `q` may be `repository:tag` with a pattern on both sides.
@@ -99,6 +99,9 @@ class CatalogueQuery(msgspec.Struct, frozen=True, kw_only=True):
     tag: str | None = None
     tag_pattern: str | None = None
     digest: str | None = None  # tags only: a digest or the beginning of one
+    namespace: str | None = None  # "" is that of names without a slash
+    since: datetime | None = None  # tags only: first pushed at or after, and before `until`
+    until: datetime | None = None
     sort: Literal["name", "pushed"] = "name"
     deleted: bool = False  # also what was deleted
 
@@ -288,23 +291,6 @@ class Catalogue:
                 return Count(cap, at_least=True)
         return Count(number)
 
-    def count_new_tags(
-        self,
-        first: datetime,
-        last: datetime,
-        scope: Scope,
-        *,
-        registry: str | None = None,
-        namespace: str | None = None,
-        repository: str | None = None,
-    ) -> int:
-        """How many tags were pushed for the first time at or after `first` and before `last`."""
-        wanted: dict[str, Any] = {"first_pushed_at": {"$gte": first, "$lt": last}}
-        given = {"registry": registry, "namespace": namespace}
-        wanted |= {name: value for name, value in given.items() if value is not None}
-        parts = (_placed("tag", part) for part in scope.within(repository))
-        return sum(self._collection.count_documents(all_of(part, wanted)) for part in parts)
-
     def count_tags(self, repositories: Sequence[Repository]) -> dict[tuple[str, str], int]:
         """How many tags each of one page of repositories has, by (registry, repository)."""
         names = sorted({row.repository for row in repositories})
@@ -378,6 +364,11 @@ def _queries(
     wanted: dict[str, Any] = {}
     if query.registry:
         wanted["registry"] = query.registry
+    if query.namespace is not None:
+        wanted["namespace"] = query.namespace
+    if query.since or query.until:
+        bounds = {"$gte": query.since, "$lt": query.until}
+        wanted["first_pushed_at"] = {key: value for key, value in bounds.items() if value}
     if not query.deleted:
         wanted["deleted"] = False
     patterns: list[dict[str, Any]] = []

@@ -8,13 +8,13 @@ from typing import Any
 from flask import Blueprint, render_template, request
 from werkzeug.datastructures import MultiDict
 
-from app.events import CLIENTS, Event
+from app.events import Event
 from app.recall import Consumer, Recall, recall_digest, recall_tag
 from app.store.events import NONE, RecordQuery
 from app.store.paging import Page
 from app.unused import USERS, Report, UnusedTag, find_unused
 from app.web import lists
-from app.web.figures import find_figures, records_linker
+from app.web.figures import find_figures, new_tags_url, records_linker
 from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
@@ -39,6 +39,7 @@ def home() -> Any:
         form=form,
         figures=figures,
         link=records_linker(form.record_filters(), figures.first, figures.last),
+        new_tags_url=new_tags_url(form, figures),
         has_events=any(figures.totals.values()) or runtime().stores.events.has_any(),
     )
 
@@ -74,7 +75,7 @@ def find_report(form: UnusedFilter) -> Report:
         viewer().scope,
         form.days.data or 90,
         datetime.now(UTC),
-        clients=(*CLIENTS,) if form.scanners.data else USERS,
+        clients=form.client_classes() or USERS,
         registry=form.registry.data or None,
         namespace="" if form.namespace.data == NONE else form.namespace.data or None,
         repository=form.repository.data or None,

@@ -11,7 +11,7 @@ from app.errors import InvalidQuery
 from app.web import lists
 from app.web.access import explanation, sign_in_listing
 from app.web.analysis import recall_listing, record_listing, unused_listing
-from app.web.figures import find_figures
+from app.web.figures import find_figures, slot_listing
 from app.web.forms import (
     AccessFilter,
     FilterForm,
@@ -53,11 +53,12 @@ def listing(name: str) -> Response:
 
 @bp.get("/usage")
 def usage() -> Response:
-    """The dashboard's figures: 200, 400, 401."""
+    """The dashboard's figures; as CSV or NDJSON its days: 200, 400, 401."""
     viewer()
     form = UsageFilter(request.args)
-    _check(form, set())
-    return json_response(find_figures(form))
+    _check(form, {"format"})
+    figures = find_figures(form)
+    return lists.export(slot_listing(figures)) or json_response(figures)
 
 
 @bp.get("/access")

@@ -9,15 +9,19 @@ from typing import Any
 import msgspec
 from flask import url_for
 
+from app.store.catalogue import CatalogueQuery
 from app.store.events import NONE
+from app.store.paging import Count, Page
 from app.store.usage import UsageQuery
 from app.usage import PULL, PUSH, Row, Total, days_between, total_by
 from app.web.forms import UsageFilter
+from app.web.lists import Listing, fields_of
 from app.web.runtime import runtime
 from app.web.signin import viewer
 
 MAX_HOURLY_DAYS = 2
 TOP = 10
+MAX_NEW_TAGS = 1_000_000
 RECENT_DAYS = 30  # of the page of a repository, tag or digest
 
 
@@ -135,14 +139,16 @@ def _totals(rows: Sequence[Row], query: UsageQuery) -> dict[str, int]:
     }
     if query.actor is None and query.clients is None:
         calendar = runtime().stores.usage.calendar
-        totals["new_tags"] = runtime().stores.catalogue.count_new_tags(
-            calendar.start_of(query.first),
-            calendar.end_of(query.last),
-            viewer().scope,
+        new = CatalogueQuery(
             registry=query.registry,
             namespace=query.namespace,
             repository=query.repository,
+            since=calendar.start_of(query.first),
+            until=calendar.end_of(query.last),
+            deleted=True,
         )
+        found = runtime().stores.catalogue.count("tag", new, viewer().scope, cap=MAX_NEW_TAGS)
+        totals["new_tags"] = found.number
     return totals
 
 
@@ -222,6 +228,24 @@ def records_linker(filters: Mapping[str, str], first: date, last: date) -> Calla
         return url_for("analysis.records", **arguments)
 
     return link
+
+
+def new_tags_url(form: UsageFilter, figures: Figures) -> str:
+    """The URL of the tags that were pushed for the first time."""
+    calendar, filters = runtime().stores.usage.calendar, form.record_filters()
+    names = ("registry", "namespace", "repository")
+    arguments: dict[str, Any] = {name: filters[name] for name in names if name in filters}
+    arguments["from"] = _utc(calendar.start_of(figures.first))
+    arguments["to"] = _utc(calendar.end_of(figures.last))
+    return url_for("search.tags", deleted=1, **arguments)
+
+
+def slot_listing(figures: Figures) -> Listing:
+    """The days (or hours) of the figures, for an export."""
+    rows = [fields_of(slot) for slot in figures.slots]
+    return Listing(
+        "usage", Slot.__struct_fields__, lambda _cursor, _limit: Page(rows), lambda _cap: Count(0)
+    )
 
 
 def _utc(moment: datetime) -> str:

@@ -150,11 +150,19 @@ class TagFilter(FilterForm):
         description="part of a name, ^begin, a glob, or name:tag as in app:1.*",
     )
     tag = _text("Tag", _pattern, description="part of a tag, ^begin, or a glob: 1.*")
+    namespace = _text("Namespace", description="as team; - for names without one")
     repository = _text("Exact repository")
     digest = _text("Digest", description="sha256:… or its beginning")
     registry = _text("Registry")
     sort = SelectField("Sort by", choices=_SORTS, default="name")
+    since = MomentField("First pushed from (UTC)", name="from")
+    until = MomentField("First pushed to (UTC)", name="to", is_end=True)
     deleted = BooleanField("Show deleted tags")
+
+    def validate_until(self, field: Field) -> None:
+        """The range must not be empty."""
+        if self.since.data and field.data and field.data <= self.since.data:
+            raise ValidationError("is not after from")
 
     def validate_digest(self, field: Field) -> None:
         """A digest may be cut short anywhere."""
@@ -173,6 +181,9 @@ class TagFilter(FilterForm):
             digest=digest,
             registry=self.registry.data,
             sort=self.sort.data or "name",
+            since=self.since.data,
+            until=self.until.data,
+            namespace=_or_empty(self.namespace.data),
             deleted=self.deleted.data,
         )
 
@@ -374,7 +385,20 @@ class UnusedFilter(FilterForm):
     registry = _text("Registry")
     namespace = _text("Namespace", description="as team; - for names without one")
     repository = _text("Repository", description="the whole name, as team/app")
-    scanners = BooleanField("Pulls by scanners and mirrors count as use")
+    clients = _text(
+        "Clients whose pulls count",
+        description="as docker,containerd; if empty all but scanner and mirror",
+    )
+
+    def validate_clients(self, field: Field) -> None:
+        """Known classes."""
+        for name in self.client_classes():
+            if name not in CLIENTS:
+                raise ValidationError(f"no such client: {name[:40]}; known: {', '.join(CLIENTS)}")
+
+    def client_classes(self) -> list[str]:
+        """The classes that are named; none if all but scanners and mirrors count."""
+        return [name.strip() for name in self.clients.data.split(",") if name.strip()]
 
 
 class RecallFilter(FilterForm):

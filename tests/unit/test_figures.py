@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from builders import digest, wire_event
+from builders import digest, envelope, wire_event
 from flask.testing import FlaskClient
 
+from app.ingest import Ingest
 from app.store import Stores
 
 SignIn = Callable[[str], FlaskClient]
@@ -169,6 +170,10 @@ def test_new_tags_are_those_pushed_for_the_first_time(store: Store, sign_in: Sig
     assert new_tags("admin", namespace="team") == 1
     assert new_tags("admin", client="docker") is None, "a tag has no client"
 
+    page = sign_in("admin").get("/analysis/", query_string=PERIOD).text
+    [href] = re.findall(r'<a href="(/search/user/repo/login/[^"]*)">2</a>', page)
+    assert "2 tags</span>" in sign_in("admin").get(href.replace("&amp;", "&")).text
+
 
 @pytest.mark.parametrize("days", ["10", "1"])
 def test_every_number_leads_to_exactly_as_many_records(
@@ -252,6 +257,34 @@ def test_unused_tags_are_the_same_on_page_api_and_export(forgotten: None, sign_i
     assert answer["items"][0]["last_pulled_at"] == "2026-08-02T00:00:00Z"
     assert len(export) == 2
     assert "team/app" in export[1]
+
+
+def test_the_clients_whose_pulls_count_can_be_chosen(
+    forgotten: None, sign_in: SignIn, mock_stores: Stores
+) -> None:
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    pull = wire_event("pull", tag="old", of="old", at=yesterday, user_agent="trivy/0.5")
+    Ingest(mock_stores).receive(envelope(pull), "default")
+    client = sign_in("alice")
+
+    def unused(query: str) -> int:
+        return len(client.get(f"/api/v1/unused?days=30{query}").json["items"])
+
+    assert [unused(""), unused("&clients=scanner, docker"), unused("&clients=docker")] == [1, 0, 1]
+    wrong = client.get("/api/v1/unused?clients=nobody")
+    assert wrong.status_code == 400
+    assert wrong.json["error"].startswith("clients: no such client: nobody")
+
+
+def test_the_days_of_the_figures_are_exported(store: Store, sign_in: SignIn) -> None:
+    store(wire_event("push", tag="v1", at=FIRST))
+
+    csv = sign_in("alice").get("/api/v1/usage", query_string={**PERIOD, "format": "csv"}).text
+
+    lines = csv.splitlines()
+    assert lines[0] == "start,end,pushes,pulls,checks,deletes"
+    assert lines[1] == "2026-11-10T00:00:00Z,2026-11-11T00:00:00Z,1,0,0,0"
+    assert len(lines) == 1 + DAYS
 
 
 def test_unused_tags_page_by_page_are_all_of_them(

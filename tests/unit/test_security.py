@@ -213,14 +213,14 @@ def everything_listed(client: FlaskClient, path: str, dice: random.Random) -> se
     return shown
 
 
-# Records are dear on mongomock: two of twenty accounts list them.
+# Records are dear on mongomock: about one of twenty accounts lists them.
 LISTS_OF_EVERYTHING = ["/analysis/user/login/", "/api/v1/records"]
 LISTS_OF_EVERYTHING += [
     "/search/user/login/",
     "/search/user/repo/login/",
     "/api/v1/repositories",
     "/api/v1/tags",
-] * 5
+] * 10
 
 
 @pytest.mark.parametrize("seed", range(50))

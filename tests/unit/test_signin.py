@@ -363,3 +363,18 @@ def test_an_invalid_list_is_shown_with_its_problem_and_no_page_fails(
         assert "missing" in page.text or "seq 5" in page.text
     assert alice.get("/search/").status_code == 200
     assert alice.get(API).json["items"] == []
+
+
+def test_an_acl_that_another_program_changes_is_in_force_within_ten_seconds(
+    sign_in: SignIn, store: Store, mock_database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(wire_event("push", "ops/app", tag="v1"))
+    client = sign_in("alice")
+    assert client.get(API).json["items"] == []
+
+    entry = {"seq": 1, "match": {"name": "ops/*"}, "actions": ["pull"]}
+    mock_database.acl.insert_one(entry)
+    later = accounts.time.monotonic() + 10
+    monkeypatch.setattr(accounts.time, "monotonic", lambda: later)
+
+    assert [row["repository"] for row in client.get(API).json["items"]] == ["ops/app"]
