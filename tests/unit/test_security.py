@@ -266,7 +266,7 @@ def walk(app: Flask, client: FlaskClient, allowed: set[str], dice: random.Random
     for _, path in find_routes(app, "GET"):
         if path.startswith("/static/"):
             continue
-        for query in dice.sample(VARIANTS, 2):
+        for query in dice.sample(VARIANTS, 1):
             with client.get(path, query_string=query) as response:
                 assert response.status_code < 500
                 assert shown_in(response.text) <= allowed, (path, query)
