@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,8 @@ class Stores:
             raise InvalidQuery(f"not a line of an export: {error}") from None
         if name not in DUMPED:
             raise InvalidQuery(f"not a collection of an export: {str(name)[:40]}")
+        if name == "events" and isinstance(document.get("timestamp"), datetime):
+            self.usage.open_days([document["timestamp"]], datetime.now(UTC))
         result = self._database[name].update_one(key, {"$setOnInsert": document}, upsert=True)
         return result.upserted_id is not None
 

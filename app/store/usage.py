@@ -129,6 +129,10 @@ class UsageStore:
                 start = until
         return removed
 
+    def remove_registry(self, registry: str) -> None:
+        """Forget what happened in one registry."""
+        self._usage.delete_many({"registry": registry})
+
     def find_open_days(self, now: datetime) -> list[date]:
         """The days that are over, not closed, and may be closed now; oldest first."""
         first, kept = self.find_first_day(), self.first_kept_day(now)

@@ -12,6 +12,7 @@ import mongomock
 import pytest
 from builders import IMAGE, INDEX, digest, envelope, rule, wire_event
 
+from app import demo
 from app.ingest import Ingest
 from app.store import Stores
 from app.store.scope import Scope
@@ -364,6 +365,34 @@ def test_another_zone_keeps_the_figures_of_removed_days(mock_database: Any) -> N
     close_days(berlin, now)
 
     assert pushes(berlin, now) == 6
+
+
+def test_an_imported_event_is_in_the_figures_of_its_day(stores: Stores, mock_database: Any) -> None:
+    push(stores, NOON)
+    now = NOON + 3 * DAY
+    close_days(stores, now)
+    elsewhere = Stores(mongomock.MongoClient(tz_aware=True)["elsewhere"])
+    push(elsewhere, NOON + MINUTE)
+    close_days(elsewhere, now)
+
+    for _ in range(2):
+        for line in list(elsewhere.dump()):
+            stores.load(line)
+
+    assert pushes(stores, now) == 2
+    close_days(stores, datetime.now(UTC) + 2 * MINUTE)
+    assert pushes(stores, now) == 2
+
+
+def test_demonstration_data_leaves_no_figures_behind(stores: Stores) -> None:
+    now = datetime.now(UTC)
+    demo.replay(stores, demo.make_envelopes(now, 3))
+    close_days(stores, now + 2 * MINUTE)
+    assert pushes(stores, now) > 0
+
+    demo.remove(stores)
+
+    assert pushes(stores, now) == 0
 
 
 QUERIES: list[tuple[dict[str, Any], int]] = [
