@@ -26,6 +26,7 @@ def _page_names() -> dict[str, Any]:
     return {
         "account_name": account_name,
         "is_administrator": is_administrator,
+        "same_query": lists.same_query,
         "url_with": lists.url_with,
         "version": VERSION,
     }

@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 from flask import Response, request, stream_with_context, url_for
@@ -88,10 +89,20 @@ def next_url(page: Page[Any], *, external: bool = False) -> str | None:
 
 def url_with(*, external: bool = False, **changes: str | None) -> str:
     """The current URL with some parameters changed, or removed where None."""
-    arguments: dict[str, Any] = {**request.args.to_dict(), **(request.view_args or {}), **changes}
-    given = {name: value for name, value in arguments.items() if value is not None}
     assert request.endpoint
-    return url_for(request.endpoint, _external=external, **given)
+    here = url_for(request.endpoint, _external=external, **(request.view_args or {}))
+    return same_query(here, **changes)
+
+
+def same_query(url: str, **changes: str | None) -> str:
+    """`url` with the parameters of this request, some changed, or removed where None.
+
+    Never by way of url_for, which has arguments of its own: `?_scheme=javascript` is a parameter
+    like any other.
+    """
+    arguments = {**request.args.to_dict(), **changes}
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return f"{url}?{urlencode(given, errors='replace')}" if given else url
 
 
 def _limit() -> int:

@@ -360,6 +360,7 @@ def field_names(kind: Any) -> Iterator[str]:
 PARAMETERS = sorted(
     {name for name in field_names(forms.FilterForm) if not name.startswith("validate")}
     | {"from", "to", "cursor", "limit", "format", "history", "next", "username", "password"}
+    | {"endpoint", "name", "filename", "values", "_external", "_scheme", "_anchor", "_method"}
 )
 NAMES = st.one_of(
     st.sampled_from(PARAMETERS),
@@ -413,6 +414,30 @@ def test_five_thousand_hostile_requests_fail_softly_and_reflect_no_markup(
         if response.mimetype == "text/html":
             assert f"<{MARK}" not in text, (path, parameters)
             assert "rns49rns" not in text, (path, parameters)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "endpoint=x",
+        "name=x",
+        "format=html",
+        "_external=1&_scheme=javascript",
+        "_anchor=x",
+        "_method=x",
+        "values=x",
+        "url=x",
+        "external=1",
+        "self=x",
+    ],
+)
+def test_no_parameter_is_taken_for_an_argument_of_the_program(
+    app: Flask, attacked: FlaskClient, query: str
+) -> None:
+    for _, path in find_routes(app, "GET"):
+        with attacked.get(f"{path}?{query}&digest={digest('other')}&repository=team/app") as answer:
+            assert answer.status_code < 500, path
+            assert 'href="javascript' not in answer.get_data(as_text=True), path
 
 
 def _sendable(text: str) -> str:
