@@ -102,7 +102,7 @@ def same_query(url: str, **changes: str | None) -> str:
     """
     arguments = {**request.args.to_dict(), **changes}
     given = {name: value for name, value in arguments.items() if value is not None}
-    return f"{url}?{urlencode(given, errors='replace')}" if given else url
+    return f"{url}?{urlencode(given, safe='/:', errors='replace')}" if given else url
 
 
 def _limit() -> int:
