@@ -50,7 +50,7 @@ def envelopes(number: int, end: datetime) -> Iterator[bytes]:
         for n in range(start, min(start + BATCH, number)):
             app = dice.randrange(200)
             tag = f"v{dice.randrange(10)}"
-            is_push = n < 2000 or dice.random() < 0.1
+            is_push = n < 2000 or dice.random() < 0.02
             events.append(
                 {
                     "id": f"event-{n}",
