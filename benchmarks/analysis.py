@@ -28,7 +28,7 @@ from app.ingest import Ingest
 from app.settings import MongoDB, Server, Settings
 from app.store import Stores
 
-ROUNDS = 20
+ROUNDS = 10
 DAYS = 30
 BATCH = 100
 PATHS = {
@@ -48,9 +48,11 @@ def envelopes(number: int, end: datetime) -> Iterator[bytes]:
     for start in range(0, number, BATCH):
         events = []
         for n in range(start, min(start + BATCH, number)):
-            app = dice.randrange(200)
-            tag = f"v{dice.randrange(10)}"
-            is_push = n < 2000 or dice.random() < 0.02
+            is_first = n < 2000  # of each tag a push
+            app = n % 200 if is_first else dice.randrange(200)
+            version = n // 200 if is_first else dice.randrange(10)
+            tag = f"v{version}"
+            is_push = is_first or dice.random() < 0.02
             events.append(
                 {
                     "id": f"event-{n}",
@@ -59,7 +61,7 @@ def envelopes(number: int, end: datetime) -> Iterator[bytes]:
                     "target": {
                         "mediaType": "application/vnd.oci.image.manifest.v1+json",
                         "size": 500,
-                        "digest": f"sha256:{app:032x}{hash(tag) % 1000:032x}",
+                        "digest": f"sha256:{app:032x}{version:032x}",
                         "repository": f"team{app % 20}/app-{app}",
                         "tag": tag,
                     },
