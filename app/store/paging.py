@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -16,8 +17,12 @@ Query = Mapping[str, Any]
 Item = TypeVar("Item")
 
 # The embedded database reads every document that the bounds of an index match before it applies a
-# limit, so a newest-first page asks for a short span first; on mongod the same bounds cost nothing.
-SPANS = (timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=30))
+# limit, so what is newest is read in slices of time, the next as long as it takes to find what is
+# still wanted if things go on as densely. On mongod slices cost next to nothing.
+FIRST_SLICE = timedelta(hours=1)
+GROWTH = 8  # a slice is at most so many times the one before it: that may have been a quiet one
+MARGIN = 1.25
+LONGEST_SLICE = timedelta(days=3650)
 
 
 class Page(msgspec.Struct, Generic[Item]):
@@ -71,26 +76,9 @@ def find_newest(
     """
     found: list[Document] = []
     for query in queries:
-        found += _find_newest_of(collection, query, lower, upper, limit)
+        _read_newest(partial(_find_into, found, collection, query), lower, upper, limit)
     found.sort(key=lambda document: document["position"], reverse=True)
     return found[:limit]
-
-
-def _find_newest_of(
-    collection: Collection[Document],
-    query: Query,
-    lower: str | None,
-    upper: str | None,
-    limit: int,
-) -> list[Document]:
-    anchor = _moment_of(upper)
-    for start in [*(_start(anchor, span) for span in SPANS), lower]:
-        start = max(start or "", lower or "") or None
-        bounded = all_of(query, between(start, upper))
-        documents = list(collection.find(bounded).sort("position", -1).limit(limit))
-        if len(documents) == limit or start == lower:
-            return documents
-    return []
 
 
 def count_newest(
@@ -104,22 +92,51 @@ def count_newest(
     """How many documents match any of the disjoint `queries`, exact up to `cap`."""
     number = 0
     for query in queries:
-        end, span = upper, timedelta(hours=1)
-        anchor = _moment_of(upper)
-        while number <= cap:
-            start = max(_start(anchor, span), lower or "")
-            is_last = span > timedelta(days=3650) or start == lower
-            bounds = between(lower if is_last else start, end)
-            number += collection.count_documents(all_of(query, bounds), limit=cap + 1)
-            if is_last:
-                break
-            end, span = start, span * 4
-    return Count(min(number, cap), number > cap)
+        number += _read_newest(partial(_count, collection, query), lower, upper, cap + 1 - number)
+        if number > cap:
+            return Count(cap, at_least=True)
+    return Count(number)
 
 
-def _start(anchor: datetime, span: timedelta) -> str:
+def _find_into(
+    found: list[Document],
+    collection: Collection[Document],
+    query: Query,
+    bounds: Query,
+    wanted: int,
+) -> int:
+    before = len(found)
+    found += collection.find(all_of(query, bounds)).sort("position", -1).limit(wanted)
+    return len(found) - before
+
+
+def _count(collection: Collection[Document], query: Query, bounds: Query, wanted: int) -> int:
+    return collection.count_documents(all_of(query, bounds), limit=wanted)
+
+
+def _read_newest(
+    read: Callable[[Query, int], int], lower: str | None, upper: str | None, wanted: int
+) -> int:
+    """Have slice after slice read, the newest first, until there are `wanted`; returns how many.
+
+    `read` is given bounds and how many are still wanted, and says how many it found.
+    """
+    end, moment, length, number = upper, _moment_of(upper), FIRST_SLICE, 0
+    while True:
+        start = max(_before(moment, length), lower or "")
+        is_last = length > LONGEST_SLICE or start == (lower or "")
+        found = read(between(lower if is_last else start, end), wanted - number)
+        number += found
+        if is_last or number >= wanted:
+            return number
+        end, moment = start, _moment_of(start)
+        needed = MARGIN * (wanted - number) / found if found else GROWTH
+        length *= min(GROWTH, max(1.0, needed))
+
+
+def _before(moment: datetime, length: timedelta) -> str:
     try:
-        return position_at(anchor - span)
+        return position_at(moment - length)
     except OverflowError:
         return ""
 
