@@ -294,7 +294,7 @@ class Catalogue:
     def count_tags(self, repositories: Sequence[Repository]) -> dict[tuple[str, str], int]:
         """How many tags each of one page of repositories has, by (registry, repository)."""
         names = sorted({row.repository for row in repositories})
-        query = {"type": "tag", "repository": {"$in": names}, "deleted": False}
+        query = {"repository": {"$in": names}, "type": "tag", "deleted": False}
         group = {"_id": {"registry": "$registry", "repository": "$repository"}, "n": {"$sum": 1}}
         rows = self._collection.aggregate([{"$match": query}, {"$group": group}])
         return {(row["_id"]["registry"], row["_id"]["repository"]): row["n"] for row in rows}

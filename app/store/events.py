@@ -221,10 +221,6 @@ class EventStore:
             self._collection, _queries(query, scope), lower=lower, upper=upper, cap=cap
         )
 
-    def has_any(self) -> bool:
-        """Whether any event was ever recorded."""
-        return bool(list(self._collection.find({}, {"_id": 1}).limit(1)))
-
     def find_last(self, action: str, query: RecordQuery, scope: Scope) -> Event | None:
         """The newest event of one action among those that `query` selects, or None."""
         only = msgspec.structs.replace(query, action=action)

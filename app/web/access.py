@@ -66,7 +66,7 @@ def sign_ins() -> Any:
     if exported:
         return exported
     page = listing.find(lists.cursor(), lists.PAGE_SIZE)
-    count = listing.count(lists.PAGE_COUNT_CAP)
+    count = lists.total(listing, page)
     return render_template("access/sign_ins.html", form=form, page=page, count=count)
 
 

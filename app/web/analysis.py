@@ -40,7 +40,7 @@ def home() -> Any:
         figures=figures,
         link=records_linker(form.record_filters(), figures.first, figures.last),
         new_tags_url=new_tags_url(form, figures),
-        has_events=any(figures.totals.values()) or runtime().stores.events.has_any(),
+        has_events=any(figures.totals.values()) or runtime().stores.usage.find_first_day() is not None,
     )
 
 
@@ -62,9 +62,9 @@ def unused() -> Any:
         form=form,
         report=report,
         page=page,
-        count=listing.count(lists.PAGE_COUNT_CAP),
+        count=lists.total(listing, page),
         hosts={r.name: r.hosts[0] for r in runtime().settings.registries if r.hosts},
-        has_events=runtime().stores.events.has_any(),
+        has_events=runtime().stores.usage.find_first_day() is not None,
     )
 
 
@@ -123,7 +123,7 @@ def recall() -> Any:
     if exported:
         return exported
     page = listing.find(lists.cursor(), lists.PAGE_SIZE)
-    count = listing.count(lists.PAGE_COUNT_CAP)
+    count = lists.total(listing, page)
     return render_template("analysis/recall.html", form=form, found=found, page=page, count=count)
 
 

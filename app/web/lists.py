@@ -70,13 +70,13 @@ def api_page(listing: Listing) -> dict[str, Any]:
     `total` is exact up to 10,000; `total_is_minimum` says that there are more.
     """
     limit = _limit()
-    page = listing.find(request.args.get("cursor") or None, limit)
-    total = listing.count(API_COUNT_CAP)
+    page = listing.find(cursor(), limit)
+    count = total(listing, page, API_COUNT_CAP)
     return {
         "items": page.items,
         "next": next_url(page, external=True),
-        "total": total.number,
-        "total_is_minimum": total.at_least,
+        "total": count.number,
+        "total_is_minimum": count.at_least,
     }
 
 
@@ -103,6 +103,13 @@ def same_query(url: str, **changes: str | None) -> str:
     arguments = {**request.args.to_dict(), **changes}
     given = {name: value for name, value in arguments.items() if value is not None}
     return f"{url}?{urlencode(given, safe='/:', errors='replace')}" if given else url
+
+
+def total(listing: Listing, page: Page[Item], cap: int = PAGE_COUNT_CAP) -> Count:
+    """How many there are; not counted where `page`, the one asked for, is all there is."""
+    if page.next is None and cursor() is None:
+        return Count(len(page.items))
+    return listing.count(cap)
 
 
 def _limit() -> int:

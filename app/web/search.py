@@ -8,7 +8,7 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.datastructures import MultiDict
 
 from app.errors import InvalidQuery, NotFound
-from app.events import Descriptor
+from app.events import Descriptor, Event
 from app.store.catalogue import CatalogueQuery, Manifest, Repository, Tag
 from app.store.events import RecordQuery
 from app.store.paging import Page
@@ -85,7 +85,7 @@ def results(template: str, form_class: Any, make_listing: Any) -> Any:
     if exported:
         return exported
     page = listing.find(lists.cursor(), lists.PAGE_SIZE)
-    count = listing.count(lists.PAGE_COUNT_CAP)
+    count = lists.total(listing, page)
     return render_template(template, form=form, page=page, count=count, sign_in_form=None)
 
 
@@ -192,7 +192,7 @@ def repository() -> Any:
         page=page,
         count=stores.catalogue.count("tag", query, scope, cap=lists.PAGE_COUNT_CAP),
         records=records.items,
-        last_pull=stores.events.find_last("pull", only_here, scope),
+        last_pull=_last_pull(records, only_here),
         recent=find_recent(registry=registry, repository=name),
     )
 
@@ -212,6 +212,7 @@ def tag() -> Any:
     same = stores.catalogue.find_tags(shared, scope) if found.digest else Page[Tag]([])
     start = request.args.get("history", 0, type=int)
     start = start if 0 < start < len(history) else 0
+    records = stores.events.find_page(query, scope, limit=RECENT)
     return render_template(
         "search/tag.html",
         tag=found,
@@ -221,8 +222,8 @@ def tag() -> Any:
         history=history[start : start + lists.PAGE_SIZE],
         newer=history[start - 1] if start else None,
         older=start + lists.PAGE_SIZE if len(history) > start + lists.PAGE_SIZE else None,
-        records=stores.events.find_page(query, scope, limit=RECENT).items,
-        last_pull=stores.events.find_last("pull", query, scope),
+        records=records.items,
+        last_pull=_last_pull(records, query),
         recent=find_recent(registry=registry, repository=name, tag=found.tag),
         same=[row for row in same.items if row.digest == found.digest and row.tag != found.tag],
     )
@@ -246,9 +247,19 @@ def digest() -> Any:
         size=content_sizes([wanted]).get(wanted),
         tags=tags,
         records=records.items,
-        last_pull=stores.events.find_last("pull", RecordQuery(digest=wanted), scope),
+        last_pull=_last_pull(records, RecordQuery(digest=wanted)),
         recent=find_recent(digest=wanted),
     )
+
+
+def _last_pull(newest: Page[Event], query: RecordQuery) -> Event | None:
+    """The newest pull that `query` selects, often among the `newest` events."""
+    for event in newest.items:
+        if event.action == "pull" and not event.parent:
+            return event
+    if newest.next is None:
+        return None
+    return runtime().stores.events.find_last("pull", query, viewer().scope)
 
 
 def _visible_repository(wanted: str = "repository") -> tuple[str, str]:

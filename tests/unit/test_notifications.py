@@ -96,7 +96,7 @@ def test_without_the_token_nothing_is_stored(
     response = post(client, envelope(wire_event()), headers=headers)
 
     assert response.status_code == 401
-    assert not mock_stores.events.has_any()
+    assert mock_stores.usage.find_first_day() is None
 
 
 def test_a_bare_token_is_taken_too(client: FlaskClient) -> None:
