@@ -30,8 +30,9 @@ def close_days(
 ) -> Iterator[tuple[date, int, int]]:
     """Close the days that are open; yields each day, its number of rows, and how many are left.
 
-    With `first` or `last` all days between them are summarised anew, except those whose events the
-    retention removed. What is done is kept when the caller stops.
+    After them the hours of the day that is not over. With `first` or `last` all days between them
+    are summarised anew, except those whose events the retention removed. What is done is kept when
+    the caller stops.
 
     Raises:
         Busy: another one does it right now.
@@ -47,6 +48,10 @@ def close_days(
             if not usage.take_lease(LEASE, owner, datetime.now(UTC)):
                 return
             yield day, rows, len(days) - index
+        for hour in usage.find_open_hours(datetime.now(UTC)):
+            usage.close(hour)
+            if not usage.take_lease(LEASE, owner, datetime.now(UTC)):
+                return
     finally:
         usage.give_lease_back(LEASE, owner)
 

@@ -60,14 +60,7 @@ class Stores:
         self.catalogue = Catalogue(database["catalogue"], database["manifests"])
         self.rejected = RejectedStore(database["rejected_events"])
         self.sign_ins = SignInStore(database["sign_ins"])
-        self.usage = UsageStore(
-            database["events"],
-            database["usage"],
-            database["usage_days"],
-            database["leases"],
-            Calendar(time_zone),
-            retention_days,
-        )
+        self.usage = UsageStore(database, Calendar(time_zone), retention_days)
         self.migrations = MigrationStore(database)
         file = Htpasswd(Path(htpasswd)) if htpasswd else None
         self.accounts = AccountStore(people[accounts], people[acl], file)
@@ -118,7 +111,15 @@ class Stores:
 
 
 _JSON_OPTIONS = json_util.JSONOptions(tz_aware=True)
-DUMPED = ("manifests", "catalogue", "rejected_events", "usage_days", "usage", "events")
+DUMPED = (
+    "manifests",
+    "catalogue",
+    "rejected_events",
+    "usage_days",
+    "usage",
+    "usage_sums",
+    "events",
+)
 
 
 def deadline(seconds: float) -> contextlib.AbstractContextManager[Any]:

@@ -2,31 +2,55 @@
 
 A day is closed by replacing its documents under a new run id and then naming that run in
 `usage_days`, so that a reader sees the old ones or the new ones, never a mixture, and closing it
-again is harmless. An event that comes late, or changes an older one, opens its day again before it
-is stored; a day just opened is left alone for OPEN_S, longer than storing takes, so that no event
+again is harmless. The hours of a day that is not over are closed in the same way, until the day
+is. An event that comes late, or changes an older one, opens its hour or day again before it
+is stored; what was just opened is left alone for OPEN, longer than storing takes, so that no event
 slips in between reading and closing.
+
+Each summary is kept twice: in `usage` as rows, one document for each repository, from which every
+figure can be made; and in `usage_sums` added up: of all repositories, also for each client class
+and account, and of each namespace; so a dashboard reads little more than a document for each day.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from pymongo.collection import Collection
+from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from app.events import OWN_CLIENT, position_at
 from app.store.errors import translate_errors
-from app.store.paging import Document, all_of, between
+from app.store.paging import Document, all_of, between, chunks
 from app.store.scope import Scope
-from app.usage import COUNTED, PULL_PART, PUSH_PART, Calendar, Row, days_between
+from app.usage import (
+    COUNTED,
+    PULL_PART,
+    PUSH_PART,
+    TOPS,
+    Calendar,
+    Counts,
+    Row,
+    Span,
+    Sums,
+    add_counts,
+    days_between,
+)
 
-OPEN_S = 60
+Found = TypeVar("Found")
+
+OPEN = timedelta(seconds=60)
+SETTLED = timedelta(hours=1)  # the push of an index may change those of its children so much later
 LEASE = timedelta(minutes=5)
 MAX_ROWS = 5_000  # of one document: below 16 MB whatever the names
+FORM = 2  # of the summaries; days that were summarised in another one are made anew
+EVERYTHING = "everything"
+BULK = 50  # documents in one command
 MAX_LIVE_ROWS = 20_000  # that one page makes from the events of days that are not closed
 
 _PROJECTION = {
@@ -60,24 +84,26 @@ class Usage(msgspec.Struct, frozen=True):
     missing: Sequence[date]
 
 
+class Cover(NamedTuple):
+    """How the figures of a period are found: `runs` of what is closed, by key; the rest is open."""
+
+    runs: dict[str, str]
+    open: list[Span]
+
+
 @translate_errors
 class UsageStore:
-    """Collections `usage` (rows of closed days), `usage_days` (which are closed), `leases`."""
+    """Collections `usage`, `usage_sums`, `usage_days` (what is closed), `leases`."""
 
     def __init__(
-        self,
-        events: Collection[Document],
-        usage: Collection[Document],
-        days: Collection[Document],
-        leases: Collection[Document],
-        calendar: Calendar,
-        retention_days: int = 0,
+        self, database: Database[Document], calendar: Calendar, retention_days: int = 0
     ) -> None:
         """`retention_days` is how long events are kept; 0 is for ever."""
-        self._events = events
-        self._usage = usage
-        self._days = days
-        self._leases = leases
+        self._events: Collection[Document] = database["events"]
+        self._usage: Collection[Document] = database["usage"]
+        self._sums: Collection[Document] = database["usage_sums"]
+        self._days: Collection[Document] = database["usage_days"]
+        self._leases: Collection[Document] = database["leases"]
         self.calendar = calendar
         self.retention_days = retention_days
         self.max_live_rows = MAX_LIVE_ROWS
@@ -87,20 +113,30 @@ class UsageStore:
         self._usage.create_index("day")
         for field in ("namespace", "repository"):
             self._usage.create_index([(field, 1), ("day", 1)])
+        self._sums.create_index("day")
+        self._sums.create_index([("of", 1), ("day", 1)])
 
     # Opening and closing days
 
     def open_days(self, moments: Iterable[datetime], now: datetime) -> None:
         """Note that events of these times are about to be stored or changed.
 
-        Days that are not over need no note, and days whose events are removed already keep their
-        figures. At most one command for each older day.
+        What ended less than an hour ago needs no note, as it is not closed yet, and days whose
+        events are removed already keep their figures. At most one command for each older hour of
+        today, or older day.
         """
-        today, first = self.calendar.day_of(now), self.first_kept_day(now)
-        for day in {self.calendar.day_of(moment) for moment in moments}:
-            if day < today and (first is None or day >= first):
+        first = self.first_kept_day(now)
+        old = [moment for moment in moments if moment + SETTLED <= now]
+        spans = {self._noted(moment, now) for moment in old}
+        for span in spans:
+            if span.end + SETTLED <= now and (first is None or span.day >= first):
                 change = {"run": None, "opened_at": now}
-                self._days.update_one({"_id": day.isoformat()}, {"$set": change}, upsert=True)
+                self._days.update_one({"_id": span.key}, {"$set": change}, upsert=True)
+
+    def _noted(self, moment: datetime, now: datetime) -> Span:
+        """The day of a time if that is settled, else its hour."""
+        day = self.calendar.span_of(self.calendar.day_of(moment))
+        return day if day.end + SETTLED <= now else self.calendar.hour_of(moment)
 
     def first_kept_day(self, now: datetime) -> date | None:
         """The oldest day whose events are not removed yet, or None: all are kept."""
@@ -119,37 +155,50 @@ class UsageStore:
         removed = 0
         states = self._find_states(first, kept)
         for day in days_between(first, kept - timedelta(days=1)):
-            if not self._run_of(day, states.get(day), kept):
+            if not self._run_of(day, states.get(day.isoformat()), kept):
                 break
-            start, end = self.calendar.start_of(day), self.calendar.end_of(day)
-            while start < end:
-                until = min(start + timedelta(hours=1), end)
-                span = between(position_at(start), position_at(until))
-                removed += self._events.delete_many(span).deleted_count
-                start = until
+            for hour in self.calendar.hours_of(day):
+                bounds = between(position_at(hour.start), position_at(hour.end))
+                removed += self._events.delete_many(bounds).deleted_count
         return removed
 
     def remove_registry(self, registry: str) -> None:
         """Forget what happened in one registry."""
-        self._usage.delete_many({"registry": registry})
+        for collection in (self._usage, self._sums):
+            collection.delete_many({"registry": registry})
 
     def find_open_days(self, now: datetime) -> list[date]:
         """The days that are over, not closed, and may be closed now; oldest first."""
         first, kept = self.find_first_day(), self.first_kept_day(now)
-        yesterday = self.calendar.day_of(now) - timedelta(days=1)
-        if first is None or now - self.calendar.start_of(yesterday + timedelta(days=1)) < timedelta(
-            seconds=OPEN_S
-        ):
-            yesterday -= timedelta(days=1)
-        if first is None or first > yesterday:
+        if first is None:
             return []
-        states = self._find_states(first, yesterday)
-        settled = now - timedelta(seconds=OPEN_S)
+        states = self._find_states(first, self.calendar.day_of(now))
         return [
             day
-            for day in days_between(first, yesterday)
-            if not self._run_of(day, states.get(day), kept)
-            and (states.get(day, {}).get("opened_at") or settled) <= settled
+            for day in days_between(first, self.calendar.day_of(now))
+            if not self._run_of(day, states.get(day.isoformat()), kept)
+            and _is_settled(self.calendar.span_of(day), states.get(day.isoformat()), now)
+        ]
+
+    def find_open_hours(self, now: datetime) -> list[Span]:
+        """The hours that may be closed now, of days that may not yet; oldest first."""
+        today, kept, first = (
+            self.calendar.day_of(now),
+            self.first_kept_day(now),
+            self.find_first_day(),
+        )
+        yesterday = today - timedelta(days=1)
+        states = self._find_states(yesterday, today)
+        return [
+            hour
+            for day in (yesterday, today)
+            if first is not None
+            and day >= first
+            and day.isoformat() not in states
+            and not _is_settled(self.calendar.span_of(day), None, now)
+            for hour in self.calendar.hours_of(day)
+            if not self._run_of(day, states.get(hour.key), kept)
+            and _is_settled(hour, states.get(hour.key), now)
         ]
 
     def find_first_day(self) -> date | None:
@@ -159,7 +208,7 @@ class UsageStore:
         be there: events before the first day that is on the list.
         """
         listed = [row["_id"] for row in self._days.find({}, {"_id": 1}).sort("_id", 1).limit(1)]
-        first = date.fromisoformat(listed[0]) if listed else None
+        first = _day_of(listed[0]) if listed else None
         earlier = {"position": {"$lt": position_at(self.calendar.start_of(first))}} if first else {}
         for row in self._events.find(earlier, {"timestamp": 1}).sort("position", 1).limit(1):
             return self.calendar.day_of(row["timestamp"])
@@ -170,45 +219,62 @@ class UsageStore:
 
         Never of a day whose events are removed: that would lose its figures.
         """
-        key = {"_id": day.isoformat()}
+        number = self.close(self.calendar.span_of(day))
+        state = self._days.find_one({"_id": day.isoformat()}) or {}
+        if state.get("run"):
+            hours = {"$gt": day.isoformat(), "$lt": _after(day)}
+            self._days.delete_many({"_id": hours})
+            for collection in (self._usage, self._sums):
+                collection.delete_many({"day": hours})
+        return number
+
+    def close(self, span: Span) -> int:
+        """Summarise a day or an hour; see close_day."""
+        key = {"_id": span.key}
         state = self._days.find_one(key) or {}
         run = secrets.token_hex(8)
-        number, registries = self._write(day, run)
-        # Unless an event came meanwhile: then the day stays open.
-        closed = {"run": run, "zone": self.calendar.zone, "registries": registries}
+        number, registries = self._write(span, run)
+        # Unless an event came meanwhile: then it stays open.
+        closed = {"run": run, "form": FORM, "zone": self.calendar.zone, "registries": registries}
         unchanged = key | {"opened_at": state.get("opened_at"), "run": state.get("run")}
+        others: Any = {"$ne": run}
         try:
             self._days.update_one(unchanged, {"$set": closed}, upsert=True)
         except DuplicateKeyError:
-            self._usage.delete_many({"day": day.isoformat(), "run": run})
-            return number
-        self._usage.delete_many({"day": day.isoformat(), "run": {"$ne": run}})
+            others = run
+        for collection in (self._usage, self._sums):
+            collection.delete_many({"day": span.key, "run": others})
         return number
 
-    def _write(self, day: date, run: str) -> tuple[int, list[str]]:
-        """Write the rows of a day; returns how many, and the registries that they are of."""
-        grouped: dict[tuple[str, str, str], list[Row]] = {}
-        rows = self._count([{}], self.calendar.start_of(day), self.calendar.end_of(day))
-        for namespace, row in rows:
-            grouped.setdefault((row.registry, namespace, row.repository), []).append(row)
-        documents = []
-        for (registry, namespace, repository), found in sorted(grouped.items()):
-            for start in range(0, len(found), MAX_ROWS):
-                documents.append(
-                    {
-                        "_id": f"{day} {registry} {repository} {start} {run}",
-                        "day": day.isoformat(),
-                        "run": run,
-                        "registry": registry,
-                        "namespace": namespace,
-                        "repository": repository,
-                        "rows": [list(row[3:]) for row in found[start : start + MAX_ROWS]],
-                    }
-                )
-        for start in range(0, len(documents), 100):
-            self._usage.insert_many(documents[start : start + 100])
-        registries = sorted({registry for registry, _, _ in grouped})
-        return sum(map(len, grouped.values())), registries
+    def _write(self, span: Span, run: str) -> tuple[int, list[str]]:
+        """Write the summaries of a time; returns how many rows, and which registries they are of.
+
+        The events are read by the hour, so that nobody waits long for the database.
+        """
+        rows: dict[tuple[str, str, str], dict[tuple[Any, ...], Row]] = {}
+        sums: dict[tuple[str, str], Sums] = {}
+        is_day = span.key == span.day.isoformat()
+        hours = self.calendar.hours_of(span.day) if is_day else [span]
+        for hour in hours:
+            for namespace, row in self._count([{}], hour.start, hour.end):
+                found = rows.setdefault((row.registry, namespace, row.repository), {})
+                names = row[3:9]
+                found[names] = found[names].with_more(row) if names in found else row
+                for of in _sums_of(namespace, row):
+                    sums.setdefault((row.registry, of), Sums()).add(row, int(hour.key[-2:]))
+        self._insert(self._usage, _row_documents(span, run, rows))
+        self._insert(self._sums, _sum_documents(span, run, sums))
+        return sum(map(len, rows.values())), sorted({registry for registry, _, _ in rows})
+
+    def _insert(self, collection: Collection[Document], documents: Iterable[Document]) -> None:
+        waiting: list[Document] = []
+        for document in documents:
+            waiting.append(document)
+            if len(waiting) == BULK:
+                collection.insert_many(waiting)
+                waiting = []
+        if waiting:
+            collection.insert_many(waiting)
 
     # Reading
 
@@ -218,39 +284,140 @@ class UsageStore:
         Days that are not closed are counted from the events, newest first until that becomes too
         much for a page; the others are `missing`.
         """
+
+        def read(cover: Cover) -> Usage:
+            closed = self._read_rows(cover, _parts(query, scope))
+            made, missing = self._make_rows(cover, query, scope)
+            return Usage([row for row in (*closed, *made) if _matches(row, query)], missing)
+
+        return self._settled(query, now, read) or Usage([], [])
+
+    def read_sums(
+        self, query: UsageQuery, scope: Scope, now: datetime, *, tops: Sequence[str] = tuple(TOPS)
+    ) -> Sums:
+        """What happened in a period, added up; as `read` for days that are not closed.
+
+        `tops` are the lists that are wanted. Cheap, but for one repository, tag or digest, for
+        what needs account and client, and for repositories that are not a whole namespace: there
+        the rows are added up.
+        """
+
+        def read(cover: Cover) -> Sums:
+            sums = Sums()
+            named, parts = _split(query, scope)
+            fields = dict.fromkeys(("day", "run", "registry", "counts", "bytes", *tops), 1)
+            for document in self._read_sums(cover, query, named, fields):
+                _add_document(sums, document, tops)
+            made, sums.missing = self._make_rows(cover, query, scope)
+            for row in (*self._read_rows(cover, parts), *made):
+                if _matches(row, query):
+                    sums.add(row)
+            return sums
+
+        return self._settled(query, now, read) or Sums()
+
+    def read_hours(self, query: UsageQuery, scope: Scope, now: datetime) -> dict[datetime, Counts]:
+        """How often what happened in each hour (local time) of a few days."""
+
+        def read(cover: Cover) -> dict[datetime, Counts]:
+            named, parts = _split(query, scope)
+            hours: dict[datetime, Counts] = {}
+            fields = dict.fromkeys(("day", "run", "registry", "hours"), 1)
+            for document in self._read_sums(cover, query, named, fields):
+                starts = self.calendar.hours_of(_day_of(document["day"]))
+                for number, counts in document.get("hours", ()):
+                    add_counts(hours.setdefault(starts[number].start, {}), counts)
+            for day in days_between(query.first, query.last):
+                for hour in self.calendar.hours_of(day):
+                    found = hours.setdefault(hour.start, {})
+                    is_open = any(span.start <= hour.start < span.end for span in cover.open)
+                    wanted = _parts(query, scope) if is_open else parts
+                    for _, row in self._count(wanted, hour.start, hour.end):
+                        if row.action in COUNTED and _matches(row, query):
+                            add_counts(found, {row.action: row.number})
+            return {self.calendar.local(start): counts for start, counts in hours.items()}
+
+        found = self._settled(query, now, read) or {}
+        hours = [h for day in days_between(query.first, query.last) for h in self._locals(day)]
+        return {hour: found.get(hour, {}) for hour in hours}
+
+    def _locals(self, day: date) -> list[datetime]:
+        return [self.calendar.local(hour.start) for hour in self.calendar.hours_of(day)]
+
+    def _settled(
+        self, query: UsageQuery, now: datetime, read: Callable[[Cover], Found]
+    ) -> Found | None:
+        """What `read` finds while nothing is closed or opened; None if nothing is on record."""
         last = min(query.last, self.calendar.day_of(now))
         first = self.find_first_day()
         if first is None or last < max(first, query.first):
-            return Usage([], [])
+            return None
         days = list(days_between(max(first, query.first), last))
-        kept = self.first_kept_day(now)
-        for _ in range(3):  # a day that is closed while we read is read again
-            states = self._find_states(days[0], days[-1])
-            found = ((day, self._run_of(day, states.get(day), kept)) for day in days)
-            runs = {day: run for day, run in found if run}
-            rows = list(self._read_closed(runs, query, scope))
-            missing = [day for day in days if day not in runs]
-            made: list[Row] = []
-            while missing and len(made) < self.max_live_rows:
-                day = missing.pop()
-                start, end = self.calendar.start_of(day), self.calendar.end_of(day)
-                made += (row for _, row in self._count(_parts(query, scope), start, end))
-            if self._find_states(days[0], days[-1]) == states:
+        cover = self._cover(days, now)
+        for _ in range(3):
+            found = read(cover)
+            before, cover = cover, self._cover(days, now)
+            if cover == before:
                 break
-        return Usage([row for row in (*rows, *made) if _matches(row, query)], missing)
+        return found
 
-    def _read_closed(self, runs: dict[date, str], query: UsageQuery, scope: Scope) -> Iterator[Row]:
-        if not runs:
+    def _cover(self, days: Sequence[date], now: datetime) -> Cover:
+        states, kept = self._find_states(days[0], days[-1]), self.first_kept_day(now)
+        cover = Cover({}, [])
+        for day in days:
+            state = states.get(day.isoformat())
+            if run := self._run_of(day, state, kept):
+                cover.runs[day.isoformat()] = run
+            elif state or not any(hour.key in states for hour in self.calendar.hours_of(day)):
+                cover.open.append(self.calendar.span_of(day))
+            else:
+                self._cover_hours(cover, day, states, kept)
+        return cover
+
+    def _cover_hours(
+        self, cover: Cover, day: date, states: Mapping[str, Document], kept: date | None
+    ) -> None:
+        for hour in self.calendar.hours_of(day):
+            if run := self._run_of(day, states.get(hour.key), kept):
+                cover.runs[hour.key] = run
+            elif cover.open and cover.open[-1].end == hour.start:
+                cover.open[-1] = cover.open[-1]._replace(end=hour.end)
+            else:
+                cover.open.append(hour)
+
+    def _make_rows(
+        self, cover: Cover, query: UsageQuery, scope: Scope
+    ) -> tuple[list[Row], list[date]]:
+        """Rows of what is open, made from the events; and the days for which that is too much."""
+        rows: list[Row] = []
+        spans = list(cover.open)
+        while spans and len(rows) < self.max_live_rows:
+            span = spans.pop()
+            rows += (row for _, row in self._count(_parts(query, scope), span.start, span.end))
+        return rows, sorted({span.day for span in spans})
+
+    def _read_rows(self, cover: Cover, parts: Iterable[dict[str, Any]]) -> Iterator[Row]:
+        if not cover.runs:
             return
-        trusted = set(runs.values())
-        bounds = {"day": {"$gte": min(runs).isoformat(), "$lte": max(runs).isoformat()}}
-        for part in _parts(query, scope):
-            for document in self._usage.find(all_of(part, bounds)):
-                if document["run"] in trusted:
-                    day = date.fromisoformat(document["day"])
+        for part in parts:
+            for document in self._usage.find(all_of(part, _bounds(cover))):
+                if cover.runs.get(document["day"]) == document["run"]:
+                    day = _day_of(document["day"])
                     head = (day, document["registry"], document["repository"])
                     for row in document["rows"]:
                         yield Row(*head, *row)
+
+    def _read_sums(
+        self, cover: Cover, query: UsageQuery, named: Sequence[str], fields: dict[str, int]
+    ) -> Iterator[Document]:
+        if not cover.runs:
+            return
+        for chunk in chunks(named):
+            of: Any = chunk[0] if len(chunk) == 1 else {"$in": chunk}
+            for document in self._sums.find({"of": of, **_bounds(cover)}, fields):
+                is_wanted = query.registry in (None, document["registry"])
+                if is_wanted and cover.runs.get(document["day"]) == document["run"]:
+                    yield document
 
     def _count(
         self, parts: Iterable[dict[str, Any]], start: datetime, end: datetime
@@ -285,41 +452,30 @@ class UsageStore:
     def find_known_since(self) -> dict[str, datetime]:
         """Since when the events of each registry are known, at the latest: the end of a day.
 
-        Only of closed days: a registry that is new today is not in it.
+        A registry that is new since what is closed is not in it.
         """
         since: dict[str, datetime] = {}
         for row in self._days.find({"run": {"$ne": None}}).sort("_id", 1):
             for registry in row.get("registries", ()):
-                end = self.calendar.end_of(date.fromisoformat(row["_id"]))
+                end = self.calendar.end_of(_day_of(row["_id"]))
                 since.setdefault(registry, end)
         return since
 
-    def read_hours(self, query: UsageQuery, scope: Scope) -> dict[datetime, dict[str, int]]:
-        """How often what happened in each hour (local time) of a few days, from the events."""
-        start, end = self.calendar.start_of(query.first), self.calendar.end_of(query.last)
-        hours: dict[datetime, dict[str, int]] = {}
-        while start < end:
-            until = start + timedelta(hours=1)
-            found = hours.setdefault(self.calendar.local(start), {})
-            for _, row in self._count(_parts(query, scope), start, until):
-                if row.action in COUNTED and _matches(row, query):
-                    found[row.action] = found.get(row.action, 0) + row.number
-            start = until
-        return hours
-
-    def _find_states(self, first: date, last: date) -> dict[date, Document]:
-        bounds = {"_id": {"$gte": first.isoformat(), "$lte": last.isoformat()}}
-        return {date.fromisoformat(row["_id"]): row for row in self._days.find(bounds)}
+    def _find_states(self, first: date, last: date) -> dict[str, Document]:
+        """Of the days and their hours, by key."""
+        bounds = {"_id": {"$gte": first.isoformat(), "$lt": _after(last)}}
+        return {row["_id"]: row for row in self._days.find(bounds)}
 
     def _run_of(self, day: date, state: Document | None, kept: date | None) -> str | None:
-        """The run whose rows are those of a closed day; None of an open one.
+        """The run whose summaries are those of a closed day or hour; None of an open one.
 
-        Another time zone opens every day whose events are still there.
+        Another time zone, or form, opens every day whose events are still there.
         """
         if state is None:
             return None
-        is_ours = state.get("zone") == self.calendar.zone or (kept is not None and day < kept)
-        return state.get("run") if is_ours else None
+        is_ours = (state.get("zone"), state.get("form")) == (self.calendar.zone, FORM)
+        is_last = kept is not None and day < kept
+        return state.get("run") if is_ours or is_last else None
 
     # Who closes days
 
@@ -352,12 +508,16 @@ def _action_of(event: Document) -> str | None:
 
 
 def _parts(query: UsageQuery, scope: Scope) -> list[dict[str, Any]]:
+    return [all_of(part, _wanted(query)) for part in scope.within(query.repository or None)]
+
+
+def _wanted(query: UsageQuery) -> dict[str, Any]:
     wanted: dict[str, Any] = {}
     if query.registry is not None:
         wanted["registry"] = query.registry
     if query.namespace is not None and query.repository is None:
         wanted["namespace"] = query.namespace
-    return [all_of(part, wanted) for part in scope.within(query.repository or None)]
+    return wanted
 
 
 def _matches(row: Row, query: UsageQuery) -> bool:
@@ -367,3 +527,110 @@ def _matches(row: Row, query: UsageQuery) -> bool:
         and (query.actor is None or row.actor == query.actor)
         and (query.clients is None or row.client in query.clients)
     )
+
+
+def _day_of(key: str) -> date:
+    """The day of the key of a day or an hour."""
+    return date.fromisoformat(key[:10])
+
+
+def _after(day: date) -> str:
+    """What comes after the keys of a day and its hours."""
+    return f"{day}U"
+
+
+def _bounds(cover: Cover) -> dict[str, Any]:
+    return {"day": {"$gte": min(cover.runs), "$lte": max(cover.runs)}}
+
+
+def _is_settled(span: Span, state: Document | None, now: datetime) -> bool:
+    """Whether no event is on its way any more that was not noted."""
+    opened_at = (state or {}).get("opened_at")
+    return now >= span.end + SETTLED + OPEN and (opened_at is None or opened_at <= now - OPEN)
+
+
+def _sums_of(namespace: str, row: Row) -> tuple[str, ...]:
+    """The sums that a row is in."""
+    return (
+        EVERYTHING,
+        f"{EVERYTHING} client {row.client}",
+        f"{EVERYTHING} account {row.actor}",
+        f"namespace {namespace}",
+    )
+
+
+def _split(query: UsageQuery, scope: Scope) -> tuple[list[str], list[dict[str, Any]]]:
+    """The sums that hold what `query` selects, and queries for the rows of what is in none."""
+    if any((query.repository, query.tag, query.digest)):
+        return [], _parts(query, scope)
+    cuts = [f" client {client}" for client in query.clients or ()]
+    cuts += [] if query.actor is None else [f" account {query.actor}"]
+    named: list[str] = []
+    rest: list[dict[str, Any]] = []
+    for part in scope.queries:
+        if not part and query.namespace is None and len(cuts) < 2:
+            named.append(EVERYTHING + "".join(cuts))
+        elif not part and not cuts:
+            named.append(f"namespace {query.namespace}")
+        elif part.keys() == {"namespace"} and not cuts:
+            of = part["namespace"]
+            allowed = [of] if isinstance(of, str) else of["$in"]
+            wanted = (name for name in allowed if query.namespace in (None, name))
+            named += (f"namespace {name}" for name in wanted)
+        else:
+            rest.append(all_of(part, _wanted(query)))
+    return named, rest
+
+
+def _row_documents(
+    span: Span, run: str, rows: Mapping[tuple[str, str, str], Mapping[Any, Row]]
+) -> Iterator[Document]:
+    for (registry, namespace, repository), found in sorted(rows.items()):
+        listed = [list(row[3:]) for row in found.values()]
+        for start in range(0, len(listed), MAX_ROWS):
+            yield {
+                "_id": f"{span.key} {registry} {repository} {start} {run}",
+                "day": span.key,
+                "run": run,
+                "registry": registry,
+                "namespace": namespace,
+                "repository": repository,
+                "rows": listed[start : start + MAX_ROWS],
+            }
+
+
+def _sum_documents(
+    span: Span, run: str, sums: Mapping[tuple[str, str], Sums]
+) -> Iterator[Document]:
+    for (registry, of), found in sorted(sums.items()):
+        lines = [
+            # The registry is in the document.
+            (name, [*(key[1:] if TOPS[name].with_registry else key), *numbers])
+            for name, top in found.tops.items()
+            for key, numbers in top.items()
+        ]
+        for start in range(0, max(1, len(lines)), MAX_ROWS):
+            document: Document = {
+                "_id": f"{span.key} {registry} {run} {start} {of}",
+                "day": span.key,
+                "run": run,
+                "of": of,
+                "registry": registry,
+            }
+            if start == 0:
+                document["counts"] = found.counts
+                document["hours"] = [[number, found.hours[number]] for number in found.hours]
+                document["bytes"] = found.bytes_pushed
+            for name, line in lines[start : start + MAX_ROWS]:
+                document.setdefault(name, []).append(line)
+            yield document
+
+
+def _add_document(sums: Sums, document: Document, tops: Sequence[str]) -> None:
+    if "counts" in document:
+        sums.count(_day_of(document["day"]), document["counts"])
+        sums.bytes_pushed += document["bytes"]
+    for name in tops:
+        head = (document["registry"],) if TOPS[name].with_registry else ()
+        for *key, pulls, pushes in document.get(name, ()):
+            sums.add_top(name, (*head, *key), pulls, pushes)

@@ -40,7 +40,8 @@ def home() -> Any:
         figures=figures,
         link=records_linker(form.record_filters(), figures.first, figures.last),
         new_tags_url=new_tags_url(form, figures),
-        has_events=any(figures.totals.values()) or runtime().stores.usage.find_first_day() is not None,
+        has_events=any(figures.totals.values())
+        or runtime().stores.usage.find_first_day() is not None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from heapq import nsmallest
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from app.store.catalogue import CatalogueQuery
 from app.store.events import NONE
 from app.store.paging import Count, Page
 from app.store.usage import UsageQuery
-from app.usage import PULL, PUSH, Row, Total, days_between, total_by
+from app.usage import CHECK, DELETE, PULL, PUSH, Counts, Sums, days_between
 from app.web.forms import UsageFilter
 from app.web.lists import Listing, fields_of
 from app.web.runtime import runtime
@@ -84,17 +85,14 @@ def find_recent(**filters: str) -> Recent:
     first = last - timedelta(days=RECENT_DAYS - 1)
     wanted: dict[str, Any] = dict(filters)
     query = UsageQuery(first=first, last=last, **wanted)
-    found = usage.read(query, viewer().scope, now)
-    total = Total()
-    for row in found.rows:
-        total.add(row)
+    found = usage.read_sums(query, viewer().scope, now, tops=())
     return Recent(
         first=first,
         last=last,
         time_zone=usage.calendar.zone,
-        pulls=total.pulls,
-        pushes=total.pushes,
-        slots=_slots(found.rows, query),
+        pulls=found.counts[PULL],
+        pushes=found.counts[PUSH],
+        slots=_days(found, query),
         missing=found.missing,
         link=records_linker(filters, first, last),
     )
@@ -108,34 +106,30 @@ def find_figures(form: UsageFilter) -> Figures:
     query = form.query(first, last)
     length = last - first + timedelta(days=1)
     query_before = form.query(first - length, first - timedelta(days=1))
-    usage = stores.usage.read(query, scope, now)
-    before = stores.usage.read(query_before, scope, now)
+    found = stores.usage.read_sums(query, scope, now)
+    before = stores.usage.read_sums(query_before, scope, now, tops=("repositories",))
+    is_hourly = (last - first).days < MAX_HOURLY_DAYS
     return Figures(
         first=first,
         last=last,
         time_zone=calendar.zone,
-        totals=_totals(usage.rows, query),
-        before=_totals(before.rows, query_before),
-        slots=_slots(usage.rows, query),
-        tops=_tops(usage.rows),
-        missing=[*before.missing, *usage.missing],
+        totals=_totals(found, query),
+        before=_totals(before, query_before),
+        slots=_hours(query, now) if is_hourly else _days(found, query),
+        tops=_tops(found),
+        missing=[*before.missing, *found.missing],
     )
 
 
-def _totals(rows: Sequence[Row], query: UsageQuery) -> dict[str, int]:
-    total = Total()
-    active = set()
-    for row in rows:
-        total.add(row)
-        if row.action in (PUSH, PULL):
-            active.add((row.registry, row.repository))
+def _totals(found: Sums, query: UsageQuery) -> dict[str, int]:
+    counts = found.counts
     totals = {
-        "pushes": total.pushes,
-        "pulls": total.pulls,
-        "checks": total.checks,
-        "deletes": total.deletes,
-        "repositories": len(active),
-        "bytes_pushed": total.bytes_pushed,
+        "pushes": counts[PUSH],
+        "pulls": counts[PULL],
+        "checks": counts[CHECK],
+        "deletes": counts[DELETE],
+        "repositories": len(found.tops["repositories"]),
+        "bytes_pushed": found.bytes_pushed,
     }
     if query.actor is None and query.clients is None:
         calendar = runtime().stores.usage.calendar
@@ -147,72 +141,69 @@ def _totals(rows: Sequence[Row], query: UsageQuery) -> dict[str, int]:
             until=calendar.end_of(query.last),
             deleted=True,
         )
-        found = runtime().stores.catalogue.count("tag", new, viewer().scope, cap=MAX_NEW_TAGS)
-        totals["new_tags"] = found.number
+        tags = runtime().stores.catalogue.count("tag", new, viewer().scope, cap=MAX_NEW_TAGS)
+        totals["new_tags"] = tags.number
     return totals
 
 
-def _slots(rows: Sequence[Row], query: UsageQuery) -> list[Slot]:
-    usage = runtime().stores.usage
-    if (query.last - query.first).days < MAX_HOURLY_DAYS:
-        hours = usage.read_hours(query, viewer().scope)
-        return [_slot(start, start + timedelta(hours=1), n) for start, n in sorted(hours.items())]
-    by_day = total_by(rows, lambda row: row.day)
-    calendar = usage.calendar
+def _hours(query: UsageQuery, now: datetime) -> list[Slot]:
+    hours = runtime().stores.usage.read_hours(query, viewer().scope, now)
+    return [_slot(start, start + timedelta(hours=1), counts) for start, counts in hours.items()]
+
+
+def _days(found: Sums, query: UsageQuery) -> list[Slot]:
+    calendar = runtime().stores.usage.calendar
     return [
         _slot(
             calendar.local(calendar.start_of(day)),
             calendar.local(calendar.end_of(day)),
-            by_day[day].counts if day in by_day else {},
+            found.days.get(day, {}),
         )
         for day in days_between(query.first, query.last)
     ]
 
 
-def _slot(start: datetime, end: datetime, counts: dict[str, int]) -> Slot:
-    pushes, pulls, checks, deletes = (
-        counts.get(action, 0) for action in ("push", "pull", "check", "delete")
-    )
+def _slot(start: datetime, end: datetime, counts: Counts) -> Slot:
+    pushes, pulls, checks, deletes = (counts.get(key, 0) for key in (PUSH, PULL, CHECK, DELETE))
     return Slot(start, end, pushes, pulls, checks, deletes)
 
 
-_TOPS: dict[str, Callable[[Row], dict[str, str]]] = {
-    "repositories": lambda row: {"registry": row.registry, "repository": row.repository},
-    "tags": lambda row: {
-        "registry": row.registry,
-        "repository": row.repository,
-        "tag": row.tag or NONE,
-    },
-    "accounts": lambda row: {"actor": row.actor or NONE},
-    "clients": lambda row: {"client": row.client},
-    "addresses": lambda row: {"address": row.address},
-}
-_TOP_NAMES: dict[str, Callable[[dict[str, str]], str]] = {
-    "repositories": lambda of: of["repository"],
-    "tags": lambda of: f"{of['repository']}:{of['tag']}",
-    "accounts": lambda of: "anonymous" if of["actor"] == NONE else of["actor"],
-    "clients": lambda of: of["client"],
-    "addresses": lambda of: of["address"],
+_FILTERS = {  # of the records behind a line of a top list, in the order of its key
+    "repositories": ("registry", "repository"),
+    "tags": ("registry", "repository", "tag"),
+    "accounts": ("actor",),
+    "clients": ("client",),
+    "addresses": ("address",),
 }
 
 
-def _tops(rows: Sequence[Row]) -> dict[str, Sequence[Top]]:
+def _tops(found: Sums) -> dict[str, Sequence[Top]]:
     """The most pulled (then pushed) of each kind, ten at most."""
-    counted = [row for row in rows if row.action in (PUSH, PULL)]
-    tops: dict[str, Sequence[Top]] = {}
-    for kind, filters_of in _TOPS.items():
-        rows_of_kind = [
-            row
-            for row in counted
-            if (kind != "tags" or row.tag) and (kind != "addresses" or row.address)
+    return {
+        kind: [
+            Top(
+                _name(kind, key), pulls, pushes, dict(zip(_FILTERS[kind], _given(key), strict=True))
+            )
+            for key, (pulls, pushes) in nsmallest(TOP, lines.items(), key=_by_pulls)
         ]
-        found = total_by(rows_of_kind, lambda row, of=filters_of: tuple(of(row).items()))  # type: ignore[misc]
-        order = sorted(found.items(), key=lambda pair: (-pair[1].pulls, -pair[1].pushes, pair[0]))
-        tops[kind] = [
-            Top(_TOP_NAMES[kind](dict(key)), total.pulls, total.pushes, dict(key))
-            for key, total in order[:TOP]
-        ]
-    return tops
+        for kind, lines in found.tops.items()
+    }
+
+
+def _by_pulls(line: tuple[tuple[str, ...], tuple[int, int]]) -> tuple[int, int, tuple[str, ...]]:
+    key, (pulls, pushes) = line
+    return -pulls, -pushes, key
+
+
+def _name(kind: str, key: tuple[str, ...]) -> str:
+    if kind == "accounts":
+        return key[0] or "anonymous"
+    return f"{key[1]}:{key[2]}" if kind == "tags" else key[-1]
+
+
+def _given(key: tuple[str, ...]) -> tuple[str, ...]:
+    """The values of filters: that of requests without account is `-`."""
+    return tuple(name or NONE for name in key)
 
 
 def records_linker(filters: Mapping[str, str], first: date, last: date) -> Callable[..., str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import mongomock
+import msgspec
 import pytest
 from builders import IMAGE, INDEX, digest, envelope, rule, wire_event
 
@@ -17,10 +18,11 @@ from app.ingest import Ingest
 from app.store import Stores
 from app.store.scope import Scope
 from app.store.usage import UsageQuery
-from app.usage import COUNTED
+from app.usage import COUNTED, Row, Span, Sums
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 Key = tuple[Any, ...]
 
@@ -135,10 +137,53 @@ def figures(stores: Stores, now: datetime) -> tuple[Counter[Key], Counter[Key]]:
     return counts, sizes
 
 
+def check_sums(stores: Stores, dice: random.Random, now: datetime) -> None:
+    """The sums of everything, a namespace, a client, an account are those of the rows."""
+    query = UsageQuery(first=START.date(), last=START.date() + 6 * DAY)
+    rows = stores.usage.read(query, everything(stores), now).rows
+    scope = dice.choice([everything(stores), stores.catalogue.find_scope(rule("a", TEAM_ACL))])
+    filters = dice.choice(
+        [{}, {}, {"namespace": "team"}, {"actor": "bob"}, {"clients": frozenset({"docker"})}]
+    )
+    expected = Sums()
+    for row in rows:
+        if matches(row, filters) and scope.may_see(row.repository):
+            expected.add(row)
+
+    narrow = msgspec.structs.replace(query, **filters)
+    found = stores.usage.read_sums(narrow, scope, now)
+
+    assert found.counts == expected.counts
+    assert found.tops == expected.tops
+    assert found.bytes_pushed == expected.bytes_pushed
+    by_day = {day: Counter(counts) for day, counts in found.days.items()}
+    assert by_day == {day: Counter(counts) for day, counts in expected.days.items()}
+    day = dice.choice(sorted(found.days or {START.date(): {}}))
+    of_hours: Counter[str] = Counter()
+    of_day = msgspec.structs.replace(narrow, first=day, last=day)
+    for counts in stores.usage.read_hours(of_day, scope, now).values():
+        of_hours.update(counts)
+    assert of_hours == by_day.get(day, Counter())
+
+
+TEAM_ACL = [{"seq": 1, "match": {"name": "team/*"}, "actions": ["pull"]}]
+
+
+def matches(row: Row, filters: Mapping[str, Any]) -> bool:
+    return (
+        filters.get("namespace") in (None, row.repository.rpartition("/")[0])
+        and filters.get("actor") in (None, row.actor)
+        and row.client in filters.get("clients", {row.client})
+    )
+
+
 def close_days(stores: Stores, now: datetime) -> list[date]:
+    """Close what may be closed, hours too; returns the days."""
     days = stores.usage.find_open_days(now)
     for day in days:
         stores.usage.close_day(day)
+    for hour in stores.usage.find_open_hours(now):
+        stores.usage.close(hour)
     return days
 
 
@@ -154,6 +199,7 @@ def check_history(stores: Stores, seed: int) -> None:
         counts, sizes = figures(stores, now + later)
         assert counts == history.expected, (seed, later)
         assert +sizes == +history.bytes, (seed, later)
+        check_sums(stores, history.dice, now + later)
         close_days(stores, now + later)
 
 
@@ -189,13 +235,66 @@ def pushes(stores: Stores, now: datetime, **query: Any) -> int:
 NOON = START + timedelta(hours=12)
 
 
-def test_a_day_is_closed_a_minute_after_it_is_over(stores: Stores) -> None:
+def test_a_day_is_closed_when_no_push_can_change_it_any_more(stores: Stores) -> None:
     push(stores, NOON)
-    midnight = START + DAY
+    one = START + DAY + timedelta(hours=1)
 
     assert stores.usage.find_open_days(NOON) == []
-    assert stores.usage.find_open_days(midnight + timedelta(seconds=59)) == []
-    assert stores.usage.find_open_days(midnight + MINUTE) == [START.date()]
+    assert stores.usage.find_open_days(one + timedelta(seconds=59)) == []
+    assert stores.usage.find_open_days(one + MINUTE) == [START.date()]
+
+
+def test_the_hours_of_today_are_closed_as_they_settle(stores: Stores) -> None:
+    push(stores, NOON)
+    push(stores, NOON + 90 * MINUTE)
+    now = NOON + 3 * HOUR
+
+    close_days(stores, now)
+    stores.events._collection.delete_many({"timestamp": {"$lt": NOON + HOUR}})
+
+    assert stores.usage.find_open_hours(now) == []
+    assert pushes(stores, now) == 2, "the first is in the summary of its hour"
+
+
+def test_an_event_that_comes_late_opens_its_hour(stores: Stores) -> None:
+    push(stores, NOON)
+    now = NOON + 5 * HOUR
+    close_days(stores, now)
+
+    push(stores, NOON + MINUTE, now)
+
+    assert pushes(stores, now) == 2
+    assert stores.usage.find_open_hours(now) == [], "it may still be on its way"
+    close_days(stores, now + MINUTE)
+    assert pushes(stores, now + MINUTE) == 2
+
+
+def test_an_event_that_comes_late_counts_before_its_day_is_closed(stores: Stores) -> None:
+    push(stores, NOON)
+    close_days(stores, START + DAY)
+    now = START + DAY + HOUR
+
+    push(stores, NOON + MINUTE, now)
+
+    assert pushes(stores, now) == 2
+    close_days(stores, now + MINUTE)
+    assert pushes(stores, now + MINUTE) == 2
+
+
+def test_hours_are_forgotten_when_their_day_is_closed(stores: Stores) -> None:
+    push(stores, NOON)
+    close_days(stores, START + DAY)
+    assert stores.usage._days.count_documents({}) > 20
+
+    close_days(stores, START + 2 * DAY + HOUR + MINUTE)
+
+    keys = [row["_id"] for row in stores.usage._days.find()]
+    assert sorted(keys)[:1] == ["2026-11-20"]
+    assert not [key for key in keys if key.startswith("2026-11-20T")]
+    assert pushes(stores, START + 2 * DAY) == 1
+    of_hours = {"day": {"$gt": "2026-11-20", "$lt": "2026-11-21"}}
+    assert stores.usage._usage.count_documents(of_hours) == 0
+    assert stores.usage._sums.count_documents(of_hours) == 0
 
 
 def test_every_day_since_the_first_event_is_closed_once(stores: Stores) -> None:
@@ -237,8 +336,8 @@ def test_an_event_that_comes_while_its_day_is_being_closed_leaves_it_open(
     now = NOON + 3 * DAY
     write: Callable[..., Any] = stores.usage._write
 
-    def slow_write(day: date, run: str) -> Any:
-        written = write(day, run)
+    def slow_write(span: Span, run: str) -> Any:
+        written = write(span, run)
         push(stores, NOON + MINUTE, now)
         return written
 
