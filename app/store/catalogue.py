@@ -119,6 +119,8 @@ class Catalogue:
         for field in ("type", "space", "repository"):
             for last in ("_id", "position"):
                 self._collection.create_index([(field, 1), (last, 1)])
+        for field in ("type", "space"):
+            self._collection.create_index([(field, 1), ("first_pushed_at", 1)])
         self._collection.create_index("digest")
         self._collection.create_index([("of", 1), ("position", 1)])
 

@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 # The embedded database reads every document that the bounds of an index match before it applies a
 # limit, so what is newest is read in slices of time, the next as long as it takes to find what is
 # still wanted if things go on as densely. On mongod slices cost next to nothing.
-FIRST_SLICE = timedelta(hours=1)
+FIRST_SLICE = timedelta(minutes=10)
 GROWTH = 8  # a slice is at most so many times the one before it: that may have been a quiet one
 MARGIN = 1.25
 LONGEST_SLICE = timedelta(days=3650)

@@ -11,6 +11,8 @@ from app.access import Rule
 from app.references import namespace_of
 from app.store.paging import Document, chunks
 
+FEW = 10  # values for which more queries cost less than one
+
 
 class Scope:
     """The repositories that one request may see.
@@ -48,15 +50,17 @@ def find_scope(catalogue: Collection[Document], rule: Rule) -> Scope:
         return Scope(rule, [{}])
     namespaces = set(shape.namespaces)
     for parent in shape.parents:
-        namespaces |= {parent, *_find_namespaces(catalogue, f"{parent}/")}
+        namespaces |= set(_find_namespaces(catalogue, parent))
     single = {name for name in shape.repositories if namespace_of(name) not in namespaces}
     return Scope(rule, _any_of("namespace", namespaces) + _any_of("repository", single))
 
 
-def _find_namespaces(catalogue: Collection[Document], prefix: str) -> Iterable[str]:
-    """The known namespaces that begin with `prefix`."""
-    query = {"space": _begins_with(f"repository {prefix}")}
-    return (row["namespace"] for row in catalogue.find(query, {"namespace": 1, "_id": 0}))
+def _find_namespaces(catalogue: Collection[Document], parent: str) -> Iterable[str]:
+    """Those of `parent` and the namespaces below it that are known."""
+    query = {"space": {"$gte": f"repository {parent}", "$lt": f"repository {parent}0"}}
+    for row in catalogue.find(query, {"namespace": 1, "_id": 0}):
+        if row["namespace"] == parent or row["namespace"].startswith(f"{parent}/"):
+            yield row["namespace"]
 
 
 def _find_names(catalogue: Collection[Document], prefix: str) -> Iterable[str]:
@@ -72,6 +76,9 @@ def _begins_with(prefix: str) -> dict[str, str]:
 
 
 def _any_of(field: str, values: set[str]) -> list[dict[str, Any]]:
-    if len(values) == 1:
-        return [{field: next(iter(values))}]
+    """Queries for any of the values: one for each of a few, as the embedded database reads all that
+    an `$in` names, whatever else is asked for.
+    """
+    if len(values) <= FEW:
+        return [{field: value} for value in sorted(values)]
     return [{field: {"$in": chunk}} for chunk in chunks(sorted(values))]

@@ -30,6 +30,7 @@ from app.store.paging import Document, all_of, between, chunks
 from app.store.scope import Scope
 from app.usage import (
     COUNTED,
+    PULL,
     PULL_PART,
     PUSH_PART,
     TOPS,
@@ -113,6 +114,7 @@ class UsageStore:
         self._usage.create_index("day")
         for field in ("namespace", "repository"):
             self._usage.create_index([(field, 1), ("day", 1)])
+        self._usage.create_index([("digests", 1), ("day", 1)])
         self._sums.create_index("day")
         self._sums.create_index([("of", 1), ("day", 1)])
 
@@ -286,7 +288,7 @@ class UsageStore:
         """
 
         def read(cover: Cover) -> Usage:
-            closed = self._read_rows(cover, _parts(query, scope))
+            closed = self._read_rows(cover, _parts(query, scope, "digests"))
             made, missing = self._make_rows(cover, query, scope)
             return Usage([row for row in (*closed, *made) if _matches(row, query)], missing)
 
@@ -331,7 +333,7 @@ class UsageStore:
                 for hour in self.calendar.hours_of(day):
                     found = hours.setdefault(hour.start, {})
                     is_open = any(span.start <= hour.start < span.end for span in cover.open)
-                    wanted = _parts(query, scope) if is_open else parts
+                    wanted = _parts(query, scope) if is_open or query.digest else parts
                     for _, row in self._count(wanted, hour.start, hour.end):
                         if row.action in COUNTED and _matches(row, query):
                             add_counts(found, {row.action: row.number})
@@ -418,6 +420,19 @@ class UsageStore:
                 is_wanted = query.registry in (None, document["registry"])
                 if is_wanted and cover.runs.get(document["day"]) == document["run"]:
                     yield document
+
+    def find_last_pulls(
+        self, repositories: Iterable[str], scope: Scope, now: datetime
+    ) -> dict[tuple[str, str, str], Row]:
+        """The newest pull of every tag of some repositories: (registry, repository, tag) → row."""
+        found: dict[tuple[str, str, str], Row] = {}
+        for repository in repositories:
+            query = UsageQuery(first=date.min, last=date.max, repository=repository)
+            for row in self.read(query, scope, now).rows:
+                key = (row.registry, row.repository, row.tag or "")
+                if row.action == PULL and (key not in found or row.last > found[key].last):
+                    found[key] = row
+        return found
 
     def _count(
         self, parts: Iterable[dict[str, Any]], start: datetime, end: datetime
@@ -507,8 +522,11 @@ def _action_of(event: Document) -> str | None:
     return str(action)
 
 
-def _parts(query: UsageQuery, scope: Scope) -> list[dict[str, Any]]:
-    return [all_of(part, _wanted(query)) for part in scope.within(query.repository or None)]
+def _parts(query: UsageQuery, scope: Scope, digest: str = "digest") -> list[dict[str, Any]]:
+    """Queries of events; of documents of rows, which have several digests, with `digest` so."""
+    head = {digest: query.digest} if query.digest and not query.repository else {}
+    parts = scope.within(query.repository or None)
+    return [all_of(head, part, _wanted(query)) for part in parts]
 
 
 def _wanted(query: UsageQuery) -> dict[str, Any]:
@@ -562,7 +580,7 @@ def _sums_of(namespace: str, row: Row) -> tuple[str, ...]:
 def _split(query: UsageQuery, scope: Scope) -> tuple[list[str], list[dict[str, Any]]]:
     """The sums that hold what `query` selects, and queries for the rows of what is in none."""
     if any((query.repository, query.tag, query.digest)):
-        return [], _parts(query, scope)
+        return [], _parts(query, scope, "digests")
     cuts = [f" client {client}" for client in query.clients or ()]
     cuts += [] if query.actor is None else [f" account {query.actor}"]
     named: list[str] = []
@@ -595,6 +613,7 @@ def _row_documents(
                 "registry": registry,
                 "namespace": namespace,
                 "repository": repository,
+                "digests": sorted({row[1] for row in listed[start : start + MAX_ROWS] if row[1]}),
                 "rows": listed[start : start + MAX_ROWS],
             }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,9 +11,10 @@ from werkzeug.datastructures import MultiDict
 
 from app.events import Event
 from app.recall import Consumer, Recall, recall_digest, recall_tag
-from app.store.events import NONE, RecordQuery
+from app.store.events import NONE
 from app.store.paging import Page
 from app.unused import USERS, Report, UnusedTag, find_unused
+from app.usage import Row
 from app.web import lists
 from app.web.figures import find_figures, new_tags_url, records_linker
 from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
@@ -89,7 +91,9 @@ def unused_listing(form: UnusedFilter, report: Report | None = None) -> Listing:
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
         rows, more = lists.slice_of(tags, _tag_key, cursor, limit)
-        return Page([_unused_item(row) for row in rows], more)
+        names = {row.repository for row in rows}
+        pulls = runtime().stores.usage.find_last_pulls(names, viewer().scope, datetime.now(UTC))
+        return Page([_unused_item(row, pulls) for row in rows], more)
 
     columns = (*UnusedTag.__struct_fields__, "last_pulled_at", "last_pulled_by")
     return Listing("unused", columns, find, lambda cap: lists.count_of(tags, cap))
@@ -99,12 +103,11 @@ def _tag_key(row: UnusedTag) -> str:
     return f"{row.repository} {row.tag} {row.registry}"
 
 
-def _unused_item(row: UnusedTag) -> Item:
-    query = RecordQuery(registry=row.registry, repository=row.repository, tag=row.tag)
-    last = runtime().stores.events.find_last("pull", query, viewer().scope)
+def _unused_item(row: UnusedTag, pulls: Mapping[tuple[str, str, str], Row]) -> Item:
+    last = pulls.get((row.registry, row.repository, row.tag))
     return {
         **fields_of(row),
-        "last_pulled_at": last.timestamp if last else None,
+        "last_pulled_at": last.last if last else None,
         "last_pulled_by": last.actor if last else None,
     }
 
