@@ -27,8 +27,9 @@ from app import create_app
 from app.ingest import Ingest
 from app.settings import MongoDB, Server, Settings
 from app.store import Stores
+from app.summaries import close_days
 
-ROUNDS = 10
+ROUNDS = 20
 DAYS = 30
 BATCH = 100
 PATHS = {
@@ -36,7 +37,11 @@ PATHS = {
     "records of a repository": "/analysis/user/login/?repository=team3/app-43",
     "repository search": "/search/user/login/?q=app-1",
     "tag": "/search/tag?repository=team3/app-43&tag=v1",
+    "repository": "/search/repository?repository=team3/app-43",
+    "digest": f"/search/digest?digest=sha256:{43:032x}{1:032x}",
     "dashboard, 30 days": "/analysis/?days=30",
+    "dashboard of an account": "/analysis/?days=30&actor=account-7",
+    "dashboard of a day": "/analysis/?days=1",
     "unused": "/analysis/unused?days=20",
 }
 
@@ -100,13 +105,11 @@ def measure(uri: str, number: int, base: dict[tuple[str, str], float]) -> None:
     for body in envelopes(number, now):
         ingest.receive(body, "default", now)
     filled = time.perf_counter()
-    days = stores.usage.find_open_days(now + timedelta(minutes=2))
-    for day in days:
-        stores.usage.close_day(day)
+    days = len(list(close_days(stores)))
     closed = time.perf_counter()
     print(
         f"\n{number:,} events: stored in {filled - start:.0f} s, "
-        f"{len(days)} days closed in {closed - filled:.1f} s"
+        f"{days} days and the hours of today closed in {closed - filled:.1f} s"
     )
     stores.accounts.add("admin", "secret", {})
     stores.accounts.add("reader", "secret", {})
