@@ -24,9 +24,11 @@ import msgspec
 
 from app.errors import AppError, InvalidReference, StoreUnavailable
 from app.migration.copier import Copier, Later, LeaseLost, Surroundings, Synced
-from app.migration.crawler import Crawler, Names, no_names
+from app.migration.crawler import Crawler
 from app.migration.limits import Bucket, Width
 from app.migration.plan import MB, Plan
+from app.migration.ranking import find_digests, rank_repositories
+from app.migration.verifier import RECHECK_S, verify_plan
 from app.registry import BlobCopier, RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
@@ -100,14 +102,12 @@ class PlanWorker:
         plan: Plan,
         owner: str,
         *,
-        ranked: Names = no_names,
         connect: Callable[..., RegistryClient] = RegistryClient,
     ) -> None:
         self.plan = plan
         self._stores = stores
         self._queue = stores.migrations
         self._owner = owner
-        self._ranked = ranked
         limits = plan.limits
         self._width = Width(limits.images)
         self._requests = Bucket(limits.requests_per_s)
@@ -121,6 +121,7 @@ class PlanWorker:
         self._threads = ThreadPoolExecutor(limits.blobs, "blob")
         surroundings = Surroundings(
             holds=lambda job: self._queue.renew(job, present()),
+            target_leads=lambda: self.status().target_leads,
             may_delete=self._may_delete,
             refuses_deletes=lambda: self._queue.set_cannot_delete(plan.name),
             find_blobs=lambda digests: self._queue.find_blob_repositories(
@@ -295,7 +296,7 @@ class PlanWorker:
                 for reference in synced.next
             ]
             self._queue.wish(wishes, present())
-        if self._queue.finish(job, synced.outcome, present()):
+        if self._queue.finish(job, synced.outcome, present(), self.plan.debounce):
             self.done += 1
             logger.info("%s: %s %s", job.id, synced.outcome.result, synced.outcome.source_digest)
 
@@ -415,7 +416,7 @@ class PlanWorker:
             try:
                 self._conduct_once()
             except RegistryError as error:
-                logger.warning("plan %s: the crawl stops: %s", self.plan.name, error)
+                logger.warning("plan %s: crawl or verification stops: %s", self.plan.name, error)
                 self._note_failure(error, weight=BREAKER_FAILURES)
                 pause = RETRY_CRAWL_S
             except AppError as error:
@@ -423,7 +424,7 @@ class PlanWorker:
             except Aborted:
                 return
             except Exception:
-                logger.exception("plan %s: the crawl failed", self.plan.name)
+                logger.exception("plan %s: crawl or verification failed", self.plan.name)
                 pause = RETRY_CRAWL_S
             self.stopping.wait(pause)
 
@@ -441,9 +442,33 @@ class PlanWorker:
             # A crawl that ended meanwhile has put its jobs there before it was over.
             fresh = self.status(fresh=True)
             crawl = self._queue.get_run(self.plan.name, "crawl")
-            if fresh.state == "backfill" and not fresh.recrawl and crawl and crawl.state == "done":
-                self._queue.advance(self.plan.name, "backfill", "live", present())
+            if fresh.recrawl or crawl is None or crawl.state != "done":
+                return
+            now = present()
+            if self._queue.set_state(self.plan.name, "live", "worker", now, before=["backfill"]):
                 logger.info("plan %s: everything that was there is over", self.plan.name)
+        elif status.state in ("live", "frozen") and last:
+            self._verify_if_due(last)
+
+    def _verify_if_due(self, crawl: Run) -> None:
+        """Verify when that was not done for `options.verify_every`, nor a crawl."""
+        every = self.plan.verify_every
+        last = self._queue.get_run(self.plan.name, "verify")
+        before = max(run.finished_at or run.started_at for run in (crawl, last) if run)
+        if not every or present() - before < every:
+            return
+        logger.info("plan %s: the verification begins", self.plan.name)
+        rows = verify_plan(
+            self._stores,
+            self.plan,
+            self._source,
+            self._target,
+            self._owner,
+            recheck_s=RECHECK_S,
+            is_stopped=self.stopping.is_set,
+        )
+        if rows is not None:
+            logger.info("plan %s: the verification found %d", self.plan.name, len(rows))
 
     def _crawl(self, run: Run, *, is_new: bool) -> None:
         if is_new:
@@ -454,7 +479,7 @@ class PlanWorker:
             self._source,
             self._enqueue,
             self._save_run,
-            ranked=self._ranked,
+            ranked=lambda: self._rank(is_new=is_new),
             known=self._stores.catalogue.find_names,
         )
         self._run = msgspec.structs.replace(run, message="")
@@ -470,6 +495,7 @@ class PlanWorker:
                 self._queue.release_run(run, self._owner, present())
         if ended is None:
             return
+        self._enqueue_untagged()
         self._queue.end_run(ended, self._owner, present())
         logger.info(
             "plan %s: the crawl saw %d tags in %d repositories",
@@ -481,12 +507,27 @@ class PlanWorker:
             why = f"a crawl saw {ended.tags} tags, the one before it {ended.tags_before}"
             self._queue.brake_deletes(self.plan.name, why, present())
 
+    def _rank(self, *, is_new: bool) -> list[str]:
+        """What a crawl begins with; the same list when it goes on after an interruption."""
+        if is_new:
+            ranked = rank_repositories(self._stores, self.plan.registry, present())
+            self._queue.set_ranking(self.plan.name, ranked)
+        return self._queue.get_ranking(self.plan.name)
+
+    def _enqueue_untagged(self) -> None:
+        """Have the digests looked at that only our events know."""
+        now = present()
+        known = find_digests(self._stores, self.plan.registry, self.plan.options, now)
+        for repository, digests in known.items():
+            if self.plan.takes(repository):
+                self._enqueue(repository, sorted(digests))
+
     def _save_run(self, run: Run) -> bool:
         self._run = run
         return self._queue.save_run(run, self._owner, present()) and not self.stopping.is_set()
 
-    def _enqueue(self, repository: str, tags: Sequence[str]) -> None:
-        wishes = [Wish(self.plan.name, repository, tag, BACKFILL) for tag in tags]
+    def _enqueue(self, repository: str, references: Sequence[str]) -> None:
+        wishes = [Wish(self.plan.name, repository, name, BACKFILL) for name in references]
         self._queue.wish(wishes, present())
 
     # The process around it
@@ -510,19 +551,10 @@ class PlanWorker:
 class Worker:
     """All plans of one process."""
 
-    def __init__(
-        self,
-        stores: Stores,
-        plans: Iterable[Plan],
-        *,
-        ranked: Callable[[str], Names] = lambda registry: no_names,
-    ) -> None:
-        """`ranked` gives, for the name of a registry, its repositories, the most pulled first."""
+    def __init__(self, stores: Stores, plans: Iterable[Plan]) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._queue = stores.migrations
-        self.plans = [
-            PlanWorker(stores, plan, self.name, ranked=ranked(plan.registry)) for plan in plans
-        ]
+        self.plans = [PlanWorker(stores, plan, self.name) for plan in plans]
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
 

@@ -778,7 +778,7 @@ def test_a_time_is_a_number_and_a_unit(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "h", "-1h", "1.5h", "1 h", "999999d", "1w"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="^.*$"):
+    with pytest.raises(ValueError, match=r"^.*$"):
         parse_duration(text)
 
 
