@@ -29,8 +29,9 @@ def make_runbook(queue: MigrationStore, plan: Plan, now: datetime) -> Iterator[s
     yield f"{plan.name}: {plan.source.url} → {plan.target.url}"
     yield f"state    {status.state}{since}"
     yield f"lag      {lag_s(queue, plan.name, now):.1f} s"
-    for check in find_checks(queue, plan, now):
-        yield f"{_mark(check)} {check.name:<9} {check.reason}"
+    if not status.target_leads:
+        for check in find_checks(queue, plan, now):
+            yield f"{_mark(check)} {check.name:<9} {check.reason}"
     yield ""
     for number, step in enumerate(_steps(plan), 1):
         state = status.state
