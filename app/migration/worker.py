@@ -1,8 +1,9 @@
 """The process that carries out jobs: any number of them work on the same plans.
 
-One dispatcher thread for each plan claims jobs and gives them to threads; one more crawls. The
-lease of every running job is renewed as long as this process lives. A plan whose endpoint fails
-again and again is left alone, with a try now and then, so that an outage uses up no attempts.
+One dispatcher thread for each plan claims jobs and gives them to threads; one more crawls and
+verifies (app.migration.conductor). The lease of every running job is renewed as long as this
+process lives. A plan whose endpoint fails again and again is left alone, with a try now and then,
+so that an outage uses up no attempts.
 """
 
 from __future__ import annotations
@@ -16,19 +17,15 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
-import msgspec
-
 from app.errors import AppError, InvalidReference, StoreUnavailable
+from app.migration.conductor import Aborted, Conductor
 from app.migration.copier import Copier, Later, LeaseLost, Surroundings, Synced
-from app.migration.crawler import Crawler
 from app.migration.limits import Bucket, Width
 from app.migration.plan import MB, Plan
-from app.migration.ranking import find_digests, rank_repositories
-from app.migration.verifier import RECHECK_S, verify_plan
 from app.registry import BlobCopier, RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
@@ -39,7 +36,6 @@ from app.store.migrations import (
     Job,
     Outcome,
     PlanStatus,
-    Run,
     Wish,
     WorkerBeat,
     present,
@@ -49,12 +45,10 @@ from app.version import VERSION
 logger = logging.getLogger(__name__)
 
 IDLE_S = 0.5  # between two looks into an empty queue
-CONDUCT_S = 1.0  # between two looks at whether to crawl
 BEAT_S = LEASE.total_seconds() / 3
 EXPIRED_EVERY_S = 5.0  # between two looks for jobs of workers that went silent
 STATUS_S = 1.0  # for which the status of a plan is remembered
 GRACE_S = 20.0  # for running jobs to end after SIGTERM
-RETRY_CRAWL_S = 10.0
 RESERVED = 5  # one claim in so many goes to the backfill first, which pushes would starve else
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 2.0, 900.0
@@ -87,10 +81,6 @@ def state_after(error_class: str, attempts: int, max_attempts: int) -> str:
     if error_class == "forbidden" or attempts >= most:
         return "dead"
     return "pending"
-
-
-class Aborted(Exception):
-    """The worker ends and this job is handed back."""
 
 
 class PlanWorker:
@@ -131,6 +121,16 @@ class PlanWorker:
                 self._target.url, digests, repository, present()
             ),
         )
+        self.conductor = Conductor(
+            stores,
+            plan,
+            owner,
+            self._source,
+            self._target,
+            status=lambda: self.status(fresh=True),
+            stop_plan=lambda error: self._note_failure(error, weight=BREAKER_FAILURES),
+            stopping=self.stopping,
+        )
         self._copier = Copier(
             plan,
             self._source,
@@ -140,7 +140,6 @@ class PlanWorker:
             surroundings,
         )
         self.running: dict[str, Job] = {}
-        self._run: Run | None = None
         self._failures: Counter[str] = Counter()  # in a row, by registry
         self._due: dict[int, deque[str]] = {LIVE: deque(), BACKFILL: deque()}  # to be claimed
         self._turns = itertools.count(1)
@@ -407,129 +406,6 @@ class PlanWorker:
             logger.error("plan %s: deletes are braked: %s", self.plan.name, why)
             return False
 
-    # Crawls and states
-
-    def conduct(self) -> None:
-        """Crawl when it is due and move the plan on, until told to stop. Run by one thread."""
-        while not self.stopping.is_set():
-            pause = CONDUCT_S
-            try:
-                self._conduct_once()
-            except RegistryError as error:
-                logger.warning("plan %s: crawl or verification stops: %s", self.plan.name, error)
-                self._note_failure(error, weight=BREAKER_FAILURES)
-                pause = RETRY_CRAWL_S
-            except AppError as error:
-                logger.warning("plan %s: %s", self.plan.name, error)
-            except Aborted:
-                return
-            except Exception:
-                logger.exception("plan %s: crawl or verification failed", self.plan.name)
-                pause = RETRY_CRAWL_S
-            self.stopping.wait(pause)
-
-    def _conduct_once(self) -> None:
-        status = self.status(fresh=True)
-        if not status.is_worked_on:
-            return
-        last = self._queue.get_run(self.plan.name, "crawl")
-        is_unfinished = last is not None and last.state == "running"
-        if status.recrawl or is_unfinished:
-            run = self._queue.begin_run(self.plan.name, "crawl", self._owner, present())
-            if run:
-                self._crawl(run, is_new=not is_unfinished)
-        elif status.state == "backfill" and not self._queue.count_open(self.plan.name, BACKFILL):
-            # A crawl that ended meanwhile has put its jobs there before it was over.
-            fresh = self.status(fresh=True)
-            crawl = self._queue.get_run(self.plan.name, "crawl")
-            if fresh.recrawl or crawl is None or crawl.state != "done":
-                return
-            now = present()
-            if self._queue.set_state(self.plan.name, "live", "worker", now, before=["backfill"]):
-                logger.info("plan %s: everything that was there is over", self.plan.name)
-        elif status.state in ("live", "frozen") and last:
-            self._verify_if_due(last)
-
-    def _verify_if_due(self, crawl: Run) -> None:
-        """Verify when that was not done for `options.verify_every`, nor a crawl."""
-        every = self.plan.verify_every
-        last = self._queue.get_run(self.plan.name, "verify")
-        before = max(run.finished_at or run.started_at for run in (crawl, last) if run)
-        if not every or present() - before < every:
-            return
-        logger.info("plan %s: the verification begins", self.plan.name)
-        rows = verify_plan(
-            self._stores,
-            self.plan,
-            self._source,
-            self._target,
-            self._owner,
-            recheck_s=RECHECK_S,
-            is_stopped=self.stopping.is_set,
-        )
-        if rows is not None:
-            logger.info("plan %s: the verification found %d", self.plan.name, len(rows))
-
-    def _crawl(self, run: Run, *, is_new: bool) -> None:
-        if is_new:
-            self._queue.clear_recrawl(self.plan.name)
-        logger.info("plan %s: the crawl begins after %r", self.plan.name, run.cursor)
-        crawler = Crawler(
-            self.plan,
-            self._source,
-            self._enqueue,
-            self._save_run,
-            ranked=lambda: self._rank(is_new=is_new),
-            known=self._stores.catalogue.find_names,
-        )
-        self._run = msgspec.structs.replace(run, message="")
-        ended = None
-        try:
-            ended = crawler.crawl(self._run)
-        except RegistryError as error:
-            self._save_run(msgspec.structs.replace(self._run, message=str(error)))
-            raise
-        finally:
-            self._run = None
-            if ended is None:
-                self._queue.release_run(run, self._owner, present())
-        if ended is None:
-            return
-        self._enqueue_untagged()
-        self._queue.end_run(ended, self._owner, present())
-        logger.info(
-            "plan %s: the crawl saw %d tags in %d repositories",
-            self.plan.name,
-            ended.tags,
-            ended.repositories,
-        )
-        if ended.tags < 0.8 * ended.tags_before and self.plan.deletes != "off":
-            why = f"a crawl saw {ended.tags} tags, the one before it {ended.tags_before}"
-            self._queue.brake_deletes(self.plan.name, why, present())
-
-    def _rank(self, *, is_new: bool) -> list[str]:
-        """What a crawl begins with; the same list when it goes on after an interruption."""
-        if is_new:
-            ranked = rank_repositories(self._stores, self.plan.registry, present())
-            self._queue.set_ranking(self.plan.name, ranked)
-        return self._queue.get_ranking(self.plan.name)
-
-    def _enqueue_untagged(self) -> None:
-        """Have the digests looked at that only our events know."""
-        now = present()
-        known = find_digests(self._stores, self.plan.registry, self.plan.options, now)
-        for repository, digests in known.items():
-            if self.plan.takes(repository):
-                self._enqueue(repository, sorted(digests))
-
-    def _save_run(self, run: Run) -> bool:
-        self._run = run
-        return self._queue.save_run(run, self._owner, present()) and not self.stopping.is_set()
-
-    def _enqueue(self, repository: str, references: Sequence[str]) -> None:
-        wishes = [Wish(self.plan.name, repository, name, BACKFILL) for name in references]
-        self._queue.wish(wishes, present())
-
     # The process around it
 
     def beat(self) -> None:
@@ -537,9 +413,7 @@ class PlanWorker:
         now = present()
         for job in list(self.running.values()):
             self._queue.renew(job, now)
-        run = self._run
-        if run:
-            self._queue.renew_run(run, self._owner, now)
+        self.conductor.beat(now)
 
     def hand_back(self) -> None:
         """Give up what still runs: another worker begins it at once."""
@@ -561,7 +435,7 @@ class Worker:
     def start(self) -> None:
         """Begin to work, in threads of this process."""
         for plan in self.plans:
-            for work in (plan.dispatch, plan.conduct):
+            for work in (plan.dispatch, plan.conductor.conduct):
                 self._threads.append(threading.Thread(target=work, daemon=True))
         self._threads.append(threading.Thread(target=self._beat, daemon=True))
         for thread in self._threads:

@@ -18,6 +18,7 @@ from memory_registry import MemoryRegistry
 
 from app.ingest import Ingest
 from app.migration import Plan, load_plans
+from app.migration import conductor as conductor_module
 from app.migration import worker as worker_module
 from app.migration.crawler import Crawler
 from app.migration.limits import Bucket, Width
@@ -436,7 +437,7 @@ def test_what_was_pushed_after_the_cut_over_comes_back_under_its_old_name(
     )
     setting.queue.start("back", "test", present())
 
-    worker._conduct_once()
+    worker.conductor.conduct_once()
     while worker.run_one():
         pass
 
@@ -755,7 +756,7 @@ def test_what_was_pulled_most_of_late_is_crawled_first(make: Callable[..., Setti
     pull(setting.stores, "team/d", times=3)
     pull(setting.stores, "team/a", times=9, days=200)
 
-    setting.worker._conduct_once()
+    setting.worker.conductor.conduct_once()
 
     listed = [call[1] for call in setting.source.calls if call[0] == "tags"]
     assert listed == ["team/d", "team/b", "team/a", "team/c"]
@@ -789,7 +790,7 @@ def test_digests_without_a_tag_come_as_far_as_asked_for_and_known(
             event["target"]["digest"] = by_name[name]
             Ingest(setting.stores).receive(envelope(event), "default", present())
 
-    setting.worker._conduct_once()
+    setting.worker.conductor.conduct_once()
     setting.drain()
 
     assert {digests[digest] for digest in setting.target.content["team/app"].manifests} == copied
@@ -962,7 +963,7 @@ def verified(setting: Setting) -> bool | None:
 def test_only_a_verification_of_everything_makes_a_plan_ready(make: Callable[..., Setting]) -> None:
     setting = make()
     setting.source.push("team/app", "v1")
-    setting.worker._conduct_once()
+    setting.worker.conductor.conduct_once()
     setting.drain()
 
     assert verify_plan_of(setting, share=0.5) == []
@@ -998,21 +999,21 @@ def test_two_verifications_are_not_under_way_at_a_time(make: Callable[..., Setti
 def test_a_worker_verifies_as_often_as_asked_for_and_repairs(
     make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch, every: str
 ) -> None:
-    monkeypatch.setattr(worker_module, "RECHECK_S", 0)
+    monkeypatch.setattr(conductor_module, "RECHECK_S", 0)
     setting = make(options={"verify_every": every})
     setting.source.push("team/app", "v1")
-    setting.worker._conduct_once()
+    setting.worker.conductor.conduct_once()
     setting.drain()
-    setting.worker._conduct_once()
+    setting.worker.conductor.conduct_once()
     assert setting.queue.get_plan("dc2").state == "live"
     setting.target.content["team/app"].tags.clear()
 
-    setting.worker._conduct_once()
+    setting.worker.conductor.conduct_once()
     assert setting.queue.get_run("dc2", "verify") is None
     hour_ago = present() - timedelta(hours=1, minutes=1)
     setting.queue._runs.update_one({"_id": "dc2 crawl"}, {"$set": {"finished_at": hour_ago}})
     for _ in range(2):
-        setting.worker._conduct_once()
+        setting.worker.conductor.conduct_once()
         setting.drain()
 
     run = setting.queue.get_run("dc2", "verify")
