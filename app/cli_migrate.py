@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import logging.config
 import os
 import signal
+import socket
 import sys
 import threading
 from collections import Counter
@@ -19,31 +22,36 @@ from tqdm import tqdm
 
 from app.cli import _print_rows as print_rows
 from app.cli import as_json, cli, opened_stores
-from app.errors import AppError, ConfigError, InvalidQuery
-from app.migration import Plan, load_plans
+from app.errors import AppError, ConfigError, IllegalState, InvalidQuery
+from app.migration import Plan, load_plans, states
 from app.migration.catalogue import find_pushes
 from app.migration.crawler import find_repositories
 from app.migration.readiness import Check, find_checks, lag_s
-from app.migration.verifier import Verifier, wanted_again
+from app.migration.runbook import make_runbook
+from app.migration.verifier import (
+    CHECKS_AT_A_TIME,
+    Extent,
+    Verifier,
+    verify_plan,
+)
+from app.migration.verifier import prune_extra as prune_ours
 from app.migration.worker import Worker
 from app.registry import Endpoint, RegistryClient
 from app.server import LOGGING
 from app.settings import Registry, Settings
 from app.store import Stores
 from app.store.migrations import (
-    BACKFILL,
     JOB_STATES,
     SETTLED,
-    Drift,
     Job,
     MigrationStore,
     PlanStatus,
-    Wish,
     present,
 )
 
 POLL_S = 0.2
-CHECKS_AT_A_TIME = 8
+WATCH_S = 2.0
+STATUS_COLUMNS = ["plan", "state", "stopped", "lag_s", "jobs", "errors", "workers"]
 
 JOB_COLUMNS = ["id", "state", "result", "attempts", "error_class", "error"]
 DRIFT_COLUMNS = ["kind", "repository", "reference", "source_digest", "target_digest", "message"]
@@ -125,8 +133,11 @@ def migrate_worker(settings: Settings, names: tuple[str, ...]) -> None:
 @migrate.command("start")
 @_with_plan
 def migrate_start(stores: Stores, plan: Plan) -> None:
-    """Copy all that is there, then follow the pushes. Harmless to repeat: another crawl."""
-    stores.migrations.start(plan.name, _who(), present())
+    """Copy all that is there, then follow the pushes. Harmless to repeat: another crawl.
+
+    A frozen plan takes pushes again; one that was rolled back begins anew.
+    """
+    states.start(stores.migrations, plan, _who(), present())
     print(f"started {plan.name}; rns migrate worker carries it out")
 
 
@@ -150,14 +161,28 @@ def migrate_resume(stores: Stores, plan: Plan, allow_deletes: int) -> None:
 
 
 @migrate.command("status")
+@click.option("--plan", "names", multiple=True, help="Of this one only; may be repeated.")
+@click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
 @as_json
 @click.pass_obj
-def migrate_status(settings: Settings, as_json: bool) -> None:
+def migrate_status(settings: Settings, names: tuple[str, ...], watch: bool, as_json: bool) -> None:
     """Show where every plan is."""
-    plans = load_plans(settings)
-    with opened_stores(settings) as stores:
-        rows = [_status_row(stores.migrations, plan) for plan in plans]
-    print_rows(rows, ["plan", "state", "stopped", "lag_s", "jobs", "errors", "workers"], as_json)
+    plans = load_plans(settings, names)
+    with opened_stores(settings) as stores, _until_signal() as ended:
+        shown = ""
+        while not ended.is_set():
+            rows = [_status_row(stores.migrations, plan) for plan in plans]
+            with contextlib.redirect_stdout(io.StringIO()) as text:
+                print_rows(rows, STATUS_COLUMNS, as_json)
+            # A terminal shows the last one; a file or pipe is told of changes only.
+            if watch and sys.stdout.isatty():
+                click.clear()
+                print(text.getvalue(), end="", flush=True)
+            elif text.getvalue() != shown:
+                print(shown := text.getvalue(), end="", flush=True)
+            if not watch:
+                return
+            ended.wait(WATCH_S)
 
 
 def _status_row(queue: MigrationStore, plan: Plan) -> dict[str, Any]:
@@ -167,6 +192,7 @@ def _status_row(queue: MigrationStore, plan: Plan) -> dict[str, Any]:
     return {
         "plan": plan.name,
         "state": status.state,
+        "since": status.since,
         "stopped": _stopped(status) or None,
         "lag_s": round(lag_s(queue, plan.name, now), 1),
         "jobs": queue.count_jobs(plan.name),
@@ -174,6 +200,7 @@ def _status_row(queue: MigrationStore, plan: Plan) -> dict[str, Any]:
         "workers": sum(plan.name in worker.plans for worker in queue.find_workers(now)),
         "crawl": queue.get_run(plan.name, "crawl"),
         "verify": queue.get_run(plan.name, "verify"),
+        "partial": queue.get_run(plan.name, "partial"),
         "deletes_braked": status.deletes_braked,
         "cannot_delete": status.cannot_delete,
     }
@@ -241,57 +268,66 @@ def migrate_skip(stores: Stores, plan: Plan, key: str) -> None:
     print(f"skipped {key}")
 
 
+def _parse_share(_: click.Context, __: click.Parameter, text: str | None) -> float:
+    if text is None:
+        return 1
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = 0
+    if not 0 < percent <= 100:
+        raise click.BadParameter("expected a share above 0, as 5%")
+    return percent / 100
+
+
 @migrate.command("verify")
 @click.option("--deep", is_flag=True, help="Also every child and blob at the target.")
+@click.option("--bytes", "hashed", is_flag=True, help="Also read every blob there; implies --deep.")
+@click.option("--sample", "share", callback=_parse_share, metavar="N%", help="Some of the tags.")
+@click.option("--repo", "repositories", default="", metavar="PATTERN", help="At the source.")
+@click.option("--prune-extra", is_flag=True, help="Delete what is too much and we put there.")
 @click.option("--recheck", type=click.IntRange(0), default=30, show_default=True, help="Seconds.")
+@click.option("--csv", "as_csv", is_flag=True, help="The differences as CSV.")
 @as_json
 @_with_plan
-def migrate_verify(stores: Stores, plan: Plan, deep: bool, recheck: int, as_json: bool) -> None:
-    """Compare source and target; exit 1 if they differ. Differences are copied anew."""
-    rows = _verify(stores, plan, deep=deep, recheck_s=recheck)
-    print_rows([msgspec.to_builtins(row) for row in rows], DRIFT_COLUMNS, as_json)
-    if any(row.kind != "extra" for row in rows):
-        raise AppError(f"{len(rows)} differences between source and target")
+def migrate_verify(
+    stores: Stores,
+    plan: Plan,
+    prune_extra: bool,
+    recheck: int,
+    as_csv: bool,
+    as_json: bool,
+    **extent: Any,
+) -> None:
+    """Compare source and target; exit 1 if they differ. Differences are copied anew.
 
-
-def _verify(stores: Stores, plan: Plan, *, deep: bool, recheck_s: float) -> list[Drift]:
-    queue, owner = stores.migrations, f"verify {os.getpid()}"
-    run = queue.begin_run(plan.name, "verify", owner, present(), deep=deep)
-    if run is None:
-        raise AppError("another verification of this plan is under way")
+    A part alone (--sample, --repo) never makes a plan ready.
+    """
+    queue = stores.migrations
+    if prune_extra and queue.get_plan(plan.name).target_leads:
+        raise IllegalState("--prune-extra: after the cut-over the target is right")
     with (
         contextlib.closing(RegistryClient(plan.source)) as source,
         contextlib.closing(RegistryClient(plan.target)) as target,
-        ThreadPoolExecutor(CHECKS_AT_A_TIME) as threads,
     ):
-        verifier = Verifier(
-            plan,
-            source,
-            target,
-            threads,
-            find_job=lambda repository, tag: queue.get_job(plan.name, repository, tag),
-            known=stores.catalogue.find_names,
-            deep=deep,
+        owner = f"verify {socket.gethostname()}:{os.getpid()}"
+        rows = verify_plan(
+            stores, plan, source, target, owner, extent=Extent(**extent), recheck_s=recheck
         )
-        try:
-            verified = verifier.verify(
-                run, lambda run: queue.save_run(run, owner, present()), recheck_s=recheck_s
-            )
-        finally:
-            queue.release_run(run, owner, present())
-    if verified is None:
-        raise AppError("another process took this verification over")
-    ended, rows = verified
-    queue.set_drift(plan.name, rows)
-    for row in rows:
-        if row.kind in ("broken_child", "broken_blob"):
-            queue.mark_broken(plan.name, row.repository, row.reference)
-    wishes = [
-        Wish(plan.name, row.repository, row.reference, BACKFILL) for row in wanted_again(rows)
-    ]
-    queue.wish(wishes, present())
-    queue.end_run(ended, owner, present())
-    return rows
+    if rows is None:
+        raise AppError("another verification of this plan is under way")
+    documents = [msgspec.to_builtins(row) for row in rows]
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, DRIFT_COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(documents)
+    else:
+        print_rows(documents, DRIFT_COLUMNS, as_json)
+    if prune_extra:
+        number = prune_ours(queue, plan, rows)
+        print(f"{number} tags at the target are deleted by a worker", file=sys.stderr)
+    if any(row.kind != "extra" for row in rows):
+        raise AppError(f"{len(rows)} differences between source and target")
 
 
 @migrate.command("ready")
@@ -314,26 +350,52 @@ def _check_row(check: Check) -> dict[str, Any]:
     }
 
 
+@migrate.command("runbook")
+@_with_plan
+def migrate_runbook(stores: Stores, plan: Plan) -> None:
+    """Show what is left until the cut-over, with the values and commands of this moment."""
+    for line in make_runbook(stores.migrations, plan, present()):
+        print(line)
+
+
+@migrate.command("freeze")
+@_with_plan
+def migrate_freeze(stores: Stores, plan: Plan) -> None:
+    """Record that you made the source read-only, and crawl it for the last time."""
+    states.freeze(stores.migrations, plan, _who(), present())
+    print(f"{plan.name} is frozen; when the crawl is over, rns migrate verify and ready")
+
+
 @migrate.command("cutover")
 @click.option("--force", is_flag=True, help="Although conditions are unknown.")
 @_with_plan
 def migrate_cutover(stores: Stores, plan: Plan, force: bool) -> None:
     """Record that clients go to the target from now on, if everything is there.
 
-    Before: make the source read-only, run `rns migrate once` and `rns migrate verify`. Restarting
-    a registry drops the events that wait in it. After: switch the clients' name over, and let
-    workers run until nobody pushes to the source any more.
+    What they push there is never overwritten nor deleted by this plan again. See `runbook` for
+    what comes before and after.
     """
-    checks = find_checks(stores.migrations, plan, present())
-    unmet = [
-        f"{check.name} ({check.reason})"
-        for check in checks
-        if check.is_met is False or (check.is_met is None and not force)
-    ]
-    if unmet:
-        raise AppError(f"not ready: {'; '.join(unmet)}")
-    stores.migrations.set_state(plan.name, "cut_over", _who(), present())
-    print(f"{plan.name} is cut over: let the clients use {plan.target.url}")
+    states.cut_over(stores.migrations, plan, _who(), present(), force=force)
+    print(f"{plan.name} is cut over: let the clients use {plan.target.url}\n")
+    for line in make_runbook(stores.migrations, plan, present()):
+        print(line)
+
+
+@migrate.command("rollback")
+@_with_plan
+def migrate_rollback(stores: Stores, plan: Plan) -> None:
+    """Record that clients go back to the source; workers leave the plan alone."""
+    states.roll_back(stores.migrations, plan, _who(), present())
+    print(f"{plan.name} is rolled back: let the clients use {plan.source.url}", end="")
+    print(f", after rns migrate start --plan {plan.counterpart}" if plan.counterpart else "")
+
+
+@migrate.command("close")
+@_with_plan
+def migrate_close(stores: Stores, plan: Plan) -> None:
+    """End a plan for good: no more jobs, pushes are no longer noted."""
+    states.close(stores.migrations, plan, _who(), present())
+    print(f"closed {plan.name}")
 
 
 @migrate.command("once")
@@ -341,7 +403,7 @@ def migrate_cutover(stores: Stores, plan: Plan, force: bool) -> None:
 def migrate_once(stores: Stores, plan: Plan) -> None:
     """Crawl, copy everything that is missing and exit; exit 1 if something could not be copied."""
     queue = stores.migrations
-    queue.start(plan.name, _who(), present())
+    states.crawl(queue, plan, _who(), present())
     queue.close_breaker(plan.name)  # of an earlier run
     worker = Worker(stores, [plan])
     with _until_signal() as ended, tqdm(unit="tag", disable=None) as progress:
@@ -377,7 +439,9 @@ def _is_drained(queue: MigrationStore, plan: str) -> bool:
     jobs = queue.count_jobs(plan)
     if jobs.get("running"):
         return False
-    return not jobs.get("pending") or set(queue.count_errors(plan, "pending")) == {"braked"}
+    if jobs.get("pending"):
+        return set(queue.count_errors(plan, "pending")) == {"braked"}
+    return status.state != "backfill"
 
 
 @migrate.command("plan")

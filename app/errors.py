@@ -10,6 +10,7 @@ AppError                        never raised directly
 ├─ NotAuthenticated             401
 ├─ NotAuthorized                403
 ├─ NotFound                     404
+├─ IllegalState                 409; names the state and what would have to come first
 ├─ Throttled                    429; says when to try again
 ├─ StoreUnavailable             503; transient; raised only by app.store
 └─ RegistryError                raised by app.registry; `error_class` tells what happened there
@@ -75,6 +76,12 @@ class NotFound(AppError):
     """Does not exist, or may not be seen: the two are never told apart."""
 
     status = 404
+
+
+class IllegalState(AppError):
+    """Not possible in the state that things are in; the message says what would be first."""
+
+    status = 409
 
 
 class Throttled(AppError):

@@ -11,8 +11,10 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -142,14 +144,19 @@ class Analysis(_Section, frozen=True):
 class Endpoint(_Section, frozen=True, kw_only=True):
     """A registry that a migration reads or writes; files are PEM.
 
-    `password_file` is read anew whenever the password is needed. `token_realms` are other origins
-    that may see the password, where the registry sends us for a token.
+    The password is one of `password`, `password_file`, `password_env` (the name of a variable) and
+    `authfile` (docker's config.json, for the user's name too); files and variables are read anew
+    whenever it is needed. `token_realms` are other origins that may see the password, where the
+    registry sends us for a token.
     """
 
-    url: str
+    url: str = ""
     username: str = ""
+    username_env: str = ""
     password: str = ""
     password_file: str = ""
+    password_env: str = ""
+    authfile: str = ""
     token_realms: list[str] = []
     ca_file: str = ""
     client_cert: str = ""
@@ -183,9 +190,14 @@ class Limits(_Section, frozen=True):
 
 
 class Target(Endpoint, frozen=True, kw_only=True):
-    """Where a migration writes to."""
+    """Where a migration writes to.
+
+    A way back (`reverse_of`) reads from there, and needs `registry_id` and `debug_url` for it.
+    """
 
     limits: Limits = Limits()
+    registry_id: str = ""
+    debug_url: str = ""
 
 
 class RepositoryFilter(_Section, frozen=True):
@@ -213,26 +225,44 @@ class Renaming(_Section, frozen=True, rename={"from_": "from"}):
     to: str = ""
 
 
+class PulledWithin(_Section, frozen=True):
+    """As text, `30d`: see parse_duration."""
+
+    pulled_within: str
+
+
 class MigrationOptions(_Section, frozen=True):
     """`existing`: what becomes of a tag of the target that somebody else made.
 
     `deletes` is what is deleted at the target because it was at the source, and only if we put it
-    there. YAML reads a bare `off` as false.
+    there. YAML reads a bare `off` as false. `untagged` are digests without a tag of which our
+    events tell. `debounce_s` is how long a push waits if its tag was copied just before.
+    `verify_every` is how often workers compare both sides (`24h`; 0: never). `platforms` is there
+    to say why nothing else is taken.
     """
 
     existing: Literal["overwrite", "skip", "backup", "fail"] = "overwrite"
     deletes: bool | Literal["off", "tags", "tags_and_digests"] = "off"
     referrers: bool = True
     foreign_layers: Literal["skip", "copy"] = "skip"
+    untagged: Literal["none", "all_known"] | PulledWithin = "none"
+    platforms: str | list[str] = "all"
+    debounce_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 2
+    verify_every: str | int = "24h"
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 8
 
 
 class Migration(_Section, frozen=True, kw_only=True):
-    """A plan: everything of `source` that the filters let through, to `target`."""
+    """A plan: everything of `source` that the filters let through, to `target`.
+
+    With `reverse_of`, the name of another, it is the way back of that one, which then gives all but
+    the options.
+    """
 
     name: str
-    source: Source
-    target: Target
+    reverse_of: str = ""
+    source: Source = Source()
+    target: Target = Target()
     repos: RepositoryFilter = RepositoryFilter()
     tags: TagFilter = TagFilter()
     map: list[Renaming] = []
@@ -532,12 +562,109 @@ def _check_migrations(settings: Settings) -> None:
         names.add(migration.name)
         if not _NAME.fullmatch(migration.name):
             raise ConfigError(f"{path}.name: {_NAME_RULE}")
-        if migration.source.registry_id not in registries:
-            raise ConfigError(f"{path}.source.registry_id: no registry in registries has this name")
-        if migration.source.url.rstrip("/") == migration.target.url.rstrip("/"):
+        _check_options(migration.options, f"{path}.options")
+        if migration.reverse_of:
+            _check_reverse(migration, path, settings)
+            continue
+        for side, endpoint in (("source", migration.source), ("target", migration.target)):
+            _check_endpoint(endpoint, f"{path}.{side}")
+            if endpoint.registry_id not in registries | ({""} if side == "target" else set()):
+                raise ConfigError(
+                    f"{path}.{side}.registry_id: no registry in registries has this name"
+                )
+        if _place(migration.source) == _place(migration.target):
             raise ConfigError(f"{path}.target.url: is the source's")
-        if migration.options.deletes is True:
-            raise ConfigError(f"{path}.options.deletes: expected off, tags or tags_and_digests")
+    _check_circles(settings.migrations)
+
+
+def _check_options(options: MigrationOptions, path: str) -> None:
+    if options.deletes is True:
+        raise ConfigError(f"{path}.deletes: expected off, tags or tags_and_digests")
+    if options.platforms != "all":
+        raise ConfigError(
+            f"{path}.platforms: expected all; a part of the platforms would change the digest of "
+            "every index, and nothing could be compared any more"
+        )
+    for key, text in (
+        ("verify_every", str(options.verify_every)),
+        ("untagged.pulled_within", getattr(options.untagged, "pulled_within", "0")),
+    ):
+        try:
+            parse_duration(text)
+        except ValueError:
+            raise ConfigError(f"{path}.{key}: expected a time as 90m, 24h or 30d") from None
+
+
+def _check_endpoint(endpoint: Endpoint, path: str) -> None:
+    if not endpoint.url:
+        raise ConfigError(f"{path}.url: is needed")
+    for keys in (
+        ("password", "password_file", "password_env", "authfile"),
+        ("username", "username_env", "authfile"),
+    ):
+        given = [key for key in keys if getattr(endpoint, key)]
+        if len(given) > 1:
+            raise ConfigError(f"{path}.{given[1]}: {given[0]} is given too; keep one of the two")
+
+
+def _check_reverse(migration: Migration, path: str, settings: Settings) -> None:
+    """A way back has all but its options from the plan that it is the way back of."""
+    nothing = Migration(name=migration.name)
+    for key in ("source", "target", "repos", "tags", "map"):
+        if getattr(migration, key) != getattr(nothing, key):
+            raise ConfigError(f"{path}.{key}: comes from {migration.reverse_of}; leave it out")
+    of = next((plan for plan in settings.migrations if plan.name == migration.reverse_of), None)
+    if of is None or of.reverse_of:
+        raise ConfigError(
+            f"{path}.reverse_of: expected the name of a migration that is no way back itself"
+        )
+    if sum(plan.reverse_of == of.name for plan in settings.migrations) > 1:
+        raise ConfigError(f"{path}.reverse_of: {of.name} has another way back already")
+    if not of.target.registry_id:
+        where = settings.migrations.index(of)
+        raise ConfigError(
+            f"migrations[{where}].target.registry_id: is needed for {migration.name}, which reads "
+            "from there: the name in registries under which its events come in"
+        )
+
+
+def _check_circles(migrations: list[Migration]) -> None:
+    """Refuse plans that lead back to where they began: an old tag would win over a new one."""
+    forward = [plan for plan in migrations if not plan.reverse_of]
+    for plan in forward:
+        reached = {_place(plan.target)}
+        while True:
+            more = {_place(next.target) for next in forward if _place(next.source) in reached}
+            if more <= reached:
+                break
+            reached |= more
+        if _place(plan.source) in reached:
+            raise ConfigError(
+                f"migrations[{migrations.index(plan)}].target.url: leads back to its source by "
+                "way of another migration; for a way back use reverse_of"
+            )
+
+
+def _place(endpoint: Endpoint) -> tuple[str, int]:
+    """Host and port, by which registries are told apart here."""
+    try:
+        parts = urlsplit(endpoint.url)
+        return parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
+    except ValueError:  # whatever it is, app.registry refuses it
+        return endpoint.url, 0
+
+
+def parse_duration(text: str) -> timedelta:
+    """The time that `90s`, `15m`, `24h` or `30d` says; `0` is none.
+
+    Raises:
+        ValueError: it says no time.
+    """
+    match = re.fullmatch(r"0|([0-9]{1,5})([smhd])", text)
+    if not match:
+        raise ValueError(text)
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2] or "s"]
+    return timedelta(**{unit: int(match[1] or 0)})
 
 
 def parse_bind(bind: str) -> tuple[str, int]:

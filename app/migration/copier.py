@@ -48,12 +48,14 @@ class Synced(msgspec.Struct, frozen=True):
 class Surroundings(msgspec.Struct, frozen=True):
     """What a copier asks of the worker around it.
 
-    `holds` tells whether the lease of a job still is ours, `may_delete` whether one more delete is
-    allowed, `find_blobs` which repositories of the target may have some blobs, `add_blobs` that
-    one has them now, `refuses_deletes` that the target deletes nothing.
+    `holds` tells whether the lease of a job still is ours, `target_leads` whether people push to
+    the target now, `may_delete` whether one more delete is allowed, `find_blobs` which
+    repositories of the target may have some blobs, `add_blobs` that one has them now,
+    `refuses_deletes` that the target deletes nothing.
     """
 
     holds: Callable[[Job], bool]
+    target_leads: Callable[[], bool]
     may_delete: Callable[[], bool]
     refuses_deletes: Callable[[], None]
     find_blobs: Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
@@ -225,6 +227,16 @@ class Copier:
     ) -> Outcome | None:
         """What to do with a tag that somebody else made; None when it may be overwritten."""
         policy = self._plan.options.existing
+        is_as_seen = there == job.target_digest  # or neither is there
+        if there != digest and not is_as_seen and self._around.target_leads():
+            return Outcome(
+                state="skipped",
+                result="kept",
+                source_digest=digest,
+                target_digest=job.target_digest,
+                target_repository=target_repository,
+                error="changed at the target since the cut-over",
+            )
         is_ours = there in ("", digest, job.target_digest, job.put_digest)
         if is_ours or is_digest(job.reference) or policy == "overwrite":
             return None
@@ -266,7 +278,10 @@ class Copier:
             absent, state="skipped", result="kept", target_digest=job.target_digest
         )
         wanted = self._plan.deletes
-        if wanted == "off" or (is_digest(job.reference) and wanted == "tags"):
+        is_wanted = wanted == "tags_and_digests" or (
+            wanted == "tags" and not is_digest(job.reference)
+        )
+        if self._around.target_leads() or not (is_wanted or job.prune):
             return kept
         if there != job.put_digest:
             return msgspec.structs.replace(kept, error="not put there by us")

@@ -54,7 +54,8 @@ class Crawler:
 
     `enqueue` is given a repository and its tags that the plan takes. `save` keeps how far the run
     is and answers False when another worker has it. `ranked` are repositories to begin with, the
-    most important first; `known` are names for where the source shows no catalogue.
+    most important first, and the same whenever the run goes on; `known` are names for where the
+    source shows no catalogue.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Crawler:
         self._save = save
         self._ranked = ranked
         self._known = known
+        self._saved = 0.0  # time.monotonic()
 
     def crawl(self, run: Run) -> Run | None:
         """Go on with a run from its cursor to its end; None when it was lost on the way.
@@ -80,25 +82,32 @@ class Crawler:
         Raises:
             RegistryError: the run is saved up to there.
         """
-        # After an interruption nobody knows which of them were done: they come with the others.
-        ranked = () if run.cursor else self._ranked()
-        first = {name: None for name in ranked if self._plan.takes(name)}
-        saved = time.monotonic()
+        first = [name for name in dict.fromkeys(self._ranked()) if self._plan.takes(name)]
+        self._saved = time.monotonic()
         try:
-            for repository in first:
+            for repository in () if run.cursor else first[run.ranked_done :]:
                 run = self._visit(run, repository)
+                run = msgspec.structs.replace(run, ranked_done=run.ranked_done + 1)
+                if not self._is_ours(run):
+                    return None
+            visited = set(first)
             for repository in find_repositories(self._source, run.cursor, self._known):
-                if self._plan.takes(repository) and repository not in first:
+                if self._plan.takes(repository) and repository not in visited:
                     run = self._visit(run, repository)
                 run = msgspec.structs.replace(run, cursor=repository)
-                if time.monotonic() - saved > SAVE_EVERY_S:
-                    saved = time.monotonic()
-                    if not self._save(run):
-                        return None
+                if not self._is_ours(run):
+                    return None
         except RegistryError:
             self._save(run)
             raise
         return run
+
+    def _is_ours(self, run: Run) -> bool:
+        """Save a run now and then; False when another worker has it."""
+        if time.monotonic() - self._saved <= SAVE_EVERY_S:
+            return True
+        self._saved = time.monotonic()
+        return self._save(run)
 
     def _visit(self, run: Run, repository: str) -> Run:
         try:
@@ -106,8 +115,9 @@ class Crawler:
         except InvalidReference as error:
             logger.warning("%s: %s", self._source.url, error)
             return run
-        if tags:
-            self._enqueue(repository, tags)
+        if not tags:
+            return run
+        self._enqueue(repository, tags)
         return msgspec.structs.replace(
             run, repositories=run.repositories + 1, tags=run.tags + len(tags)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from threading import Lock
 
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 MAX_OWED = 10_000  # wishes kept while the database is away; a crawl finds what is beyond
 MAX_INSTANCES = 1_000
+CLOSED_S = 10.0  # between two looks for plans that were closed; none is ever opened again
 
 
 class LiveWishes:
@@ -25,6 +27,7 @@ class LiveWishes:
         self._plans = list(plans)
         self._owed: dict[Wish, None] = {}  # could not be stored with their events
         self._instances: set[tuple[str, str]] = set()
+        self._looked_for_closed: float | None = None
         self._lock = Lock()
 
     def __call__(self, events: Sequence[Event]) -> None:
@@ -36,20 +39,30 @@ class LiveWishes:
             wishes = self._owed | wishes
             self._owed = {}
         try:
+            self._leave_closed()
+            open_plans = {plan.name for plan in self._plans}
             self._note_instances(events)
-            self._queue.wish(list(wishes), present())
+            self._queue.wish([wish for wish in wishes if wish.plan in open_plans], present())
         except StoreUnavailable as error:
             # The events are stored: to refuse them now would only delay those behind them.
             logger.warning("%d references are looked at later: %s", len(wishes), error)
             with self._lock:
                 self._owed = dict(list((self._owed | wishes).items())[:MAX_OWED])
 
+    def _leave_closed(self) -> None:
+        """Forget the plans that are closed."""
+        now = time.monotonic()
+        if self._looked_for_closed is None or now - self._looked_for_closed > CLOSED_S:
+            closed = self._queue.find_closed()
+            self._plans = [plan for plan in self._plans if plan.name not in closed]
+            self._looked_for_closed = now
+
     def _wishes_of(self, event: Event) -> list[Wish]:
         reference = event.tag or event.digest
         if event.client == OWN_CLIENT or event.action not in ("push", "delete") or not reference:
             return []
         return [
-            Wish(plan.name, event.repository, reference, LIVE)
+            Wish(plan.name, event.repository, reference, LIVE, plan.options.debounce_s)
             for plan in self._plans
             if plan.registry == event.registry
             and (event.action == "push" or plan.deletes != "off")

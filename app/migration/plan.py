@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Literal
 
-from app.errors import ConfigError
+import msgspec
+
+from app.errors import ConfigError, InvalidReference
 from app.migration.filters import Choice, TagChoice
 from app.references import parse_repository
 from app.registry import Endpoint
 from app.settings import Endpoint as EndpointSettings
-from app.settings import Migration, MigrationOptions, Settings, Target
+from app.settings import Migration, MigrationOptions, Settings, Source, Target, parse_duration
 
 MB = 10**6
 
@@ -18,10 +21,17 @@ Deletes = Literal["off", "tags", "tags_and_digests"]
 
 
 class Plan:
-    """A checked migration; no secret is in its text. Raises ConfigError when it cannot be."""
+    """A checked migration; no secret is in its text. Raises ConfigError when it cannot be.
 
-    def __init__(self, migration: Migration, path: str = "migration") -> None:
+    `counterpart` is the name of its way back, or of what it is the way back of; "" for none.
+    """
+
+    def __init__(
+        self, migration: Migration, path: str = "migration", counterpart: str = ""
+    ) -> None:
         self.name = migration.name
+        self.counterpart = counterpart
+        self.is_way_back = bool(migration.reverse_of)
         self.registry = migration.source.registry_id
         self.source = _endpoint(migration.source, f"{path}.source")
         self.target = _endpoint(migration.target, f"{path}.target")
@@ -30,6 +40,8 @@ class Plan:
         self.options: MigrationOptions = migration.options
         deletes = migration.options.deletes
         self.deletes: Deletes = "off" if isinstance(deletes, bool) else deletes
+        self.debounce = timedelta(seconds=migration.options.debounce_s)
+        self.verify_every = parse_duration(str(migration.options.verify_every))
         self._repositories = Choice(migration.repos, f"{path}.repos")
         self.tags = TagChoice(migration.tags, f"{path}.tags")
         self._map = [(entry.from_, entry.to) for entry in migration.map]
@@ -39,20 +51,42 @@ class Plan:
 
     def takes(self, repository: str, reference: str = "") -> bool:
         """Whether a repository, or a reference that was just pushed to it, is part of the plan."""
-        return self._repositories.takes(repository) and (
+        taken = self._find_origins(repository) if self.is_way_back else [repository]
+        return any(map(self._repositories.takes, taken)) and (
             not reference or self.tags.takes(reference)
         )
 
     def map(self, repository: str) -> str:
         """The repository's name at the target: the first prefix that fits is replaced.
 
+        On a way back, the name that the map made this one of.
+
         Raises:
-            InvalidReference: what comes out is no repository name.
+            InvalidReference: what comes out is no repository name, or could be several.
         """
+        if not self.is_way_back:
+            return parse_repository(self._rename(repository))
+        origins = list(filter(self._repositories.takes, self._find_origins(repository)))
+        if len(origins) != 1:
+            could = " or ".join(origins) or "nothing"
+            raise InvalidReference(f"{repository} could be {could} by the map of the way there")
+        return parse_repository(origins[0])
+
+    def _rename(self, repository: str) -> str:
         for prefix, replacement in self._map:
             if repository.startswith(prefix):
-                return parse_repository(replacement + repository.removeprefix(prefix))
+                return replacement + repository.removeprefix(prefix)
         return repository
+
+    def _find_origins(self, renamed: str) -> list[str]:
+        """The names that the map makes this one of; itself only if it makes it of no other."""
+        undone = dict.fromkeys(
+            prefix + renamed.removeprefix(replacement)
+            for prefix, replacement in self._map
+            if renamed.startswith(replacement)
+        )
+        origins = [name for name in undone if self._rename(name) == renamed]
+        return origins or [renamed] * (self._rename(renamed) == renamed)
 
 
 def _endpoint(settings: EndpointSettings, path: str) -> Endpoint:
@@ -71,18 +105,40 @@ def _endpoint(settings: EndpointSettings, path: str) -> Endpoint:
     return endpoint
 
 
+def _reversed(way_back: Migration, way: Migration) -> Migration:
+    """A way back with what it has from the plan that it is the way back of."""
+    shared = EndpointSettings.__struct_fields__
+    there = {name: getattr(way.target, name) for name in shared}
+    here = {name: getattr(way.source, name) for name in shared}
+    return msgspec.structs.replace(
+        way_back,
+        source=Source(**there, registry_id=way.target.registry_id, debug_url=way.target.debug_url),
+        target=Target(**here, limits=way.target.limits),
+        repos=way.repos,
+        tags=way.tags,
+        map=way.map,
+    )
+
+
 def load_plans(settings: Settings, names: Sequence[str] = ()) -> list[Plan]:
     """The plans of the configuration, all or those with these names.
 
     Raises:
         ConfigError: one cannot be, or there is none of this name.
     """
+    by_name = {migration.name: migration for migration in settings.migrations}
+    ways_back = {migration.reverse_of: migration.name for migration in settings.migrations}
     plans = [
-        Plan(migration, f"migrations[{index}]")
+        Plan(
+            _reversed(migration, by_name[migration.reverse_of])
+            if migration.reverse_of
+            else migration,
+            f"migrations[{index}]",
+            migration.reverse_of or ways_back.get(migration.name, ""),
+        )
         for index, migration in enumerate(settings.migrations)
     ]
-    known = {plan.name for plan in plans}
     for name in names:
-        if name not in known:
+        if name not in by_name:
             raise ConfigError(f"migrations: there is none with the name {name}")
     return [plan for plan in plans if not names or plan.name in names]

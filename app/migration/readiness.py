@@ -9,7 +9,7 @@ import msgspec
 
 from app.migration.plan import Plan
 from app.registry.pending import count_pending
-from app.store.migrations import MigrationStore
+from app.store.migrations import WORKED, MigrationStore, PlanStatus, Run
 
 MAX_LAG_S = 10.0
 
@@ -23,7 +23,12 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def lag_s(queue: MigrationStore, plan: str, now: datetime) -> float:
-    """Seconds since when the oldest push waits that is not at the target yet; 0 if none does."""
+    """Seconds since when the oldest push waits that is not at the target yet; 0 if none does.
+
+    Also 0 of a plan on which nobody works, whatever waits there for its start.
+    """
+    if queue.get_plan(plan).state not in WORKED:
+        return 0.0
     oldest = queue.oldest_wish(plan)
     return max(0.0, (now - oldest).total_seconds()) if oldest else 0.0
 
@@ -34,20 +39,12 @@ def find_checks(queue: MigrationStore, plan: Plan, now: datetime) -> list[Check]
     jobs = queue.count_jobs(plan.name)
     pending = count_pending(plan.debug_url) if plan.debug_url else None
     crawl = queue.get_run(plan.name, "crawl")
-    crawled = crawl is not None and crawl.state == "done" and not status.recrawl
-    stopped = status.paused or (status.breaker.message if status.breaker else "")
     return [
-        Check("runs", not stopped and status.state != "draft", stopped or status.state),
-        Check(
-            "crawled",
-            crawled,
-            f"{crawl.tags} tags seen"
-            if crawl and crawled
-            else "no crawl is complete since events may have been lost",
-        ),
+        _runs(status),
+        _crawled(status, crawl),
         Check("drained", not _open(jobs), f"{_open(jobs)} jobs are open"),
         Check("healthy", not _failed(jobs), f"{_failed(jobs)} jobs are dead or in conflict"),
-        _verified(queue, plan.name),
+        _verified(queue, status, crawl),
         Check(
             "events",
             None if pending is None else pending == 0,
@@ -55,6 +52,27 @@ def find_checks(queue: MigrationStore, plan: Plan, now: datetime) -> list[Check]
         ),
         Check("deletes", not status.deletes_braked, status.deletes_braked or "not braked"),
     ]
+
+
+def _runs(status: PlanStatus) -> Check:
+    if status.state not in ("live", "frozen"):
+        return Check("runs", False, f"it is {status.state}, not live or frozen")
+    if status.paused:
+        return Check("runs", False, f"paused by {status.paused}")
+    if status.breaker:
+        return Check("runs", False, status.breaker.message)
+    return Check("runs", True, status.state)
+
+
+def _crawled(status: PlanStatus, crawl: Run | None) -> Check:
+    if status.recrawl:
+        return Check("crawled", False, f"another crawl is wanted: {status.recrawl_why}")
+    if crawl is None:
+        return Check("crawled", False, "there was no crawl")
+    if crawl.state != "done":
+        stopped = f"; it stopped: {crawl.message}" if crawl.message else ""
+        return Check("crawled", False, f"the crawl saw {crawl.tags} tags so far{stopped}")
+    return Check("crawled", True, f"{crawl.tags} tags seen")
 
 
 def _open(jobs: Mapping[str, int]) -> int:
@@ -65,14 +83,19 @@ def _failed(jobs: Mapping[str, int]) -> int:
     return jobs.get("dead", 0) + jobs.get("conflict", 0)
 
 
-def _verified(queue: MigrationStore, plan: str) -> Check:
-    run = queue.get_run(plan, "verify")
+def _verified(queue: MigrationStore, status: PlanStatus, crawl: Run | None) -> Check:
+    """Whether all was compared since whatever could have changed something, and was equal."""
+    run = queue.get_run(status.name, "verify")
     if run is None or run.state != "done":
-        return Check("verified", False, "no verification is complete")
+        return Check("verified", False, "no verification of everything is complete")
     drift = {kind: number for kind, number in run.drift.items() if kind != "extra"}
     if drift:
         text = ", ".join(f"{number} {kind}" for kind, number in sorted(drift.items()))
         return Check("verified", False, f"the last verification found {text}")
-    if queue.is_wanted_since(plan, run.started_at):
+    if status.state == "frozen" and status.since and run.started_at < status.since:
+        return Check("verified", False, "the source was frozen after the last verification began")
+    if crawl and crawl.finished_at and run.started_at < crawl.finished_at:
+        return Check("verified", False, "a crawl ended after the last verification began")
+    if queue.is_wanted_since(status.name, run.started_at):
         return Check("verified", False, "something was pushed since the last verification began")
     return Check("verified", True, f"{run.tags} tags are equal")

@@ -6,29 +6,84 @@ for is `unknown`, never equal.
 
 from __future__ import annotations
 
+import contextlib
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
-from threading import Lock
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from threading import Event, Lock, Thread
 
 import msgspec
 
-from app.errors import InvalidReference
+from app.errors import InvalidReference, StoreUnavailable
+from app.events import Descriptor
 from app.migration.crawler import SAVE_EVERY_S, Names, find_repositories, no_names
+from app.migration.filters import compile_filter
 from app.migration.plan import Plan
 from app.registry import RegistryClient, RegistryError
-from app.store.migrations import Drift, DriftKind, Job, Run, present
+from app.store import Stores
+from app.store.migrations import (
+    BACKFILL,
+    LEASE,
+    Drift,
+    DriftKind,
+    Job,
+    MigrationStore,
+    Run,
+    Wish,
+    present,
+)
 
+CHECKS_AT_A_TIME = 8
 RECHECK_S = 30.0  # after which a push that was on its way must have come through
 
 FindJob = Callable[[str, str], Job | None]
 
 
+class Extent(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a verification looks at, and how closely.
+
+    `share` of the tags, chosen at random, of the repositories that the pattern `repositories`
+    matches at the source. `deep` also asks the target for everything that manifests name, `hashed`
+    reads every blob there too; each once.
+
+    Raises ConfigError for a pattern that is none.
+    """
+
+    share: float = 1
+    repositories: str = ""
+    deep: bool = False
+    hashed: bool = False
+
+    def __post_init__(self) -> None:
+        self.takes("")
+
+    @property
+    def part(self) -> str:
+        """What is looked at, "" for all of the plan."""
+        said = [f"{self.share:.3%} of the tags"] if self.share < 1 else []
+        return ", ".join(said + ([self.repositories] if self.repositories else []))
+
+    def takes(self, repository: str) -> bool:
+        """Whether a repository of the source is looked at."""
+        if not self.repositories:
+            return True
+        return compile_filter(self.repositories, versions=False)(repository)
+
+    def choose(self, tags: Sequence[str]) -> Sequence[str]:
+        """The tags that are looked at."""
+        if self.share >= 1:
+            return tags
+        return [tag for tag in tags if random.random() < self.share]  # noqa: S311 - a sample
+
+
+ALL = Extent()
+
+
 class Verifier:
     """Compares the two sides of a plan; `threads` ask for several references at a time.
 
-    `find_job` is the ledger: what it knows spares the source a pull event. `deep` also asks the
-    target for everything that its manifests name, each once.
+    `find_job` is the ledger: what it knows spares the source a pull event.
     """
 
     def __init__(
@@ -40,7 +95,7 @@ class Verifier:
         *,
         find_job: FindJob = lambda repository, reference: None,
         known: Names = no_names,
-        deep: bool = False,
+        extent: Extent = ALL,
     ) -> None:
         self._plan = plan
         self._source = source
@@ -48,8 +103,9 @@ class Verifier:
         self._threads = threads
         self._find_job = find_job
         self._known = known
-        self._deep = deep
+        self._extent = extent
         self._sound: set[tuple[str, str]] = set()  # target repository and digest, wholly there
+        self._read: dict[str, Future[bool]] = {}  # by digest: whether the target's bytes are right
         self._lock = Lock()
 
     def verify(
@@ -69,7 +125,7 @@ class Verifier:
         found: list[Drift] = []
         saved = time.monotonic()
         for repository in find_repositories(self._source, "", self._known):
-            if not self._plan.takes(repository):
+            if not (self._plan.takes(repository) and self._extent.takes(repository)):
                 continue
             tags, rows = self.compare(repository)
             found += rows
@@ -95,7 +151,7 @@ class Verifier:
     def compare(self, repository: str) -> tuple[int, list[Drift]]:
         """How many tags a repository has that are compared, and how they differ."""
         every = self._source.tags(repository)
-        tags = self._plan.tags.choose(every)
+        tags = self._extent.choose(self._plan.tags.choose(every))
         try:
             target_repository = self._plan.map(repository)
         except InvalidReference as error:
@@ -103,12 +159,14 @@ class Verifier:
                 self._row(repository, tag, "unknown", message=str(error)) for tag in tags
             ]
         rows = self._threads.map(lambda tag: self._check(repository, tag), tags)
-        extra = sorted(set(self._target.tags(target_repository)) - set(every)) if tags else []
+        there = filter(self._plan.tags.takes, self._target.tags(target_repository))
+        extra = sorted(set(there) - set(every))
         found = [row for row in rows if row]
         return len(tags), found + [self._row(repository, tag, "extra") for tag in extra]
 
     def _recheck(self, rows: Iterable[Drift]) -> Iterator[Drift | None]:
         self._sound.clear()
+        self._read.clear()
         return self._threads.map(self._check_again, rows)
 
     def _check_again(self, row: Drift) -> Drift | None:
@@ -133,7 +191,7 @@ class Verifier:
         if source != target:
             kind: DriftKind = "missing" if not target else "different" if source else "extra"
             return self._row(repository, tag, kind, source, target)
-        if not self._deep or not source:
+        if not (self._extent.deep or self._extent.hashed) or not source:
             return None
         broken = self._find_broken(target_repository, source)
         return self._row(repository, tag, broken, source, target) if broken else None
@@ -176,11 +234,37 @@ class Verifier:
                 continue
             if not self._target.has_blob(repository, blob.digest):
                 return "broken_blob"
+            if self._extent.hashed and not self._is_right(repository, blob):
+                return "broken_blob"
             with self._lock:
                 self._sound.add((repository, blob.digest))
         with self._lock:
             self._sound.add((repository, digest))
         return None
+
+    def _is_right(self, repository: str, blob: Descriptor) -> bool:
+        """Whether the target has the bytes of a blob: read by the first thread that asks."""
+        with self._lock:
+            is_first = blob.digest not in self._read
+            read = self._read.setdefault(blob.digest, Future())
+        if is_first:
+            try:
+                read.set_result(self._is_readable(repository, blob))
+            except Exception as error:
+                read.set_exception(error)
+        return read.result()
+
+    def _is_readable(self, repository: str, blob: Descriptor) -> bool:
+        try:
+            with self._target.open_blob(repository, blob) as stream:
+                for _ in stream.take(blob.size):
+                    pass
+                stream.check()
+        except RegistryError as error:
+            if error.error_class not in ("digest_mismatch", "blob_unknown"):
+                raise
+            return False
+        return True
 
 
 def _digest_of(client: RegistryClient, repository: str, tag: str, known: str = "") -> str:
@@ -196,3 +280,103 @@ def _digest_of(client: RegistryClient, repository: str, tag: str, known: str = "
 def wanted_again(rows: Sequence[Drift]) -> list[Drift]:
     """The differences that a job can repair."""
     return [row for row in rows if row.kind not in ("extra", "unknown")]
+
+
+def verify_plan(
+    stores: Stores,
+    plan: Plan,
+    source: RegistryClient,
+    target: RegistryClient,
+    owner: str,
+    *,
+    extent: Extent = ALL,
+    recheck_s: float = RECHECK_S,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> list[Drift] | None:
+    """Compare the two sides, record what differs, and have it copied anew.
+
+    None when another process verifies the plan, or this one was stopped. A verification of a part
+    is recorded as such, and never as that of the plan.
+
+    Raises:
+        RegistryError: one side does not list what it has.
+    """
+    queue = stores.migrations
+    run = queue.begin_run(
+        plan.name,
+        "partial" if extent.part else "verify",
+        owner,
+        present(),
+        deep=extent.deep or extent.hashed,
+        hashed=extent.hashed,
+        part=extent.part,
+    )
+    if run is None:
+        return None
+    with (
+        _leased(queue, run, owner),
+        ThreadPoolExecutor(CHECKS_AT_A_TIME) as threads,
+    ):
+        verifier = Verifier(
+            plan,
+            source,
+            target,
+            threads,
+            find_job=lambda repository, tag: queue.get_job(plan.name, repository, tag),
+            known=stores.catalogue.find_names,
+            extent=extent,
+        )
+        verified = verifier.verify(
+            run,
+            lambda run: queue.save_run(run, owner, present()) and not is_stopped(),
+            recheck_s=recheck_s,
+        )
+        if verified is None:
+            return None
+        ended, rows = verified
+        if extent.part:
+            queue.add_drift(plan.name, rows)
+        else:
+            queue.set_drift(plan.name, rows)
+        repairs = wanted_again(rows)
+        for row in repairs:
+            if row.kind in ("broken_child", "broken_blob"):
+                queue.mark_broken(plan.name, row.repository, row.reference)
+        wishes = [Wish(plan.name, row.repository, row.reference, BACKFILL) for row in repairs]
+        queue.wish(wishes, present())
+        queue.end_run(ended, owner, present())
+    return rows
+
+
+@contextlib.contextmanager
+def _leased(queue: MigrationStore, run: Run, owner: str) -> Iterator[None]:
+    """Keep the lease of a run while the block lasts: one blob alone may take minutes."""
+    ended = Event()
+
+    def renew() -> None:
+        while not ended.wait(LEASE.total_seconds() / 3):
+            with contextlib.suppress(StoreUnavailable):
+                queue.renew_run(run, owner, present())
+
+    thread = Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        queue.release_run(run, owner, present())
+
+
+def prune_extra(queue: MigrationStore, plan: Plan, rows: Iterable[Drift]) -> int:
+    """Have deleted at the target what verification found to be too much and we put there.
+
+    Says how much that is. The jobs look at both sides once more, and the brake holds for them.
+    """
+    ours = [
+        Wish(plan.name, row.repository, row.reference, BACKFILL)
+        for row in rows
+        if row.kind == "extra" and queue.want_pruned(plan.name, row.repository, row.reference)
+    ]
+    queue.wish(ours, present())
+    return len(ours)

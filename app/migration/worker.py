@@ -1,8 +1,9 @@
 """The process that carries out jobs: any number of them work on the same plans.
 
-One dispatcher thread for each plan claims jobs and gives them to threads; one more crawls. The
-lease of every running job is renewed as long as this process lives. A plan whose endpoint fails
-again and again is left alone, with a try now and then, so that an outage uses up no attempts.
+One dispatcher thread for each plan claims jobs and gives them to threads; one more crawls and
+verifies (app.migration.conductor). The lease of every running job is renewed as long as this
+process lives. A plan whose endpoint fails again and again is left alone, with a try now and then,
+so that an outage uses up no attempts.
 """
 
 from __future__ import annotations
@@ -16,15 +17,13 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
-import msgspec
-
 from app.errors import AppError, InvalidReference, StoreUnavailable
+from app.migration.conductor import Aborted, Conductor
 from app.migration.copier import Copier, Later, LeaseLost, Surroundings, Synced
-from app.migration.crawler import Crawler, Names, no_names
 from app.migration.limits import Bucket, Width
 from app.migration.plan import MB, Plan
 from app.registry import BlobCopier, RegistryClient, RegistryError
@@ -37,7 +36,6 @@ from app.store.migrations import (
     Job,
     Outcome,
     PlanStatus,
-    Run,
     Wish,
     WorkerBeat,
     present,
@@ -47,12 +45,10 @@ from app.version import VERSION
 logger = logging.getLogger(__name__)
 
 IDLE_S = 0.5  # between two looks into an empty queue
-CONDUCT_S = 1.0  # between two looks at whether to crawl
 BEAT_S = LEASE.total_seconds() / 3
 EXPIRED_EVERY_S = 5.0  # between two looks for jobs of workers that went silent
 STATUS_S = 1.0  # for which the status of a plan is remembered
 GRACE_S = 20.0  # for running jobs to end after SIGTERM
-RETRY_CRAWL_S = 10.0
 RESERVED = 5  # one claim in so many goes to the backfill first, which pushes would starve else
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 2.0, 900.0
@@ -87,10 +83,6 @@ def state_after(error_class: str, attempts: int, max_attempts: int) -> str:
     return "pending"
 
 
-class Aborted(Exception):
-    """The worker ends and this job is handed back."""
-
-
 class PlanWorker:
     """Work on one plan in this process."""
 
@@ -100,14 +92,12 @@ class PlanWorker:
         plan: Plan,
         owner: str,
         *,
-        ranked: Names = no_names,
         connect: Callable[..., RegistryClient] = RegistryClient,
     ) -> None:
         self.plan = plan
         self._stores = stores
         self._queue = stores.migrations
         self._owner = owner
-        self._ranked = ranked
         limits = plan.limits
         self._width = Width(limits.images)
         self._requests = Bucket(limits.requests_per_s)
@@ -121,6 +111,7 @@ class PlanWorker:
         self._threads = ThreadPoolExecutor(limits.blobs, "blob")
         surroundings = Surroundings(
             holds=lambda job: self._queue.renew(job, present()),
+            target_leads=lambda: self.status().target_leads,
             may_delete=self._may_delete,
             refuses_deletes=lambda: self._queue.set_cannot_delete(plan.name),
             find_blobs=lambda digests: self._queue.find_blob_repositories(
@@ -129,6 +120,16 @@ class PlanWorker:
             add_blobs=lambda digests, repository: self._queue.add_blobs(
                 self._target.url, digests, repository, present()
             ),
+        )
+        self.conductor = Conductor(
+            stores,
+            plan,
+            owner,
+            self._source,
+            self._target,
+            status=lambda: self.status(fresh=True),
+            stop_plan=lambda error: self._note_failure(error, weight=BREAKER_FAILURES),
+            stopping=self.stopping,
         )
         self._copier = Copier(
             plan,
@@ -139,7 +140,6 @@ class PlanWorker:
             surroundings,
         )
         self.running: dict[str, Job] = {}
-        self._run: Run | None = None
         self._failures: Counter[str] = Counter()  # in a row, by registry
         self._due: dict[int, deque[str]] = {LIVE: deque(), BACKFILL: deque()}  # to be claimed
         self._turns = itertools.count(1)
@@ -295,7 +295,7 @@ class PlanWorker:
                 for reference in synced.next
             ]
             self._queue.wish(wishes, present())
-        if self._queue.finish(job, synced.outcome, present()):
+        if self._queue.finish(job, synced.outcome, present(), self.plan.debounce):
             self.done += 1
             logger.info("%s: %s %s", job.id, synced.outcome.result, synced.outcome.source_digest)
 
@@ -406,89 +406,6 @@ class PlanWorker:
             logger.error("plan %s: deletes are braked: %s", self.plan.name, why)
             return False
 
-    # Crawls and states
-
-    def conduct(self) -> None:
-        """Crawl when it is due and move the plan on, until told to stop. Run by one thread."""
-        while not self.stopping.is_set():
-            pause = CONDUCT_S
-            try:
-                self._conduct_once()
-            except RegistryError as error:
-                logger.warning("plan %s: the crawl stops: %s", self.plan.name, error)
-                self._note_failure(error, weight=BREAKER_FAILURES)
-                pause = RETRY_CRAWL_S
-            except AppError as error:
-                logger.warning("plan %s: %s", self.plan.name, error)
-            except Aborted:
-                return
-            except Exception:
-                logger.exception("plan %s: the crawl failed", self.plan.name)
-                pause = RETRY_CRAWL_S
-            self.stopping.wait(pause)
-
-    def _conduct_once(self) -> None:
-        status = self.status(fresh=True)
-        if not status.is_worked_on:
-            return
-        last = self._queue.get_run(self.plan.name, "crawl")
-        is_unfinished = last is not None and last.state == "running"
-        if status.recrawl or is_unfinished:
-            run = self._queue.begin_run(self.plan.name, "crawl", self._owner, present())
-            if run:
-                self._crawl(run, is_new=not is_unfinished)
-        elif status.state == "backfill" and not self._queue.count_open(self.plan.name, BACKFILL):
-            # A crawl that ended meanwhile has put its jobs there before it was over.
-            fresh = self.status(fresh=True)
-            crawl = self._queue.get_run(self.plan.name, "crawl")
-            if fresh.state == "backfill" and not fresh.recrawl and crawl and crawl.state == "done":
-                self._queue.advance(self.plan.name, "backfill", "live", present())
-                logger.info("plan %s: everything that was there is over", self.plan.name)
-
-    def _crawl(self, run: Run, *, is_new: bool) -> None:
-        if is_new:
-            self._queue.clear_recrawl(self.plan.name)
-        logger.info("plan %s: the crawl begins after %r", self.plan.name, run.cursor)
-        crawler = Crawler(
-            self.plan,
-            self._source,
-            self._enqueue,
-            self._save_run,
-            ranked=self._ranked,
-            known=self._stores.catalogue.find_names,
-        )
-        self._run = msgspec.structs.replace(run, message="")
-        ended = None
-        try:
-            ended = crawler.crawl(self._run)
-        except RegistryError as error:
-            self._save_run(msgspec.structs.replace(self._run, message=str(error)))
-            raise
-        finally:
-            self._run = None
-            if ended is None:
-                self._queue.release_run(run, self._owner, present())
-        if ended is None:
-            return
-        self._queue.end_run(ended, self._owner, present())
-        logger.info(
-            "plan %s: the crawl saw %d tags in %d repositories",
-            self.plan.name,
-            ended.tags,
-            ended.repositories,
-        )
-        if ended.tags < 0.8 * ended.tags_before and self.plan.deletes != "off":
-            why = f"a crawl saw {ended.tags} tags, the one before it {ended.tags_before}"
-            self._queue.brake_deletes(self.plan.name, why, present())
-
-    def _save_run(self, run: Run) -> bool:
-        self._run = run
-        return self._queue.save_run(run, self._owner, present()) and not self.stopping.is_set()
-
-    def _enqueue(self, repository: str, tags: Sequence[str]) -> None:
-        wishes = [Wish(self.plan.name, repository, tag, BACKFILL) for tag in tags]
-        self._queue.wish(wishes, present())
-
     # The process around it
 
     def beat(self) -> None:
@@ -496,9 +413,7 @@ class PlanWorker:
         now = present()
         for job in list(self.running.values()):
             self._queue.renew(job, now)
-        run = self._run
-        if run:
-            self._queue.renew_run(run, self._owner, now)
+        self.conductor.beat(now)
 
     def hand_back(self) -> None:
         """Give up what still runs: another worker begins it at once."""
@@ -510,26 +425,17 @@ class PlanWorker:
 class Worker:
     """All plans of one process."""
 
-    def __init__(
-        self,
-        stores: Stores,
-        plans: Iterable[Plan],
-        *,
-        ranked: Callable[[str], Names] = lambda registry: no_names,
-    ) -> None:
-        """`ranked` gives, for the name of a registry, its repositories, the most pulled first."""
+    def __init__(self, stores: Stores, plans: Iterable[Plan]) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._queue = stores.migrations
-        self.plans = [
-            PlanWorker(stores, plan, self.name, ranked=ranked(plan.registry)) for plan in plans
-        ]
+        self.plans = [PlanWorker(stores, plan, self.name) for plan in plans]
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Begin to work, in threads of this process."""
         for plan in self.plans:
-            for work in (plan.dispatch, plan.conduct):
+            for work in (plan.dispatch, plan.conductor.conduct):
                 self._threads.append(threading.Thread(target=work, daemon=True))
         self._threads.append(threading.Thread(target=self._beat, daemon=True))
         for thread in self._threads:

@@ -6,6 +6,7 @@ Source: RFC 9110 section 11, distribution's docs "Token Authentication Specifica
 from __future__ import annotations
 
 import base64
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -30,12 +31,18 @@ FetchToken = Callable[[str, str], bytes]  # (URL, Authorization header) → body
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a registry is and how to speak to it. Files are PEM; times are seconds."""
+    """Where a registry is and how to speak to it. Files are PEM; times are seconds.
+
+    Of the passwords one is given; files and variables are read anew each time it is needed.
+    """
 
     url: str  # scheme, host and port
     username: str = ""
+    username_env: str = ""  # the name of an environment variable
     password: str = ""
-    password_file: str = ""  # read anew each time that the password is needed
+    password_file: str = ""
+    password_env: str = ""
+    authfile: str = ""  # docker's config.json: user and password by the registry's host
     token_realms: tuple[str, ...] = ()  # other origins, or whole URLs, that may see the password
     ca_file: str = ""
     client_cert: str = ""
@@ -138,6 +145,14 @@ class _TokenAnswer(msgspec.Struct):
     expires_in: float | None = None
 
 
+class _AuthEntry(msgspec.Struct):
+    auth: str = ""
+
+
+class _AuthFile(msgspec.Struct):
+    auths: dict[str, _AuthEntry] = {}
+
+
 class Auth:
     """The Authorization header for each request to one registry. All threads share one.
 
@@ -187,20 +202,51 @@ class Auth:
         return "" if header == refused else header
 
     def _basic(self) -> str:
+        credentials = self._read_credentials()
+        return f"Basic {base64.b64encode(credentials.encode()).decode()}" if credentials else ""
+
+    def _read_credentials(self) -> str:
+        """`user:password`, or "" where we are nobody."""
         endpoint = self._endpoint
-        if not endpoint.username:
-            return ""
-        credentials = f"{endpoint.username}:{self._read_password()}"
-        return f"Basic {base64.b64encode(credentials.encode()).decode()}"
+        if endpoint.authfile:
+            return self._read_authfile(endpoint.authfile)
+        name = self._read_variable("username_env") or endpoint.username
+        return f"{name}:{self._read_password()}" if name else ""
 
     def _read_password(self) -> str:
         file = self._endpoint.password_file
         if not file:
-            return self._endpoint.password
+            return self._read_variable("password_env") or self._endpoint.password
         try:
             return Path(file).read_text("utf-8").strip()
         except (OSError, ValueError):
             raise self._error("auth", f"password_file {file} cannot be read") from None
+
+    def _read_variable(self, key: str) -> str:
+        """The value of the variable that a key names, "" where it names none."""
+        variable = getattr(self._endpoint, key)
+        value = os.environ.get(variable, "") if variable else ""
+        if variable and not value:
+            raise self._error("auth", f"{key}: the variable {variable} is not set")
+        return value
+
+    def _read_authfile(self, file: str) -> str:
+        """The credentials for this registry in docker's config.json.
+
+        Source: docker's cli/config/configfile, `auths`. Keys may be URLs; those of one host and
+        port are the same.
+        """
+        url = self._endpoint.url
+        own = origin_of(url)
+        try:
+            auths = msgspec.json.decode(Path(file).read_bytes(), type=_AuthFile).auths
+            for key, entry in auths.items():
+                origin = origin_of(key if "://" in key else f"{url.partition(':')[0]}://{key}")
+                if entry.auth and own and origin and origin[1:] == own[1:]:
+                    return base64.b64decode(entry.auth, validate=True).decode()
+        except (OSError, ValueError):
+            raise self._error("auth", f"authfile {file} cannot be read") from None
+        raise self._error("auth", f"authfile {file} has no `auth` for this registry")
 
     def _renew(self, token: _Token, challenge: Challenge, scopes: Sequence[str]) -> None:
         realm = challenge.parameters.get("realm", "")

@@ -10,9 +10,10 @@ only move a lease or a pause, because whoever lost a lease is refused by its tok
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection as Several
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from pymongo import ReturnDocument, UpdateOne
@@ -28,19 +29,21 @@ WORKER_KEPT = timedelta(seconds=60)
 BLOB_KEPT = timedelta(days=7)
 BLOB_REPOSITORIES = 3  # candidates for a mount that are remembered of one blob
 AUDIT_KEPT = timedelta(days=365)
-BULK = 50  # wishes in one command; each is two or three updates
+BULK = 50  # wishes in one command; each is two to four updates
 UPSERT_TRIES = 3
 
 LIVE, BACKFILL = 0, 5  # `priority`: the first goes first
 
-PlanState = Literal["draft", "backfill", "live", "cut_over"]
+PlanState = Literal["draft", "backfill", "live", "frozen", "cut_over", "rolled_back", "closed"]
 JobState = Literal["pending", "running", "done", "skipped", "conflict", "dead"]
 Result = Literal["copied", "present", "deleted", "absent", "kept", "filtered", "waived"]
-RunKind = Literal["crawl", "verify"]
+RunKind = Literal["crawl", "verify", "partial"]  # partial: a verification of a part
 DriftKind = Literal["missing", "different", "extra", "broken_child", "broken_blob", "unknown"]
 
 JOB_STATES: tuple[JobState, ...] = ("pending", "running", "done", "skipped", "conflict", "dead")
 SETTLED: tuple[JobState, ...] = ("done", "skipped", "conflict", "dead")
+WORKED: tuple[PlanState, ...] = ("backfill", "live", "frozen", "cut_over")
+TARGET_LEADS: tuple[PlanState, ...] = ("cut_over", "rolled_back", "closed")
 
 
 class Breaker(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +62,12 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     state: PlanState = "draft"
+    since: datetime | None = None  # of the state
+    by: str = ""  # who moved it there
     paused: str = ""  # who or what paused it, "" while it runs
     breaker: Breaker | None = None
-    recrawl: bool = False  # events may have been lost since the last crawl
+    recrawl: bool = False  # another crawl is wanted
+    recrawl_why: str = ""
     deletes_braked: str = ""  # why deletes wait for a person, "" while they do not
     deletes_allowed: int = 0  # how many a person allowed
     cannot_delete: bool = False  # the target refuses deletes
@@ -69,16 +75,25 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_worked_on(self) -> bool:
         """Whether workers take jobs of it."""
-        return self.state != "draft" and not self.paused and self.breaker is None
+        return self.state in WORKED and not self.paused and self.breaker is None
+
+    @property
+    def target_leads(self) -> bool:
+        """Whether people push to the target, or did: the source is then no reason to change it."""
+        return self.state in TARGET_LEADS
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """A reference (tag or digest) that a plan has to look at."""
+    """A reference (tag or digest) that a plan has to look at.
+
+    A live one waits `debounce_s` if its job ended less than that before.
+    """
 
     plan: str
     repository: str
     reference: str
     priority: int = LIVE
+    debounce_s: float = 0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +124,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0  # sent to the target by the last run that copied
     media_type: str = ""
     broken: bool = False  # something that it names is missing at the target
+    prune: bool = False  # a person wants it deleted at the target, if the source has it no more
     error_class: str = ""  # of the last attempt that failed, "" after one that did not
     error: str = ""
     finished_at: datetime | None = None
@@ -130,19 +146,26 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """The last crawl or verification of a plan; it goes on at `cursor` after an interruption."""
+    """The last crawl or verification of a plan.
+
+    A crawl goes on at `cursor`, or in the list of what is pulled most, after an interruption; a
+    verification begins anew.
+    """
 
     plan: str
     kind: RunKind
     state: Literal["running", "done"] = "running"
     started_at: datetime
     finished_at: datetime | None = None
+    ranked_done: int = 0  # how many of the list of what is pulled most are done
     cursor: str = ""  # the last repository that is done
     repositories: int = 0
     tags: int = 0
     tags_before: int = 0  # that the crawl before this one saw
     message: str = ""  # what stopped it, until it goes on
-    deep: bool = False
+    deep: bool = False  # everything that manifests name was asked for
+    hashed: bool = False  # every blob of the target was read
+    part: str = ""  # what was compared, "" is all
     drift: dict[str, int] = {}
 
 
@@ -221,24 +244,51 @@ class MigrationStore:
         fields = _fields(PlanStatus, document) | {"name": name}
         return PlanStatus(**fields | {"breaker": Breaker(**breaker) if breaker else None})
 
-    def set_state(self, name: str, state: PlanState, who: str, now: datetime) -> None:
-        """Move a plan to a state; its pause and breaker stay."""
-        self._set_plan(name, {"state": state})
-        self.add_audit(AuditRow(plan=name, who=who, what=f"state {state}", at=now))
+    def set_state(
+        self, name: str, state: PlanState, who: str, now: datetime, *, before: Several[str] = ()
+    ) -> bool:
+        """Move a plan to a state; its pause and breaker stay.
+
+        False when it is in none of the states `before`, where there are any.
+        """
+        made = {"$setOnInsert": {"state": "draft"}}
+        self._plans.update_one({"_id": name}, made, upsert=True)
+        query: Document = {"_id": name}
+        if before:
+            query["state"] = {"$in": list(before)}
+        update = {"$set": {"state": state, "since": now, "by": who}}
+        moved = self._plans.update_one(query, update).matched_count > 0
+        if moved:
+            self.add_audit(AuditRow(plan=name, who=who, what=f"state {state}", at=now))
+        return moved
 
     def start(self, name: str, who: str, now: datetime) -> None:
-        """Have workers crawl the source of a plan, once more if it is begun, and copy."""
-        self._set_plan(name, {"recrawl": True})
-        self._plans.update_one({"_id": name, "state": "draft"}, {"$set": {"state": "backfill"}})
-        self.add_audit(AuditRow(plan=name, who=who, what="start", at=now))
+        """Have workers crawl the source of a plan, once more if it is begun, and copy.
 
-    def advance(self, name: str, before: PlanState, after: PlanState, now: datetime) -> bool:
-        """Move a plan on, unless somebody moved it meanwhile."""
-        update = {"$set": {"state": after}}
-        moved = self._plans.update_one({"_id": name, "state": before}, update).modified_count > 0
-        if moved:
-            self.add_audit(AuditRow(plan=name, who="worker", what=f"state {after}", at=now))
-        return moved
+        Whether that may be is decided by app.migration.states.
+        """
+        self._set_plan(name, {"recrawl": True, "recrawl_why": "started"})
+        self.add_audit(AuditRow(plan=name, who=who, what="start", at=now))
+        before = ("draft", "frozen", "rolled_back")
+        self.set_state(name, "backfill", who, now, before=before)
+
+    def want_crawl(self, name: str, why: str, who: str, now: datetime) -> None:
+        """Have workers crawl the source of a plan once more."""
+        self._set_plan(name, {"recrawl": True, "recrawl_why": why})
+        self.add_audit(AuditRow(plan=name, who=who, what=f"crawl: {why}", at=now))
+
+    def close(self, name: str, who: str, now: datetime) -> bool:
+        """End a plan and all that waits in its queue; False when it is closed already."""
+        before = [state for state in get_args(PlanState) if state != "closed"]
+        if not self.set_state(name, "closed", who, now, before=before):
+            return False
+        over = {"state": "skipped", "result": "waived", "finished_at": now}
+        self._jobs.update_many({"plan": name, "state": "pending"}, {"$set": over})
+        return True
+
+    def find_closed(self) -> list[str]:
+        """The names of the plans that are closed; none is ever opened again."""
+        return [row["_id"] for row in self._plans.find({"state": "closed"}, {"_id": 1})]
 
     def pause(self, name: str, who: str, now: datetime) -> None:
         """Let no worker begin another job of the plan."""
@@ -296,7 +346,8 @@ class MigrationStore:
         if self._plans.update_one(query, known).modified_count:
             crawled = self._runs.find_one({"_id": f"{name} crawl"}, {"_id": 1}) is not None
             if crawled:
-                self._set_plan(name, {"recrawl": True})
+                why = "the source was restarted, and may have lost events"
+                self._set_plan(name, {"recrawl": True, "recrawl_why": why})
 
     def _set_plan(self, name: str, fields: Document) -> None:
         default = {} if "state" in fields else {"$setOnInsert": {"state": "draft"}}
@@ -352,6 +403,12 @@ class MigrationStore:
         key = job_key(plan, repository, reference)
         self._jobs.update_one({"_id": key}, {"$set": {"broken": True}})
 
+    def want_pruned(self, plan: str, repository: str, reference: str) -> bool:
+        """Let the next run of a job delete what we put at the target; False if we put nothing."""
+        key = job_key(plan, repository, reference)
+        ours = {"_id": key, "put_digest": {"$nin": ["", None]}}
+        return self._jobs.update_one(ours, {"$set": {"prune": True}}).matched_count > 0
+
     # The queue, as workers see it
 
     def find_due(self, plan: str, priority: int, now: datetime, limit: int = 50) -> list[str]:
@@ -405,10 +462,12 @@ class MigrationStore:
         update = {"$set": {"lease_until": now + LEASE}}
         return self._jobs.update_one(query, update).matched_count > 0
 
-    def finish(self, job: Job, outcome: Outcome, now: datetime) -> bool:
+    def finish(
+        self, job: Job, outcome: Outcome, now: datetime, debounce: timedelta = timedelta(0)
+    ) -> bool:
         """End a job, or put it back into the queue if it was wished for meanwhile.
 
-        False when the lease was lost; then nothing is changed.
+        Then it waits for `debounce`. False when the lease was lost; then nothing is changed.
         """
         fields = {
             key: value for key, value in msgspec.structs.asdict(outcome).items() if key != "state"
@@ -424,12 +483,13 @@ class MigrationStore:
                 "finished_at": now,
                 "attempts": 0,
                 "broken": False,
+                "prune": False,
             }
         )
         same = {**held, "generation": job.generation}
         if self._jobs.update_one(same, {"$set": ended}).matched_count:
             return True
-        again = {"state": "pending", "due": now, "wanted_at": job.claimed_at or now}
+        again = {"state": "pending", "due": now + debounce, "wanted_at": job.claimed_at or now}
         update = {"$set": ended | again}
         return self._jobs.update_one(held, update).matched_count > 0
 
@@ -518,16 +578,28 @@ class MigrationStore:
         return Run(**_fields(Run, document)) if document else None
 
     def begin_run(
-        self, plan: str, kind: RunKind, owner: str, now: datetime, *, deep: bool = False
+        self,
+        plan: str,
+        kind: RunKind,
+        owner: str,
+        now: datetime,
+        *,
+        deep: bool = False,
+        hashed: bool = False,
+        part: str = "",
     ) -> Run | None:
-        """Lease the run of a plan: one that was interrupted, or a new one. None if it is leased."""
+        """Lease the run of a plan: a crawl that was interrupted, or a new one; None if it is held.
+
+        A verification is always a new one: the interrupted one may have been of another part.
+        """
         key = f"{plan} {kind}"
         last = self._runs.find_one({"_id": key})
         lease = {"owner": owner, "lease_until": now + LEASE}
-        if last and last["state"] == "running":
-            query = {"_id": key, "state": "running", "lease_until": {"$lt": now}}
+        expired = {"_id": key, "state": "running", "lease_until": {"$lt": now}}
+        is_interrupted = last is not None and last["state"] == "running"
+        if is_interrupted and kind == "crawl":
             taken = self._runs.find_one_and_update(
-                query, {"$set": lease}, return_document=ReturnDocument.AFTER
+                expired, {"$set": lease}, return_document=ReturnDocument.AFTER
             )
             return Run(**_fields(Run, taken)) if taken else None
         run = Run(
@@ -536,8 +608,12 @@ class MigrationStore:
             started_at=now,
             tags_before=last["tags"] if last else 0,
             deep=deep,
+            hashed=hashed,
+            part=part,
         )
         fields = msgspec.structs.asdict(run) | lease
+        if is_interrupted:
+            return run if self._runs.update_one(expired, {"$set": fields}).matched_count else None
         try:
             began = self._runs.update_one(
                 {"_id": key, "state": {"$ne": "running"}}, {"$set": fields}, upsert=True
@@ -545,6 +621,16 @@ class MigrationStore:
         except DuplicateKeyError:
             return None
         return run if began.matched_count or began.upserted_id else None
+
+    def set_ranking(self, plan: str, repositories: Sequence[str]) -> None:
+        """Keep with which repositories the crawl of a plan begins, and in which order."""
+        fields = {"plan": plan, "repositories": list(repositories)}
+        self._runs.update_one({"_id": f"{plan} ranking"}, {"$set": fields}, upsert=True)
+
+    def get_ranking(self, plan: str) -> list[str]:
+        """With which repositories the crawl of a plan begins."""
+        document = self._runs.find_one({"_id": f"{plan} ranking"})
+        return document["repositories"] if document else []
 
     def save_run(self, run: Run, owner: str, now: datetime) -> bool:
         """Keep how far a run is and extend its lease; False when another worker has it."""
@@ -577,13 +663,20 @@ class MigrationStore:
     def set_drift(self, plan: str, rows: Iterable[Drift]) -> None:
         """Replace the differences that are known of a plan."""
         self._drift.delete_many({"plan": plan})
-        documents = [
-            {"_id": f"{job_key(plan, row.repository, row.reference)} {row.kind}"}
-            | msgspec.structs.asdict(row)
+        self.add_drift(plan, rows)
+
+    def add_drift(self, plan: str, rows: Iterable[Drift]) -> None:
+        """Add to the differences that are known of a plan; idempotent."""
+        writes = [
+            UpdateOne(
+                {"_id": f"{job_key(plan, row.repository, row.reference)} {row.kind}"},
+                {"$set": msgspec.structs.asdict(row)},
+                upsert=True,
+            )
             for row in rows
         ]
-        for start in range(0, len(documents), 100):
-            self._drift.insert_many(documents[start : start + 100])
+        for start in range(0, len(writes), 100):
+            self._drift.bulk_write(writes[start : start + 100], ordered=False)
 
     def find_drift(self, plan: str, *, cursor: str | None = None, limit: int = 50) -> Page[Drift]:
         """The differences that the last verification found, by repository and reference."""
@@ -659,30 +752,31 @@ def _wish(wish: Wish, now: datetime) -> list[UpdateOne]:
     it the last, a job could end between the two and never be begun again.
     """
     key = job_key(wish.plan, wish.repository, wish.reference)
-    is_live = wish.priority == LIVE
     made = {
         "plan": wish.plan,
         "repository": wish.repository,
         "reference": wish.reference,
         "state": "pending",
         "attempts": 0,
+        "due": now,
         "wanted_at": now,
     }
-    begun = {"state": "pending", "attempts": 0, "due": now, "wanted_at": now}
+    count = {"$inc": {"generation": 1}, "$min": {"priority": wish.priority}, "$setOnInsert": made}
+    updates = [UpdateOne({"_id": key}, count, upsert=True)]
+    begun = {"state": "pending", "attempts": 0, "wanted_at": now, "priority": wish.priority}
     settled: Document = {"_id": key, "state": {"$in": list(SETTLED)}}
-    # A push ends the pause after a failure; a crawl does not, nor does it bring back what a
-    # person left out.
-    earliest = {"priority": wish.priority}
-    if is_live:
-        earliest["due"] = now  # type: ignore[assignment]
-    else:
-        made["due"] = now
+    if wish.priority == LIVE:
+        # A push ends the pause after a failure; not the one between the two looks of a delete.
+        failed = {"$nin": ["", None, "gone"]}
+        waits = {"_id": key, "state": "pending", "error_class": failed}
+        updates.append(UpdateOne(waits, {"$min": {"due": now}}))
+        if wish.debounce_s:
+            pause = timedelta(seconds=wish.debounce_s)
+            just_over = settled | {"finished_at": {"$gt": now - pause}}
+            updates.append(UpdateOne(just_over, {"$set": begun | {"due": now + pause}}))
+    else:  # A crawl does not bring back what a person left out.
         settled["result"] = {"$ne": "waived"}
-    count = {"$inc": {"generation": 1}, "$min": earliest, "$setOnInsert": made}
-    return [
-        UpdateOne({"_id": key}, count, upsert=True),
-        UpdateOne(settled, {"$set": begun | {"priority": wish.priority}}),
-    ]
+    return [*updates, UpdateOne(settled, {"$set": begun | {"due": now}})]
 
 
 def _job_filter(plan: str, default: Document, filters: dict[str, str]) -> Document:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from pymongo.database import Database
 from test_cli import Run, rows, run
 
+from app import cli_migrate
 from app.store import Stores
 from app.store.migrations import (
     Breaker,
@@ -51,6 +54,17 @@ def fail_job(queue: MigrationStore, tag: str, error_class: str = "forbidden") ->
     assert job
     queue.finish(job, Outcome(state="dead", error_class=error_class, error="no"), present())
     return key
+
+
+def make_ready(queue: MigrationStore, name: str = "dc2") -> None:
+    """A live plan of which everything is copied and compared."""
+    queue.start(name, "test", present())
+    queue.clear_recrawl(name)
+    queue.set_state(name, "live", "test", present())
+    for kind in ("crawl", "verify"):
+        begun = queue.begin_run(name, kind, "test", present())  # type: ignore[arg-type]
+        assert begun
+        queue.end_run(begun, "test", present())
 
 
 def test_a_plan_is_started_paused_and_resumed(run: Run, queue: MigrationStore) -> None:
@@ -127,24 +141,138 @@ def test_a_plan_that_is_not_ready_is_told_why_and_not_cut_over(
 def test_a_plan_that_is_ready_is_cut_over_by_force_where_the_source_tells_nothing(
     run: Run, queue: MigrationStore
 ) -> None:
-    queue.start("dc2", "test", present())
-    queue.clear_recrawl("dc2")
-    for kind in ("crawl", "verify"):
-        begun = queue.begin_run("dc2", kind, "test", present())  # type: ignore[arg-type]
-        assert begun
-        queue.end_run(begun, "test", present())
+    make_ready(queue)
     assert run("migrate", "ready").status == 1
     assert run("migrate", "cutover").status == 1
 
-    assert run("migrate", "cutover", "--force").status == 0
+    result = run("migrate", "cutover", "--force")
 
+    assert "dc2 is cut over: let the clients use https://new.invalid" in result.out
     assert queue.get_plan("dc2").state == "cut_over"
     assert queue.find_audit("dc2")[0].what == "state cut_over"
+
+
+def test_the_runbook_shows_what_is_next_from_the_beginning_to_the_end(
+    run: Run, queue: MigrationStore
+) -> None:
+    def next_step() -> str:
+        lines = run("migrate", "runbook").out.splitlines()
+        return next((line for line in lines if line.startswith("[→]")), lines[-1])
+
+    assert "1. Begin: rns migrate start --plan dc2" in next_step()
+    run("migrate", "start")
+    assert "2. Wait until it is live" in next_step()
+    make_ready(queue)
+    assert "3. Make https://old.invalid read-only" in next_step()
+    assert run("migrate", "freeze").status == 0
+    assert "4. Wait for the final crawl" in next_step()
+    unmet = run("migrate", "cutover", "--force").err
+    assert "crawled (another crawl is wanted: final, as the source is frozen)" in unmet
+    assert "verified (the source was frozen after the last verification began)" in unmet
+    queue.clear_recrawl("dc2")
+    begun = queue.begin_run("dc2", "verify", "test", present())
+    assert begun
+    queue.end_run(begun, "test", present())
+    assert run("migrate", "cutover", "--force").status == 0
+    assert "5. Let the clients' name point to https://new.invalid" in next_step()
+    assert run("migrate", "close").out == "closed dc2\n"
+    assert "It is over" in next_step()
+    changes = {row.what for row in queue.find_audit("dc2") if row.who.endswith("command line")}
+    assert {f"state {state}" for state in ("backfill", "frozen", "cut_over", "closed")} <= changes
+
+
+def test_a_verification_of_a_part_makes_no_plan_ready(run: Run, queue: MigrationStore) -> None:
+    make_ready(queue)
+    queue._runs.delete_one({"_id": "dc2 verify"})
+    begun = queue.begin_run("dc2", "partial", "test", present(), part="team/**")
+    assert begun
+    queue.end_run(begun, "test", present())
+
+    met = {row["name"]: row["is_met"] for row in rows(run("migrate", "ready", "--json"))}
+
+    assert not met["verified"]
+    assert rows(run("migrate", "status", "--json"))[0]["partial"]["part"] == "team/**"
+
+
+def test_a_way_back_is_started_after_the_rollback_and_the_way_there_after_its_own(
+    run: Run, queue: MigrationStore, config: Path
+) -> None:
+    config.write_text(
+        """
+registries: [{name: default}, {name: new}]
+migrations:
+  - name: dc2
+    source: {url: "https://old.invalid"}
+    target: {url: "https://new.invalid", registry_id: new}
+  - {name: back, reverse_of: dc2}
+"""
+    )
+
+    def start(name: str) -> tuple[int, str]:
+        result = run("migrate", "start", "--plan", name)
+        return result.status, result.err
+
+    assert start("back") == (
+        1,
+        "rns: back and dc2 lead opposite ways, and dc2 is draft; "
+        "first rns migrate start --plan dc2\n",
+    )
+    make_ready(queue)
+    run("migrate", "cutover", "--plan", "dc2", "--force")
+    assert "first rns migrate rollback --plan dc2" in start("back")[1]
+    rolled = run("migrate", "rollback", "--plan", "dc2").out
+    assert rolled.endswith("use https://old.invalid, after rns migrate start --plan back\n")
+
+    assert start("back") == (0, "")
+    assert "first rns migrate rollback --plan back" in start("dc2")[1]
+    run("migrate", "rollback", "--plan", "back")
+    assert start("dc2") == (0, "")
+    assert queue.get_plan("dc2").state == "backfill"
+
+
+def test_a_closed_plan_is_not_begun_again(run: Run, queue: MigrationStore) -> None:
+    queue.wish([Wish("dc2", "team/app", "v1")], present())
+    run("migrate", "close")
+
+    for command in ("start", "once", "freeze", "cutover", "rollback", "close"):
+        result = run("migrate", command)
+        assert (result.status, "dc2 is closed" in result.err) == (1, True), command
+    assert rows(run("migrate", "status", "--json"))[0]["jobs"] == {"skipped": 1}
+
+
+def test_the_status_is_told_to_a_pipe_when_it_changes_until_a_signal(
+    run: Run, queue: MigrationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_migrate, "WATCH_S", 0.01)
+    seen = queue.count_jobs
+    calls = itertools.count(1)
+
+    def count_jobs(self: MigrationStore, plan: str) -> dict[str, int]:
+        number = next(calls)
+        if number == 3:
+            queue.pause("dc2", "somebody", present())
+        if number == 5:
+            signal.raise_signal(signal.SIGINT)
+        return seen(plan)
+
+    monkeypatch.setattr(MigrationStore, "count_jobs", count_jobs)
+
+    result = run("migrate", "status", "--watch")
+
+    assert result.status == 0
+    assert result.out.count("dc2") == 2
+    assert "paused by somebody" in result.out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "error"),
     [
+        (("verify", "--sample", "0%"), 2, "expected a share above 0"),
+        (("verify", "--sample", "some"), 2, "expected a share above 0"),
+        (("verify", "--repo", "re:("), 1, "not a regular expression"),
+        (("freeze",), 1, "dc2 is draft: only a live plan can be frozen"),
+        (("cutover",), 1, "dc2 is draft: only a plan that is live or frozen can be cut over"),
+        (("rollback",), 1, "dc2 is draft: nothing is to be rolled back"),
         (("status", "extra"), 2, "unexpected"),
         (("start", "--plan", "other"), 1, "migrations: there is none with the name other"),
         (("jobs", "--state", "lost"), 2, "--state"),

@@ -120,6 +120,16 @@ def test_a_new_process_of_the_registry_has_everything_crawled_again(stores: Stor
     assert queue.get_plan("dc2").recrawl
 
 
+def test_a_push_is_not_looked_at_for_a_plan_that_is_closed(stores: Stores) -> None:
+    plans = [plan(), plan(name="dc3")]
+    stores.migrations.close("dc2", "admin", NOW)
+
+    receive(stores, wire_event(tag="v1"), plans=plans)
+
+    assert wished(stores) == {}
+    assert wished(stores, "dc3") == {"team/app v1": 1}
+
+
 class FailingOnce(MigrationStore):
     """A queue that is away the first time."""
 

@@ -143,6 +143,52 @@ def test_a_push_ends_the_pause_after_a_failure_and_a_crawl_does_not(queue: Migra
     assert claimed(queue, after=2).attempts == 2
 
 
+def wish_again(queue: MigrationStore, after: float) -> None:
+    """A push of a plan that waits two seconds."""
+    queue.wish([Wish("dc2", "team/app", "v1", LIVE, 2)], at(after))
+
+
+def test_many_pushes_of_a_tag_are_few_copies_and_the_first_does_not_wait(
+    queue: MigrationStore,
+) -> None:
+    copied: list[float] = []
+    for tenth in range(100):  # ten seconds, and a push in every tenth of one
+        wish_again(queue, tenth / 10)
+        job = claim(queue, after=tenth / 10)
+        if job:
+            copied.append(tenth / 10)
+            queue.finish(job, DONE, at(tenth / 10), timedelta(seconds=2))
+
+    assert copied[0] == 0
+    assert len(copied) == 5
+    wish_again(queue, 100)
+    assert claimed(queue, after=100)
+
+
+def test_a_push_during_a_copy_waits_and_no_further_push_hurries_it(queue: MigrationStore) -> None:
+    wish_again(queue, 0)
+    job = claimed(queue, after=0)
+    wish_again(queue, 1)
+    queue.finish(job, DONE, at(1), timedelta(seconds=2))
+
+    wish_again(queue, 2)
+
+    assert claim(queue, after=2.9) is None
+    assert claimed(queue, after=3)
+
+
+def test_a_push_does_not_shorten_the_pause_between_the_two_looks_of_a_delete(
+    queue: MigrationStore,
+) -> None:
+    wish(queue)
+    queue.postpone(claimed(queue), at(10), "gone", "gone", counts=False)
+
+    wish(queue, after=1)
+
+    assert claim(queue, after=9) is None
+    assert claimed(queue, after=10)
+
+
 def test_a_push_during_an_attempt_that_fails_does_not_wait(queue: MigrationStore) -> None:
     wish(queue)
     job = claimed(queue)
@@ -287,6 +333,55 @@ def test_a_run_goes_on_where_a_dead_worker_left_it(queue: MigrationStore) -> Non
     assert taken
     assert taken.cursor == "b"
     assert not queue.save_run(run, "one", NOW + LEASE * 2)
+
+
+def test_a_verification_that_was_interrupted_is_not_gone_on_with(queue: MigrationStore) -> None:
+    assert queue.begin_run("dc2", "verify", "one", NOW, deep=True)
+    assert queue.begin_run("dc2", "verify", "two", NOW) is None
+
+    later = NOW + LEASE * 2
+    run = queue.begin_run("dc2", "verify", "two", later)
+
+    assert run
+    assert (run.deep, run.started_at) == (False, later)
+    assert queue.get_run("dc2", "verify") == run
+    assert queue.begin_run("dc2", "verify", "three", later) is None
+
+
+def test_a_closed_plan_has_no_jobs_left_and_is_listed(queue: MigrationStore) -> None:
+    wish(queue)
+    queue.set_state("other", "live", "test", present())
+
+    assert queue.close("dc2", "admin", present())
+
+    assert not queue.close("dc2", "admin", present())
+    assert queue.find_closed() == ["dc2"]
+    assert (job_of(queue).state, job_of(queue).result) == ("skipped", "waived")
+
+
+def test_a_plan_is_moved_only_from_where_it_was_expected(queue: MigrationStore) -> None:
+    assert not queue.set_state("dc2", "frozen", "admin", present(), before=["live"])
+    assert queue.get_plan("dc2").state == "draft"
+
+    queue.set_state("dc2", "live", "admin", present())
+    moment = present()
+    assert queue.set_state("dc2", "frozen", "bob", moment, before=["live"])
+
+    plan = queue.get_plan("dc2")
+    assert (plan.state, plan.by) == ("frozen", "bob")
+    assert plan.since is not None
+
+
+def test_only_what_we_put_at_the_target_can_be_pruned(queue: MigrationStore) -> None:
+    for reference in ("ours", "theirs"):
+        wish(queue, reference)
+        outcome = DONE if reference == "ours" else Outcome(state="done", result="present")
+        queue.finish(claimed(queue), outcome, NOW)
+
+    pruned = [queue.want_pruned("dc2", "team/app", name) for name in ("ours", "theirs", "none")]
+
+    assert pruned == [True, False, False]
+    assert job_of(queue, "ours").prune
 
 
 def test_a_registry_process_that_appears_after_the_crawl_began_makes_another_one_due(

@@ -10,20 +10,25 @@ from typing import Any
 
 import msgspec
 import pytest
+from builders import envelope, wire_event
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from memory_registry import MemoryRegistry
 
-from app.migration import Plan
+from app.ingest import Ingest
+from app.migration import Plan, load_plans
+from app.migration import conductor as conductor_module
 from app.migration import worker as worker_module
 from app.migration.crawler import Crawler
 from app.migration.limits import Bucket, Width
-from app.migration.verifier import Verifier
+from app.migration.ranking import rank_repositories
+from app.migration.readiness import find_checks
+from app.migration.verifier import Extent, Verifier, prune_extra, verify_plan
 from app.migration.worker import PlanWorker, Worker, retry_delay_s, state_after, wait_until
-from app.settings import Migration
+from app.settings import Migration, Settings
 from app.store import Stores
-from app.store.migrations import BACKFILL, LEASE, LIVE, Job, Run, Wish, present
+from app.store.migrations import BACKFILL, LEASE, LIVE, Drift, Job, Run, Wish, present
 
 OLD, NEW = "https://old", "https://new"
 
@@ -32,7 +37,9 @@ class Setting:
     """A plan between two registries in memory, and one worker that runs when it is told to."""
 
     def __init__(self, stores: Stores, **keys: Any) -> None:
+        options = {"debounce_s": 0, **keys.pop("options", {})}
         document = {"name": "dc2", "source": {"url": OLD}, "target": {"url": NEW}, **keys}
+        document["options"] = options
         self.plan = Plan(msgspec.convert(document, Migration))
         self.source, self.target = MemoryRegistry(OLD), MemoryRegistry(NEW)
         self.stores, self.queue = stores, stores.migrations
@@ -354,6 +361,92 @@ def test_a_target_that_deletes_nothing_is_told_once(make: Callable[..., Setting]
     assert setting.queue.get_plan("dc2").cannot_delete
 
 
+# After the cut-over
+
+AFTER = ["cut_over", "rolled_back"]
+
+
+@pytest.mark.parametrize("state", AFTER)
+def test_after_the_cut_over_nothing_is_overwritten_that_changed_at_the_target(
+    make: Callable[..., Setting], state: Any
+) -> None:
+    setting = make()
+    tags = ["moved", "deleted", "stays", "new", "theirs"]
+    for tag in tags[:3]:
+        setting.source.push("team/app", tag)
+    setting.wish(*tags[:3])
+    setting.drain()
+    setting.queue.set_state("dc2", state, "admin", present())
+    setting.worker.status(fresh=True)
+    moved = setting.target.push("team/app", "moved", "of a client").digest
+    theirs = setting.target.push("team/app", "theirs", "of a client").digest
+    del setting.target.content["team/app"].tags["deleted"]
+    for tag in ("moved", "deleted", "stays", "new", "theirs"):  # of somebody who is late
+        setting.source.push("team/app", tag, f"late {tag}")
+
+    for _ in range(2):
+        setting.wish(*tags)
+        setting.drain()
+
+    late = {name: setting.source.state()[name] for name in ("team/app:stays", "team/app:new")}
+    there = late | {"team/app:moved": moved, "team/app:theirs": theirs}
+    assert setting.target.state() == there
+    assert setting.outcome("moved") == ("skipped", "kept", "")
+
+
+def test_after_the_cut_over_nothing_is_deleted(make: Callable[..., Setting]) -> None:
+    setting = deleting(make, "tags")
+    setting.queue.set_state("dc2", "cut_over", "admin", present())
+
+    for _ in range(2):
+        setting.drain()
+        setting.hurry()
+
+    assert "team/app:v1" in setting.target.state()
+    assert setting.outcome() == ("skipped", "kept", "")
+
+
+# The way back
+
+
+def test_what_was_pushed_after_the_cut_over_comes_back_under_its_old_name(
+    make: Callable[..., Setting], mock_stores: Stores
+) -> None:
+    setting = make(map=[{"from": "team/", "to": "new/"}])
+    setting.source.push("team/app", "v1", "old")
+    setting.wish("v1")
+    setting.drain()
+    setting.target.push("new/app", "v1", "newer")
+    setting.target.push("new/other", "v1")
+    migrations = [
+        {
+            "name": "dc2",
+            "source": {"url": OLD},
+            "target": {"url": NEW, "registry_id": "new"},
+            "map": [{"from": "team/", "to": "new/"}],
+        },
+        {"name": "back", "reverse_of": "dc2"},
+    ]
+    _, back = load_plans(Settings(migrations=msgspec.convert(migrations, list[Migration])))
+    by_url = {OLD: setting.source, NEW: setting.target}
+    worker = PlanWorker(
+        mock_stores,
+        back,
+        "worker",
+        connect=lambda endpoint, **hooks: by_url[endpoint.url],  # type: ignore[arg-type, return-value]
+    )
+    setting.queue.start("back", "test", present())
+
+    worker.conductor.conduct_once()
+    while worker.run_one():
+        pass
+
+    assert setting.source.state() == {
+        name.replace("new/", "team/"): digest for name, digest in setting.target.state().items()
+    }
+    worker.close()
+
+
 # Referrers
 
 
@@ -613,6 +706,97 @@ def test_a_crawl_begins_with_what_is_pulled_most_and_visits_nothing_twice(
     assert seen == ["team/c", "team/a", "team/b"]
 
 
+def test_a_crawl_goes_on_in_the_order_in_which_it_began(make: Callable[..., Setting]) -> None:
+    setting = make()
+    for name in "abcd":
+        setting.source.push(f"team/{name}", "v1")
+    seen: list[str] = []
+    saved: list[Run] = []
+
+    def fail(method: str, *arguments: str) -> None:
+        if arguments == ("team/b",):
+            raise setting.source.error("down")
+
+    crawler = Crawler(
+        setting.plan,
+        setting.source,  # type: ignore[arg-type]
+        lambda repository, tags: seen.append(repository),
+        lambda run: not saved.append(run),  # type: ignore[func-returns-value]
+        ranked=lambda: ["team/d", "team/b", "team/c"],
+    )
+    setting.source.fail = fail
+    with pytest.raises(Exception, match="down"):
+        crawler.crawl(Run(plan="dc2", kind="crawl", started_at=present()))
+    setting.source.fail = lambda *_: None
+
+    ended = crawler.crawl(saved[-1])
+
+    assert seen == ["team/d", "team/b", "team/c", "team/a"]
+    assert ended
+    assert (ended.repositories, ended.tags) == (4, 4)
+
+
+def pull(
+    stores: Stores, repository: str, *, of: str = "image", times: int = 1, days: int = 0
+) -> None:
+    """Events of pulls by a client, so many days ago."""
+    moment = present() - timedelta(days=days)
+    events = [
+        wire_event("pull", repository, of=of, at=moment, address=f"10.0.0.{number}:1")
+        for number in range(times)
+    ]
+    Ingest(stores).receive(envelope(*events), "default", present())
+
+
+def test_what_was_pulled_most_of_late_is_crawled_first(make: Callable[..., Setting]) -> None:
+    setting = make(options={"referrers": False})
+    for name in "abcd":
+        setting.source.push(f"team/{name}", "v1")
+    pull(setting.stores, "team/b")
+    pull(setting.stores, "team/d", times=3)
+    pull(setting.stores, "team/a", times=9, days=200)
+
+    setting.worker.conductor.conduct_once()
+
+    listed = [call[1] for call in setting.source.calls if call[0] == "tags"]
+    assert listed == ["team/d", "team/b", "team/a", "team/c"]
+    assert rank_repositories(setting.stores, "other", present()) == []
+
+
+@pytest.mark.parametrize(
+    ("untagged", "copied"),
+    [
+        ("none", set()),
+        ({"pulled_within": "30d"}, {"pulled"}),
+        ("all_known", {"pulled", "pulled long ago", "pushed"}),
+    ],
+)
+def test_digests_without_a_tag_come_as_far_as_asked_for_and_known(
+    make: Callable[..., Setting], untagged: Any, copied: set[str]
+) -> None:
+    setting = make(options={"untagged": untagged}, repos={"exclude": ["team/x"]})
+    names = ("pulled", "pulled long ago", "pushed", "unknown")
+    digests = {}
+    for name in names:
+        setting.source.push("team/x", "", name)
+        digests[setting.source.push("team/app", "", name).digest] = name
+    by_name = {name: digest for digest, name in digests.items()}
+    push = wire_event("push", "team/app", at=present())
+    push["target"]["digest"] = by_name["pushed"]
+    Ingest(setting.stores).receive(envelope(push), "default", present())
+    for name, days in (("pulled", 1), ("pulled long ago", 40)):
+        for repository in ("team/app", "team/x"):
+            event = wire_event("pull", repository, at=present() - timedelta(days=days))
+            event["target"]["digest"] = by_name[name]
+            Ingest(setting.stores).receive(envelope(event), "default", present())
+
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+
+    assert {digests[digest] for digest in setting.target.content["team/app"].manifests} == copied
+    assert "team/x" not in setting.target.content
+
+
 def test_without_a_catalogue_the_known_repositories_are_crawled(
     make: Callable[..., Setting],
 ) -> None:
@@ -662,7 +846,7 @@ def test_a_source_that_refuses_the_crawl_stops_the_plan_at_once(
 # Verification
 
 
-def verify(setting: Setting, deep: bool = False) -> dict[str, str]:
+def verify(setting: Setting, **extent: Any) -> dict[str, str]:
     run = Run(plan="dc2", kind="verify", started_at=present())
     with ThreadPoolExecutor(2) as threads:
         verifier = Verifier(
@@ -670,7 +854,7 @@ def verify(setting: Setting, deep: bool = False) -> dict[str, str]:
             setting.source,  # type: ignore[arg-type]
             setting.target,  # type: ignore[arg-type]
             threads,
-            deep=deep,
+            extent=Extent(**extent),
         )
         verified = verifier.verify(run, lambda run: True, recheck_s=0)
     assert verified
@@ -720,6 +904,150 @@ def test_a_deep_look_finds_lost_blobs_and_children_and_the_next_job_repairs_them
     setting.wish("index", "image")
     setting.drain()
     assert verify(setting, deep=True) == {}
+
+
+def test_a_part_is_compared_as_asked_for(make: Callable[..., Setting]) -> None:
+    setting = make()
+    for number in range(200):
+        setting.source.push("team/app", f"v{number}", "same")
+    setting.source.push("other", "v1")
+
+    assert verify(setting, repositories="oth*") == {"v1": "missing"}
+    found = len(verify(setting, share=0.25))
+    assert 20 < found < 80
+    assert len(verify(setting)) == 200  # v1 is the same name twice
+
+
+def test_all_bytes_are_read_once_where_asked_for(make: Callable[..., Setting]) -> None:
+    setting = make()
+    for repository in ("team/app", "team/copy"):
+        setting.source.push(repository, "v1", "same")
+        setting.wish("v1", repository=repository)
+        setting.drain()
+    setting.target.calls.clear()
+    assert verify(setting, hashed=True) == {}
+    read = [call[2] for call in setting.target.calls if call[0] == "open_blob"]
+    assert len(read) == len(set(read)) == 2
+
+    blobs = setting.target.content["team/app"].blobs
+    for digest, content in blobs.items():
+        blobs[digest] = content[:-1] + b"!"
+
+    assert verify(setting, deep=True) == {}
+    assert verify(setting, hashed=True) == {"v1": "broken_blob"}
+
+
+def verify_plan_of(setting: Setting, **extent: Any) -> list[Drift]:
+    rows = verify_plan(
+        setting.stores,
+        setting.plan,
+        setting.source,  # type: ignore[arg-type]
+        setting.target,  # type: ignore[arg-type]
+        "test",
+        extent=Extent(**extent),
+        recheck_s=0,
+    )
+    assert rows is not None
+    return rows
+
+
+def verified(setting: Setting) -> bool | None:
+    (check,) = (
+        check
+        for check in find_checks(setting.queue, setting.plan, present())
+        if check.name == "verified"
+    )
+    return check.is_met
+
+
+def test_only_a_verification_of_everything_makes_a_plan_ready(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+
+    assert verify_plan_of(setting, share=0.5) == []
+    assert verify_plan_of(setting, repositories="team/*") == []
+    assert not verified(setting)
+    assert verify_plan_of(setting) == []
+    assert verified(setting)
+
+    del setting.target.content["team/app"].tags["v1"]
+    (row,) = verify_plan_of(setting, repositories="team/*")
+    assert setting.queue.find_drift("dc2").items == [row]
+    assert not verified(setting)  # as it is to be copied anew
+    setting.drain()
+    assert setting.target.state() == setting.source.state()
+
+
+def test_two_verifications_are_not_under_way_at_a_time(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.queue.begin_run("dc2", "verify", "other", present())
+
+    rows = verify_plan(
+        setting.stores,
+        setting.plan,
+        setting.source,  # type: ignore[arg-type]
+        setting.target,  # type: ignore[arg-type]
+        "test",
+    )
+
+    assert rows is None
+
+
+@pytest.mark.parametrize("every", ["1h", "0"])
+def test_a_worker_verifies_as_often_as_asked_for_and_repairs(
+    make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch, every: str
+) -> None:
+    monkeypatch.setattr(conductor_module, "RECHECK_S", 0)
+    setting = make(options={"verify_every": every})
+    setting.source.push("team/app", "v1")
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+    setting.worker.conductor.conduct_once()
+    assert setting.queue.get_plan("dc2").state == "live"
+    setting.target.content["team/app"].tags.clear()
+
+    setting.worker.conductor.conduct_once()
+    assert setting.queue.get_run("dc2", "verify") is None
+    hour_ago = present() - timedelta(hours=1, minutes=1)
+    setting.queue._runs.update_one({"_id": "dc2 crawl"}, {"$set": {"finished_at": hour_ago}})
+    for _ in range(2):
+        setting.worker.conductor.conduct_once()
+        setting.drain()
+
+    run = setting.queue.get_run("dc2", "verify")
+    if every == "0":
+        assert run is None
+    else:
+        assert run
+        assert (run.state, run.drift) == ("done", {"missing": 1})
+        assert setting.target.state() == setting.source.state()
+
+
+def test_what_is_too_much_at_the_target_is_deleted_if_we_put_it_there_and_a_person_wants_it(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for tag in ("v1", "v2", "v3"):
+        setting.source.push("team/app", tag)
+    setting.wish("v1", "v2", "v3")
+    setting.drain()
+    setting.target.push("team/app", "theirs")
+    for tag in ("v1", "v2"):
+        del setting.source.content["team/app"].tags[tag]
+    rows = verify_plan_of(setting)
+    assert {row.reference for row in rows} == {"v1", "v2", "theirs"}
+    setting.target.push("team/app", "v2", "changed by somebody")
+
+    assert prune_extra(setting.queue, setting.plan, rows) == 2
+    for _ in range(2):
+        setting.drain()
+        setting.hurry()
+
+    assert set(setting.target.state()) == {f"team/app:{tag}" for tag in ("v2", "v3", "theirs")}
+    assert setting.outcome("v1") == ("done", "deleted", "")
+    assert not setting.job("v1").prune
 
 
 # Limits

@@ -154,3 +154,73 @@ def test_no_secret_is_in_the_text_of_a_plan() -> None:
     made = plan(target={"url": "https://new", "username": "u", "password": "s3cret"})
 
     assert "s3cret" not in f"{made!r} {made.target!r}"
+
+
+# The way back
+
+
+def both(**keys: Any) -> tuple[Plan, Plan]:
+    """A plan and its way back."""
+    document = {
+        "name": "dc2",
+        "source": {"url": "https://old", "username": "u"},
+        "target": {"url": "https://new", "registry_id": "new", "debug_url": "http://new:5001"},
+        **keys,
+    }
+    migrations = [document, {"name": "back", "reverse_of": "dc2"}]
+    there, back = load_plans(Settings(migrations=msgspec.convert(migrations, list[Migration])))
+    return there, back
+
+
+def test_a_way_back_reads_where_the_other_writes() -> None:
+    there, back = both(target={"url": "https://new", "registry_id": "new", "limits": {"images": 2}})
+
+    assert (back.source.url, back.target.url) == ("https://new", "https://old")
+    assert (back.registry, back.target.username, back.limits.images) == ("new", "u", 2)
+    assert (there.counterpart, back.counterpart) == ("back", "dc2")
+
+
+@pytest.mark.parametrize(
+    ("renaming", "name", "there"),
+    [
+        ([("team/", "x/")], "team/app", "x/app"),
+        ([("team/", "x/")], "other/app", "other/app"),
+        ([("team/old/", "y/"), ("team/", "x/")], "team/old/app", "y/app"),
+        ([("team/old/", "y/"), ("team/", "x/")], "team/app", "x/app"),
+        ([("", "mirror/")], "a/b", "mirror/a/b"),
+        ([("a/", "b/"), ("b/", "a/")], "a/x", "b/x"),
+    ],
+)
+def test_names_come_back_as_they_were(
+    renaming: list[tuple[str, str]], name: str, there: str
+) -> None:
+    forth, back = both(map=[{"from": before, "to": after} for before, after in renaming])
+
+    assert (forth.map(name), back.map(there)) == (there, name)
+    assert back.takes(there)
+
+
+def test_names_that_the_map_never_makes_do_not_come_back() -> None:
+    _, back = both(map=[{"from": "", "to": "mirror/"}])
+
+    assert not back.takes("app")
+
+
+def test_names_that_two_may_have_become_come_back_as_none() -> None:
+    _, back = both(map=[{"from": "a/", "to": "x/"}, {"from": "b/", "to": "x/"}])
+
+    assert back.takes("x/app")
+    with pytest.raises(InvalidReference, match="could be a/app or b/app by"):
+        back.map("x/app")
+
+
+def test_filters_of_a_way_back_are_for_the_names_at_the_old_place() -> None:
+    _, back = both(
+        repos={"include": ["team/**"], "exclude": ["team/cache"]},
+        tags={"exclude": ["*-dev"]},
+        map=[{"from": "team/", "to": "x/"}],
+    )
+
+    taken = [name for name in ("x/app", "x/cache", "other") if back.takes(name)]
+    assert taken == ["x/app"]
+    assert not back.takes("x/app", "v1-dev")

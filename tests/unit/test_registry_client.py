@@ -422,6 +422,58 @@ def test_a_password_file_that_is_gone_is_an_error_of_credentials(
     assert caught.value.error_class == "auth"
 
 
+def test_a_password_comes_from_a_variable_whenever_it_is_needed(
+    fake: FakeRegistry, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.on("GET", "/v2/", asks_basic)
+    client = make_client(fake, username_env="OUR_NAME", password_env="OUR_PASSWORD")
+    monkeypatch.setenv("OUR_NAME", "mig")
+    with pytest.raises(RegistryError, match="OUR_PASSWORD is not set") as caught:
+        client.ping()
+    assert caught.value.error_class == "auth"
+
+    monkeypatch.setenv("OUR_PASSWORD", PASSWORD)
+    client.ping()
+
+    assert fake.requests[-1].authorization == BASIC
+
+
+@pytest.mark.parametrize("key", ["{host}", "http://{host}", "http://{host}/v1/"])
+def test_a_password_comes_from_a_file_of_docker(
+    fake: FakeRegistry, make_client: MakeClient, tmp_path: Path, key: str
+) -> None:
+    fake.on("GET", "/v2/", asks_basic)
+    file = tmp_path / "config.json"
+    client = make_client(fake, authfile=str(file))
+    name = key.format(host=fake.url.removeprefix("http://"))
+    other = {"auths": {"other:5000": {"auth": "b3RoZXI6b3RoZXI="}, name: {}}}
+    file.write_text(json.dumps(other))
+    with pytest.raises(RegistryError, match="has no `auth` for this registry"):
+        client.ping()
+
+    other["auths"][name] = {"auth": BASIC.partition(" ")[2]}
+    file.write_text(json.dumps(other))
+    client.ping()
+
+    assert fake.requests[-1].authorization == BASIC
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"auths": {"HOST": {"auth": "s3cret"}}}'])
+def test_a_file_of_docker_that_cannot_be_read_is_an_error_of_credentials(
+    fake: FakeRegistry, make_client: MakeClient, tmp_path: Path, text: str
+) -> None:
+    fake.on("GET", "/v2/", asks_basic)
+    file = tmp_path / "config.json"
+    file.write_text(text.replace("HOST", fake.url.removeprefix("http://")))
+    client = make_client(fake, authfile=str(file))
+
+    with pytest.raises(RegistryError, match="cannot be read") as caught:
+        client.ping()
+
+    assert caught.value.error_class == "auth"
+    assert "s3cret" not in str(caught.value)
+
+
 def test_passwords_of_a_netrc_file_are_not_sent(
     fake: FakeRegistry, client: RegistryClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

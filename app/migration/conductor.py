@@ -1,0 +1,187 @@
+"""What of a plan is no job: its crawls, its verifications, and when it becomes live."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from threading import Event
+
+import msgspec
+
+from app.errors import AppError
+from app.migration.crawler import Crawler
+from app.migration.plan import Plan
+from app.migration.ranking import find_digests, rank_repositories
+from app.migration.verifier import RECHECK_S, verify_plan
+from app.registry import RegistryClient, RegistryError
+from app.store import Stores
+from app.store.migrations import BACKFILL, PlanStatus, Run, Wish, present
+
+logger = logging.getLogger(__name__)
+
+CONDUCT_S = 1.0  # between two looks at what is due
+RETRY_S = 10.0  # after a crawl or verification that failed
+
+
+class Aborted(Exception):
+    """The worker ends; what is under way is handed back."""
+
+
+class Conductor:
+    """Crawls and verifies one plan when that is due; any number of workers have one each.
+
+    `status` gives the plan's status as it is now, `stop_plan` opens its breaker if the error is
+    the registry's, `stopping` is set when the worker ends.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        plan: Plan,
+        owner: str,
+        source: RegistryClient,
+        target: RegistryClient,
+        *,
+        status: Callable[[], PlanStatus],
+        stop_plan: Callable[[RegistryError], object],
+        stopping: Event,
+    ) -> None:
+        self._stores = stores
+        self._queue = stores.migrations
+        self._plan = plan
+        self._owner = owner
+        self._source = source
+        self._target = target
+        self._status = status
+        self._stop_plan = stop_plan
+        self._stopping = stopping
+        self._run: Run | None = None
+
+    def beat(self, now: datetime) -> None:
+        """Renew the lease of the crawl that is under way here."""
+        run = self._run
+        if run:
+            self._queue.renew_run(run, self._owner, now)
+
+    def conduct(self) -> None:
+        """Crawl when it is due and move the plan on, until told to stop. Run by one thread."""
+        while not self._stopping.is_set():
+            pause = CONDUCT_S
+            try:
+                self.conduct_once()
+            except RegistryError as error:
+                logger.warning("plan %s: crawl or verification stops: %s", self._plan.name, error)
+                self._stop_plan(error)
+                pause = RETRY_S
+            except AppError as error:
+                logger.warning("plan %s: %s", self._plan.name, error)
+            except Aborted:
+                return
+            except Exception:
+                logger.exception("plan %s: crawl or verification failed", self._plan.name)
+                pause = RETRY_S
+            self._stopping.wait(pause)
+
+    def conduct_once(self) -> None:
+        """Do what is due now, if anything is."""
+        status = self._status()
+        if not status.is_worked_on:
+            return
+        last = self._queue.get_run(self._plan.name, "crawl")
+        is_unfinished = last is not None and last.state == "running"
+        if status.recrawl or is_unfinished:
+            run = self._queue.begin_run(self._plan.name, "crawl", self._owner, present())
+            if run:
+                self._crawl(run, is_new=not is_unfinished)
+        elif status.state == "backfill" and not self._queue.count_open(self._plan.name, BACKFILL):
+            # A crawl that ended meanwhile has put its jobs there before it was over.
+            fresh = self._status()
+            crawl = self._queue.get_run(self._plan.name, "crawl")
+            if fresh.recrawl or crawl is None or crawl.state != "done":
+                return
+            now = present()
+            if self._queue.set_state(self._plan.name, "live", "worker", now, before=["backfill"]):
+                logger.info("plan %s: everything that was there is over", self._plan.name)
+        elif status.state in ("live", "frozen") and last:
+            self._verify_if_due(last)
+
+    def _verify_if_due(self, crawl: Run) -> None:
+        """Verify when that was not done for `options.verify_every`, nor a crawl."""
+        every = self._plan.verify_every
+        last = self._queue.get_run(self._plan.name, "verify")
+        before = max(run.finished_at or run.started_at for run in (crawl, last) if run)
+        if not every or present() - before < every:
+            return
+        logger.info("plan %s: the verification begins", self._plan.name)
+        rows = verify_plan(
+            self._stores,
+            self._plan,
+            self._source,
+            self._target,
+            self._owner,
+            recheck_s=RECHECK_S,
+            is_stopped=self._stopping.is_set,
+        )
+        if rows is not None:
+            logger.info("plan %s: the verification found %d", self._plan.name, len(rows))
+
+    def _crawl(self, run: Run, *, is_new: bool) -> None:
+        if is_new:
+            self._queue.clear_recrawl(self._plan.name)
+        logger.info("plan %s: the crawl begins after %r", self._plan.name, run.cursor)
+        crawler = Crawler(
+            self._plan,
+            self._source,
+            self._enqueue,
+            self._save_run,
+            ranked=lambda: self._rank(is_new=is_new),
+            known=self._stores.catalogue.find_names,
+        )
+        self._run = msgspec.structs.replace(run, message="")
+        ended = None
+        try:
+            ended = crawler.crawl(self._run)
+        except RegistryError as error:
+            self._save_run(msgspec.structs.replace(self._run, message=str(error)))
+            raise
+        finally:
+            self._run = None
+            if ended is None:
+                self._queue.release_run(run, self._owner, present())
+        if ended is None:
+            return
+        self._enqueue_untagged()
+        self._queue.end_run(ended, self._owner, present())
+        logger.info(
+            "plan %s: the crawl saw %d tags in %d repositories",
+            self._plan.name,
+            ended.tags,
+            ended.repositories,
+        )
+        if ended.tags < 0.8 * ended.tags_before and self._plan.deletes != "off":
+            why = f"a crawl saw {ended.tags} tags, the one before it {ended.tags_before}"
+            self._queue.brake_deletes(self._plan.name, why, present())
+
+    def _rank(self, *, is_new: bool) -> list[str]:
+        """What a crawl begins with; the same list when it goes on after an interruption."""
+        if is_new:
+            ranked = rank_repositories(self._stores, self._plan.registry, present())
+            self._queue.set_ranking(self._plan.name, ranked)
+        return self._queue.get_ranking(self._plan.name)
+
+    def _enqueue_untagged(self) -> None:
+        """Have the digests looked at that only our events know."""
+        now = present()
+        known = find_digests(self._stores, self._plan.registry, self._plan.options, now)
+        for repository, digests in known.items():
+            if self._plan.takes(repository):
+                self._enqueue(repository, sorted(digests))
+
+    def _save_run(self, run: Run) -> bool:
+        self._run = run
+        return self._queue.save_run(run, self._owner, present()) and not self._stopping.is_set()
+
+    def _enqueue(self, repository: str, references: Sequence[str]) -> None:
+        wishes = [Wish(self._plan.name, repository, name, BACKFILL) for name in references]
+        self._queue.wish(wishes, present())

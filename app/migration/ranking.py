@@ -1,0 +1,51 @@
+"""What our own events tell of a registry: what is in use, and digests that no tag names."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from app.access import Rule
+from app.settings import MigrationOptions, PulledWithin, parse_duration
+from app.store import Stores
+from app.store.usage import UsageQuery
+from app.usage import PULL, PULL_PART, PUSH, PUSH_PART, total_by
+
+RANKED_BY = timedelta(days=90)
+MAX_RANKED = 1_000  # repositories; the others come by name
+EVERYTHING = Rule((), otherwise=True)
+
+
+def rank_repositories(stores: Stores, registry: str, now: datetime) -> list[str]:
+    """The repositories that were pulled in the last 90 days, those pulled most first."""
+    scope = stores.catalogue.find_scope(EVERYTHING)
+    last = stores.usage.calendar.day_of(now)
+    query = UsageQuery(first=last - RANKED_BY, last=last, registry=registry)
+    pulls = (row for row in stores.usage.read(query, scope, now).rows if row.action == PULL)
+    totals = total_by(pulls, lambda row: row.repository)
+    names = sorted(totals, key=lambda name: (-totals[name].pulls, name))
+    return names[:MAX_RANKED]
+
+
+def find_digests(
+    stores: Stores, registry: str, options: MigrationOptions, now: datetime
+) -> dict[str, set[str]]:
+    """The digests of each repository that `options.untagged` wants; some of them have a tag.
+
+    With `all_known` whatever was pushed or pulled while events came.
+    """
+    if options.untagged == "none":
+        return {}
+    actions = {PULL, PULL_PART}
+    last = stores.usage.calendar.day_of(now)
+    if isinstance(options.untagged, PulledWithin):
+        first = last - parse_duration(options.untagged.pulled_within)
+    else:
+        actions |= {PUSH, PUSH_PART}
+        first = stores.usage.find_first_day() or last
+    query = UsageQuery(first=first, last=last, registry=registry)
+    scope = stores.catalogue.find_scope(EVERYTHING)
+    found: dict[str, set[str]] = {}
+    for row in stores.usage.read(query, scope, now).rows:
+        if row.digest and row.action in actions:
+            found.setdefault(row.repository, set()).add(row.digest)
+    return found
