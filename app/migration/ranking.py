@@ -8,7 +8,7 @@ from app.access import Rule
 from app.settings import MigrationOptions, PulledWithin, parse_duration
 from app.store import Stores
 from app.store.usage import UsageQuery
-from app.usage import PULL, PULL_PART, PUSH, PUSH_PART, total_by
+from app.usage import PULL, PULL_PART, PUSH, PUSH_PART
 
 RANKED_BY = timedelta(days=90)
 MAX_RANKED = 1_000  # repositories; the others come by name
@@ -20,10 +20,11 @@ def rank_repositories(stores: Stores, registry: str, now: datetime) -> list[str]
     scope = stores.catalogue.find_scope(EVERYTHING)
     last = stores.usage.calendar.day_of(now)
     query = UsageQuery(first=last - RANKED_BY, last=last, registry=registry)
-    pulls = (row for row in stores.usage.read(query, scope, now).rows if row.action == PULL)
-    totals = total_by(pulls, lambda row: row.repository)
-    names = sorted(totals, key=lambda name: (-totals[name].pulls, name))
-    return names[:MAX_RANKED]
+    found = stores.usage.read_sums(query, scope, now, tops=("repositories",))
+    pulls = {
+        name: number for (_, name), (number, _) in found.tops["repositories"].items() if number
+    }
+    return sorted(pulls, key=lambda name: (-pulls[name], name))[:MAX_RANKED]
 
 
 def find_digests(
