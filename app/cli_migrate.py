@@ -227,7 +227,7 @@ def migrate_retry(
     if not (key or error_class or everything):
         raise click.UsageError("name jobs by --id, --class or --all")
     filters = {"id": key or "", "error_class": error_class or ""}
-    number = stores.migrations.retry(plan.name, present(), **filters)
+    number = stores.migrations.retry(plan.name, _who(), present(), **filters)
     print(f"{number} jobs begin anew")
 
 
@@ -236,7 +236,7 @@ def migrate_retry(
 @_with_plan
 def migrate_skip(stores: Stores, plan: Plan, key: str) -> None:
     """Leave a job out until its reference is pushed again."""
-    if not stores.migrations.waive(plan.name, key, present()):
+    if not stores.migrations.waive(plan.name, _who(), key, present()):
         raise InvalidQuery(f"no job {key} that is not running")
     print(f"skipped {key}")
 
