@@ -82,7 +82,7 @@ def find_progress(queue: MigrationStore, plan: Plan, now: datetime) -> Progress:
     """Everything about one plan but its readiness; counts all of its jobs once."""
     status, crawl = queue.get_plan(plan.name), queue.get_run(plan.name, "crawl")
     counts = queue.count_alike(plan.name)
-    jobs = {
+    jobs: dict[str, int] = {
         state: sum(count.number for count in counts if count.state == state) for state in JOB_STATES
     }
     done, total = sum(jobs[state] for state in SETTLED), sum(jobs.values())
