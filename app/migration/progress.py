@@ -13,7 +13,6 @@ from app.migration.plan import Plan
 from app.migration.readiness import lag_s
 from app.store.migrations import (
     JOB_STATES,
-    SETTLED,
     Breaker,
     JobCount,
     MigrationStore,
@@ -52,7 +51,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     cannot_delete: bool
     is_crawled: bool
     is_worked_on: bool
-    done: int
+    done: int  # at the target as they should be, or left out on purpose
+    failed: int  # given up
     total: int
     jobs: dict[str, int]
     copied_bytes: int
@@ -68,14 +68,15 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def open(self) -> int:
         """The jobs that are not over."""
-        return self.total - self.done
+        return self.total - self.done - self.failed
 
     @property
     def is_going_on(self) -> bool:
         """Whether figures change from one look to the next."""
-        is_idle = not self.open and self.is_crawled and self.state != "backfill"
-        is_verified = self.verify is None or self.verify.state == "done"
-        return bool(self.is_worked_on and self.workers and not is_idle) or not is_verified
+        is_begun = self.state != "draft" and not self.paused
+        is_busy = bool(self.open) or not self.is_crawled or self.state == "backfill"
+        is_verifying = self.verify is not None and self.verify.state != "done"
+        return (is_begun and is_busy) or is_verifying
 
 
 def find_progress(queue: MigrationStore, plan: Plan, now: datetime) -> Progress:
@@ -85,7 +86,7 @@ def find_progress(queue: MigrationStore, plan: Plan, now: datetime) -> Progress:
     jobs: dict[str, int] = {
         state: sum(count.number for count in counts if count.state == state) for state in JOB_STATES
     }
-    done, total = sum(jobs[state] for state in SETTLED), sum(jobs.values())
+    open_jobs = jobs["pending"] + jobs["running"]
     workers = [worker for worker in queue.find_workers(now) if plan.name in worker.plans]
     since = max(now - WINDOW, crawl.started_at) if crawl else now - WINDOW
     ended, sent_bytes = queue.count_finished_since(plan.name, since)
@@ -102,13 +103,14 @@ def find_progress(queue: MigrationStore, plan: Plan, now: datetime) -> Progress:
         cannot_delete=status.cannot_delete,
         is_crawled=crawl is not None and crawl.state == "done" and not status.recrawl,
         is_worked_on=status.is_worked_on,
-        done=done,
-        total=total,
+        done=jobs["done"] + jobs["skipped"],
+        failed=jobs["dead"] + jobs["conflict"],
+        total=sum(jobs.values()),
         jobs=jobs,
         copied_bytes=sum(count.bytes for count in counts),
         jobs_per_min=60 * ended / span_s,
         bytes_per_s=sent_bytes / span_s,
-        eta_s=find_eta_s(total - done, ended / span_s if is_going else 0),
+        eta_s=find_eta_s(open_jobs, ended / span_s if is_going else 0),
         lag_s=lag_s(queue, plan.name, now),
         failures=find_failures(counts),
         workers=workers,
