@@ -21,6 +21,7 @@ from app.cli import _print_rows as print_rows
 from app.cli import as_json, cli, opened_stores
 from app.errors import AppError, ConfigError, InvalidQuery
 from app.migration import Plan, load_plans
+from app.migration.advice import advice
 from app.migration.catalogue import find_pushes
 from app.migration.crawler import find_repositories
 from app.migration.readiness import Check, find_checks, lag_s
@@ -158,6 +159,9 @@ def migrate_status(settings: Settings, as_json: bool) -> None:
     with opened_stores(settings) as stores:
         rows = [_status_row(stores.migrations, plan) for plan in plans]
     print_rows(rows, ["plan", "state", "stopped", "lag_s", "jobs", "errors", "workers"], as_json)
+    if not as_json:
+        for error_class in sorted({name for row in rows for name in row["errors"]}):
+            print(f"{error_class}: {advice(error_class)}")
 
 
 def _status_row(queue: MigrationStore, plan: Plan) -> dict[str, Any]:
