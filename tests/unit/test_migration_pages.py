@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 import pytest
@@ -550,25 +550,29 @@ def fake() -> Iterator[FakeRegistry]:
     registry.close()
 
 
+class Dripping(NamedTuple):
+    url: str
+    is_over: threading.Event
+
+
 @pytest.fixture
-def dripping() -> Iterator[str]:
-    """A server that answers byte by byte, each of them in time, and is done after seconds."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def dripping() -> Iterator[Dripping]:
+    """A server that answers byte by byte, each of them in time, and is over after a while."""
+    listener, is_over = socket.create_server(("127.0.0.1", 0)), threading.Event()
 
     def serve() -> None:
         connection, _ = listener.accept()
-        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(VARIABLES)}\r\nConnection: close\r\n\r\n"
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(VARIABLES)}\r\nX: {'x' * 100}\r\n\r\n"
         with connection:
-            for byte in head.encode() + VARIABLES:
-                try:
-                    connection.sendall(bytes([byte]))
-                except OSError:
-                    return
-                time.sleep(0.02)
+            for byte in head.encode():
+                connection.sendall(bytes([byte]))
+                time.sleep(0.01)
+            is_over.set()
+            connection.sendall(VARIABLES)
 
     thread = threading.Thread(target=serve)
     thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    yield Dripping(f"http://127.0.0.1:{listener.getsockname()[1]}", is_over)
     listener.close()
     thread.join()
 
@@ -580,11 +584,14 @@ def test_the_events_that_wait_are_counted(fake: FakeRegistry) -> None:
 
 
 def test_a_debug_server_is_not_waited_for_longer_than_said(
-    fake: FakeRegistry, dripping: str
+    fake: FakeRegistry, dripping: Dripping
 ) -> None:
     fake.on("GET", "/debug/vars", fake.hang)
 
-    assert find_pending([fake.url, dripping], 0.3) == {fake.url: None, dripping: None}
+    found = find_pending([fake.url, dripping.url], 0.3)
+
+    assert found == {fake.url: None, dripping.url: None}
+    assert not dripping.is_over.is_set()
 
 
 @pytest.mark.parametrize(
