@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
@@ -154,10 +155,13 @@ def _samples(
     status, counts = queue.get_plan(plan.name), queue.count_alike(plan.name)
     yield "state", [status.state], 1
     yield "paused", [], bool(status.paused)
+    jobs: Counter[str] = Counter()
     for state in JOB_STATES:
         for priority, name in PRIORITIES.items():
             alike = [c for c in counts if (c.state, c.priority) == (state, priority)]
-            yield "jobs", [state, name], sum(count.number for count in alike)
+            number = sum(count.number for count in alike)
+            jobs[state] += number
+            yield "jobs", [state, name], number
     for result in sorted({count.result for count in counts if count.result}):
         yield "results", [result], sum(c.number for c in counts if c.result == result)
     for failure in find_failures(counts):
@@ -168,7 +172,7 @@ def _samples(
     if verify and verify.state == "done":
         for kind in DRIFT_KINDS:
             yield "drift", [kind], verify.drift.get(kind, 0)
-    checks = find_checks_with(queue, plan, pending)
+    checks = find_checks_with(queue, plan, pending, jobs)
     yield "ready", [], all(check.is_met for check in checks)
     yield "workers", [], sum(plan.name in worker.plans for worker in workers)
     failing = status.breaker.registry if status.breaker else ""
