@@ -152,7 +152,7 @@ def carry_out(plan: Plan, action: str, given: Mapping[str, str | int]) -> str:
         return "Started: a worker crawls the source and copies what is missing."
     if action == "pause":
         queue.pause(plan.name, who, now)
-        return "Paused: no further job is begun; pushes are still noted."
+        return "Paused."
     if action == "resume":
         deletes = _number(texts.get("allow_deletes") or "0")
         queue.resume(plan.name, who, now, deletes)
