@@ -344,11 +344,11 @@ def test_an_administrator_resumes_a_migration_and_skips_a_job(
     server.run_rns("migrate", "once")  # finds that its source is away
 
     page.goto("/migration/")
-    expect(page.locator("main")).to_contain_text("Connection refused")
+    expect(page.locator("main")).to_contain_text("Work stopped")
     page.get_by_role("link", name="dc2").click()
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_role("status")).to_have_text("Resumed.")
-    expect(page.locator("main")).not_to_contain_text("Work waits")
+    expect(page.locator("main")).not_to_contain_text("Work stopped")
     page.get_by_role("link", name="All jobs").click()
     page.get_by_role("button", name=f"Skip {VISIBLE}:v1").click()
 
