@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +24,7 @@ from app.cli import _print_rows as print_rows
 from app.cli import as_json, cli, opened_stores
 from app.errors import AppError, ConfigError, IllegalState, InvalidQuery
 from app.migration import Plan, load_plans, states
+from app.migration.advice import advice
 from app.migration.catalogue import find_pushes
 from app.migration.crawler import find_repositories
 from app.migration.readiness import Check, find_checks, lag_s
@@ -174,6 +175,8 @@ def migrate_status(settings: Settings, names: tuple[str, ...], watch: bool, as_j
             rows = [_status_row(stores.migrations, plan) for plan in plans]
             with contextlib.redirect_stdout(io.StringIO()) as text:
                 print_rows(rows, STATUS_COLUMNS, as_json)
+                if not as_json:
+                    _print_advice(rows)
             # A terminal shows the last one; a file or pipe is told of changes only.
             if watch and sys.stdout.isatty():
                 click.clear()
@@ -183,6 +186,11 @@ def migrate_status(settings: Settings, names: tuple[str, ...], watch: bool, as_j
             if not watch:
                 return
             ended.wait(WATCH_S)
+
+
+def _print_advice(rows: Sequence[Mapping[str, Any]]) -> None:
+    for error_class in sorted({name for row in rows for name in row["errors"]}):
+        print(f"{error_class}: {advice(error_class)}")
 
 
 def _status_row(queue: MigrationStore, plan: Plan) -> dict[str, Any]:
@@ -254,7 +262,7 @@ def migrate_retry(
     if not (key or error_class or everything):
         raise click.UsageError("name jobs by --id, --class or --all")
     filters = {"id": key or "", "error_class": error_class or ""}
-    number = stores.migrations.retry(plan.name, present(), **filters)
+    number = stores.migrations.retry(plan.name, _who(), present(), **filters)
     print(f"{number} jobs begin anew")
 
 
@@ -263,7 +271,7 @@ def migrate_retry(
 @_with_plan
 def migrate_skip(stores: Stores, plan: Plan, key: str) -> None:
     """Leave a job out until its reference is pushed again."""
-    if not stores.migrations.waive(plan.name, key, present()):
+    if not stores.migrations.waive(plan.name, _who(), key, present()):
         raise InvalidQuery(f"no job {key} that is not running")
     print(f"skipped {key}")
 

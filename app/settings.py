@@ -24,7 +24,8 @@ from app.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "RNS_"
 RESERVED_VARIABLES = ("RNS_CONFIG", "RNS_TEST_MONGODB_URI")
-SECRETS = {"token", "tokens", "secret_key", "uri", "password"}  # keys that have a `<key>_file` twin
+# Keys that have a `<key>_file` twin.
+SECRETS = {"token", "tokens", "secret_key", "metrics_token", "uri", "password"}
 MAX_WORKERS = 256
 
 # msgspec's names of types, as a person who writes YAML would say them.
@@ -57,7 +58,8 @@ class Server(_Section, frozen=True):
     """How gunicorn listens.
 
     `hosts` are the names that pages and API answer to, any without one (`.example.com`: all
-    below). `trusted_proxies` is the number of proxies that set X-Forwarded-*.
+    below). `trusted_proxies` is the number of proxies that set X-Forwarded-*. `metrics_token` lets
+    in who reads /metrics; without one nobody may.
     """
 
     bind: str = "127.0.0.1:8000"
@@ -68,6 +70,8 @@ class Server(_Section, frozen=True):
     secret_key: str = ""
     secret_key_file: str = ""
     hosts: list[str] = []
+    metrics_token: str = ""
+    metrics_token_file: str = ""
 
 
 class MongoDB(_Section, frozen=True):
@@ -508,6 +512,8 @@ def _check(settings: Settings) -> None:
 
 
 def _check_access(settings: Settings) -> None:
+    if not re.fullmatch(r"[!-~]*", settings.server.metrics_token):
+        raise ConfigError("server.metrics_token: only ASCII without spaces can go into a header")
     file = settings.docker_auth.htpasswd
     if file and not Path(file).is_file():
         raise ConfigError(f"docker_auth.htpasswd: no such file: {file}")

@@ -34,10 +34,16 @@ def lag_s(queue: MigrationStore, plan: str, now: datetime) -> float:
 
 
 def find_checks(queue: MigrationStore, plan: Plan, now: datetime) -> list[Check]:
-    """Every condition of a cut-over, met or not."""
-    status = queue.get_plan(plan.name)
-    jobs = queue.count_jobs(plan.name)
+    """Every condition of a cut-over, met or not; asks the source's debug server."""
     pending = count_pending(plan.debug_url) if plan.debug_url else None
+    return find_checks_with(queue, plan, pending, queue.count_jobs(plan.name))
+
+
+def find_checks_with(
+    queue: MigrationStore, plan: Plan, pending: int | None, jobs: Mapping[str, int]
+) -> list[Check]:
+    """The same where the events that wait at the source and the jobs by state are counted."""
+    status = queue.get_plan(plan.name)
     crawl = queue.get_run(plan.name, "crawl")
     return [
         _runs(status),

@@ -221,6 +221,11 @@ class EventStore:
             self._collection, _queries(query, scope), lower=lower, upper=upper, cap=cap
         )
 
+    def find_newest_time(self) -> datetime | None:
+        """When the newest event happened, or None if there is none."""
+        found = find_newest(self._collection, [{}], lower=None, upper=None, limit=1)
+        return found[0]["timestamp"] if found else None
+
     def find_last(self, action: str, query: RecordQuery, scope: Scope) -> Event | None:
         """The newest event of one action among those that `query` selects, or None."""
         only = msgspec.structs.replace(query, action=action)

@@ -22,7 +22,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from app.store.errors import only_duplicates, translate_errors
-from app.store.paging import Document, Page
+from app.store.paging import Count, Document, Page
 
 LEASE = timedelta(seconds=20)  # a worker that is silent for so long has lost its jobs
 WORKER_KEPT = timedelta(seconds=60)
@@ -41,6 +41,7 @@ RunKind = Literal["crawl", "verify", "partial"]  # partial: a verification of a 
 DriftKind = Literal["missing", "different", "extra", "broken_child", "broken_blob", "unknown"]
 
 JOB_STATES: tuple[JobState, ...] = ("pending", "running", "done", "skipped", "conflict", "dead")
+DRIFT_KINDS: tuple[DriftKind, ...] = get_args(DriftKind)
 SETTLED: tuple[JobState, ...] = ("done", "skipped", "conflict", "dead")
 WORKED: tuple[PlanState, ...] = ("backfill", "live", "frozen", "cut_over")
 TARGET_LEADS: tuple[PlanState, ...] = ("cut_over", "rolled_back", "closed")
@@ -128,6 +129,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     error_class: str = ""  # of the last attempt that failed, "" after one that did not
     error: str = ""
     finished_at: datetime | None = None
+
+
+class JobCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many jobs are alike in this, and what they sent to the target together."""
+
+    state: JobState
+    priority: int
+    result: str
+    error_class: str
+    number: int
+    bytes: int
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,6 +237,7 @@ class MigrationStore:
         jobs.create_index([("plan", 1), ("state", 1), ("priority", 1), ("due", 1)])
         jobs.create_index([("plan", 1), ("state", 1), ("lease_until", 1)])
         jobs.create_index([("plan", 1), ("wanted_at", 1)])
+        jobs.create_index([("plan", 1), ("finished_at", 1)])
         self._drift.create_index([("plan", 1), ("_id", 1)])
         for collection, field, kept in (
             (self._blobs, "seen", BLOB_KEPT),
@@ -383,20 +396,28 @@ class MigrationStore:
                     if not left or not only_duplicates(error):
                         raise
 
-    def retry(self, plan: str, now: datetime, **filters: str) -> int:
+    def retry(self, plan: str, who: str, now: datetime, **filters: str) -> int:
         """Begin dead and conflicting jobs of a plan anew; says how many.
 
         `filters` are fields and their values: `id`, `error_class`, `state`.
         """
         query = _job_filter(plan, {"state": {"$in": ["dead", "conflict", "skipped"]}}, filters)
         update = {"$set": {"state": "pending", "due": now, "wanted_at": now, "attempts": 0}}
-        return self._jobs.update_many(query, update).modified_count
+        number = self._jobs.update_many(query, update).modified_count
+        if number:
+            of = ", ".join(f"{key} {value}" for key, value in filters.items() if value) or "all"
+            what = f"retry {of}: {number} jobs"
+            self.add_audit(AuditRow(plan=plan, who=who, what=what, at=now))
+        return number
 
-    def waive(self, plan: str, key: str, now: datetime) -> bool:
+    def waive(self, plan: str, who: str, key: str, now: datetime) -> bool:
         """Leave a job out until its reference is pushed again; False if it runs or is none."""
         query = {"_id": key, "plan": plan, "state": {"$ne": "running"}}
         update = {"$set": {"state": "skipped", "result": "waived", "finished_at": now}}
-        return self._jobs.update_one(query, update).matched_count > 0
+        is_waived = self._jobs.update_one(query, update).matched_count > 0
+        if is_waived:
+            self.add_audit(AuditRow(plan=plan, who=who, what=f"skip {key}", at=now))
+        return is_waived
 
     def mark_broken(self, plan: str, repository: str, reference: str) -> None:
         """Have the next run of a job copy everything that its manifest names once more."""
@@ -474,6 +495,8 @@ class MigrationStore:
         }
         if not outcome.put_digest:
             del fields["put_digest"]
+        if outcome.result != "copied":
+            del fields["bytes"]
         held = {"_id": job.id, "token": job.token}
         ended = (
             fields
@@ -530,6 +553,41 @@ class MigrationStore:
         documents = list(self._jobs.find(query).sort("_id", 1).limit(limit + 1))
         jobs = [_job(document) for document in documents[:limit]]
         return Page(jobs, jobs[-1].id if len(documents) > limit else None)
+
+    def count_found_jobs(self, plan: str, *, cap: int, **filters: str) -> Count:
+        """How many jobs `find_jobs` finds, exact up to `cap`."""
+        return _count_capped(self._jobs, _job_filter(plan, {}, filters), cap)
+
+    def count_alike(self, plan: str) -> list[JobCount]:
+        """Every job of a plan counted once, by all that tells jobs apart on a page of figures."""
+        by = ("state", "priority", "result", "error_class")
+        group: Document = {
+            "_id": {key: f"${key}" for key in by},
+            "number": {"$sum": 1},
+            "bytes": {"$sum": "$bytes"},
+        }
+        rows = self._jobs.aggregate([{"$match": {"plan": plan}}, {"$group": group}])
+        return [
+            JobCount(
+                state=row["_id"]["state"],
+                priority=row["_id"]["priority"],
+                result=row["_id"].get("result") or "",
+                error_class=row["_id"].get("error_class") or "",
+                number=row["number"],
+                bytes=row["bytes"],
+            )
+            for row in rows
+        ]
+
+    def count_finished_since(self, plan: str, moment: datetime) -> tuple[int, int]:
+        """How many jobs workers ended after `moment`, and the bytes that these sent."""
+        query = {"plan": plan, "finished_at": {"$gt": moment}}
+        group = {"_id": "$result", "number": {"$sum": 1}, "bytes": {"$sum": "$bytes"}}
+        rows = list(self._jobs.aggregate([{"$match": query}, {"$group": group}]))
+        return (
+            sum(row["number"] for row in rows if row["_id"] != "waived"),
+            sum(row["bytes"] for row in rows if row["_id"] == "copied"),
+        )
 
     def count_jobs(self, plan: str) -> dict[str, int]:
         """How many jobs of a plan are in each state; a state without any is left out."""
@@ -678,12 +736,21 @@ class MigrationStore:
         for start in range(0, len(writes), 100):
             self._drift.bulk_write(writes[start : start + 100], ordered=False)
 
-    def find_drift(self, plan: str, *, cursor: str | None = None, limit: int = 50) -> Page[Drift]:
-        """The differences that the last verification found, by repository and reference."""
-        query: Document = {"plan": plan, "_id": {"$gt": cursor or ""}}
+    def find_drift(
+        self, plan: str, *, cursor: str | None = None, limit: int = 50, **filters: str
+    ) -> Page[Drift]:
+        """The differences that the last verification found, by repository and reference.
+
+        `filters` are fields and their exact values, "" leaves one out.
+        """
+        query = {**_job_filter(plan, {}, filters), "_id": {"$gt": cursor or ""}}
         documents = list(self._drift.find(query).sort("_id", 1).limit(limit + 1))
         rows = [Drift(**_fields(Drift, document)) for document in documents[:limit]]
         return Page(rows, documents[limit - 1]["_id"] if len(documents) > limit else None)
+
+    def count_drift(self, plan: str, *, cap: int, **filters: str) -> Count:
+        """How many differences `find_drift` finds, exact up to `cap`."""
+        return _count_capped(self._drift, _job_filter(plan, {}, filters), cap)
 
     # Blobs: hints only, they may be wrong
 
@@ -782,6 +849,11 @@ def _wish(wish: Wish, now: datetime) -> list[UpdateOne]:
 def _job_filter(plan: str, default: Document, filters: dict[str, str]) -> Document:
     named = {"_id" if key == "id" else key: value for key, value in filters.items() if value}
     return {"plan": plan, **default, **named}
+
+
+def _count_capped(collection: Collection[Document], query: Document, cap: int) -> Count:
+    number = collection.count_documents(query, limit=cap + 1)
+    return Count(min(number, cap), number > cap)
 
 
 def _job(document: Document) -> Job:

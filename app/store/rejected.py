@@ -45,6 +45,10 @@ class RejectedStore:
         for document in self._collection.find().sort("received_at", 1):
             yield Rejected(id=document.pop("_id"), **document)
 
+    def count(self) -> int:
+        """How many events are kept."""
+        return self._collection.count_documents({})
+
     def drop(self, event_id: str) -> bool:
         """Forget one event; False when it is not there."""
         return self._collection.delete_one({"_id": event_id}).deleted_count == 1

@@ -18,7 +18,18 @@ from app.migration import load_plans
 from app.migration.live import LiveWishes
 from app.settings import Settings
 from app.store import Stores
-from app.web import access, analysis, api, display, health, notifications, search, signin
+from app.web import (
+    access,
+    analysis,
+    api,
+    display,
+    health,
+    metrics,
+    migration,
+    notifications,
+    search,
+    signin,
+)
 from app.web.runtime import Runtime, json_response, runtime
 
 logger = logging.getLogger(__name__)
@@ -50,8 +61,9 @@ class _Sessions(SecureCookieSessionInterface):
 
 def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     """Put the web layer on an application."""
-    live = LiveWishes(stores.migrations, load_plans(settings))
-    app.extensions["rns"] = Runtime(settings, stores, Ingest(stores, live))
+    plans = load_plans(settings)
+    ingest = Ingest(stores, LiveWishes(stores.migrations, plans))
+    app.extensions["rns"] = Runtime(settings, stores, ingest, plans)
     app.session_interface = _Sessions()
     if proxies := settings.server.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
@@ -59,12 +71,15 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
         )
     csrf = CSRFProtect(app)
     csrf.exempt(notifications.bp)
+    csrf.exempt(api.bp)  # it refuses forgery itself, and lets programs in
     for blueprint in (
         notifications.bp,
         health.bp,
+        metrics.bp,
         signin.bp,
         search.bp,
         analysis.bp,
+        migration.bp,
         access.bp,
         api.bp,
     ):
@@ -84,7 +99,7 @@ def _check_host() -> None:
     later ones, and a token is what lets them in.
     """
     hosts = runtime().settings.server.hosts
-    is_open = request.blueprint in (notifications.bp.name, health.bp.name)
+    is_open = request.blueprint in (notifications.bp.name, health.bp.name, metrics.bp.name)
     if hosts and not is_open and not host_is_trusted(request.host, hosts):
         raise BadRequest("Host: not one of server.hosts in config.yml.")
 

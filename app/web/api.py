@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, request
+import msgspec
+from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import NotFound
 
 from app.errors import InvalidQuery
@@ -14,7 +15,9 @@ from app.web.analysis import recall_listing, record_listing, unused_listing
 from app.web.figures import find_figures, slot_listing
 from app.web.forms import (
     AccessFilter,
+    DriftFilter,
     FilterForm,
+    JobFilter,
     RecallFilter,
     RecordFilter,
     RepositoryFilter,
@@ -22,6 +25,15 @@ from app.web.forms import (
     TagFilter,
     UnusedFilter,
     UsageFilter,
+)
+from app.web.migration import (
+    carry_out,
+    checks_of,
+    drift_listing,
+    job_listing,
+    plan_listing,
+    plan_named,
+    progress_of,
 )
 from app.web.runtime import json_response
 from app.web.search import repository_listing, tag_listing
@@ -39,6 +51,27 @@ _LISTS: dict[str, tuple[Any, Any]] = {
 }
 _OF_EVERY_LIST = {"cursor", "limit", "format"}
 
+_PARTS: dict[str, tuple[Any, Any]] = {
+    "jobs": (JobFilter, job_listing),
+    "drift": (DriftFilter, drift_listing),
+}
+_Given = dict[str, str | int]
+
+
+@bp.before_request
+def refuse_forgery() -> None:
+    """Refuse a change that a foreign page may have had an administrator's browser send.
+
+    A browser adds the session cookie to what a foreign page sends, and a password of HTTP Basic
+    that was typed into it once. It does not add our token, nor let a form send JSON.
+    """
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    if request.authorization is None:
+        current_app.extensions["csrf"].protect()
+    elif request.mimetype != "application/json":
+        raise InvalidQuery("Content-Type: expected application/json")
+
 
 @bp.get("/<any(repositories, tags, records, unused, recall, 'sign-ins'):name>")
 def listing(name: str) -> Response:
@@ -47,8 +80,7 @@ def listing(name: str) -> Response:
     form_class, make_listing = _LISTS[name]
     form = form_class(request.args)
     _check(form, _OF_EVERY_LIST)
-    found = make_listing(form)
-    return lists.export(found) or json_response(lists.api_page(found))
+    return _answer(make_listing(form))
 
 
 @bp.get("/usage")
@@ -68,6 +100,60 @@ def access() -> Response:
     form = AccessFilter(request.args)
     _check(form, set())
     return json_response(explanation(form))
+
+
+@bp.get("/migrations")
+def migrations() -> Response:
+    """Every plan and how far it is: 200, 400, 401, 403."""
+    found = plan_listing()
+    _check(FilterForm(request.args), _OF_EVERY_LIST)
+    return _answer(found)
+
+
+@bp.get("/migrations/<name>")
+def migration(name: str) -> Response:
+    """One plan and how far it is: 200, 401, 403, 404."""
+    plan = plan_named(name)
+    _check(FilterForm(request.args), set())
+    return json_response(progress_of(plan))
+
+
+@bp.get("/migrations/<name>/<any(jobs, drift):part>")
+def migration_part(name: str, part: str) -> Response:
+    """Jobs of a plan, or its drift: 200, 400, 401, 403, 404."""
+    plan = plan_named(name)
+    form_class, make_listing = _PARTS[part]
+    form = form_class(request.args)
+    _check(form, _OF_EVERY_LIST)
+    return _answer(make_listing(plan, form))
+
+
+@bp.get("/migrations/<name>/ready")
+def migration_ready(name: str) -> Response:
+    """The conditions of a cut-over: 200, 401, 403, 404."""
+    plan = plan_named(name)
+    _check(FilterForm(request.args), set())
+    checks = checks_of(plan)
+    ready = all(check.is_met for check in checks)
+    return json_response({"ready": ready, "items": checks, "next": None, "total": len(checks)})
+
+
+@bp.post("/migrations/<name>/<any(start, pause, resume, retry, skip):action>")
+def migration_action(name: str, action: str) -> Response:
+    """Change a plan or its jobs: 200 with a sentence that says what was done, 400, 401, 403, 404.
+
+    The body is a JSON object, or empty; see refuse_forgery.
+    """
+    plan = plan_named(name)
+    try:
+        given = msgspec.json.decode(request.get_data() or b"{}", type=_Given)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidQuery(f"body: expected a JSON object of texts and numbers: {error}") from None
+    return json_response({"message": carry_out(plan, action, given)})
+
+
+def _answer(found: lists.Listing) -> Response:
+    return lists.export(found) or json_response(lists.api_page(found))
 
 
 def _check(form: FilterForm, others: set[str]) -> None:

@@ -17,7 +17,9 @@ from app.web.signin import account_name, is_administrator
 
 def init_app(app: Flask) -> None:
     """Give templates their filters and the names every page needs."""
-    app.jinja_env.filters.update(moment=moment, ago=ago, size=size, short=short_digest, total=total)
+    app.jinja_env.filters.update(
+        moment=moment, ago=ago, duration=duration, size=size, short=short_digest, total=total
+    )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.context_processor(_page_names)
 
@@ -45,6 +47,19 @@ def moment(when: datetime | None) -> Markup:
 def ago(when: datetime) -> str:
     """How long ago, in words."""
     return humanize.naturaltime(datetime.now(UTC) - when)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words, to about one part in ten."""
+    minutes = round(seconds / 60)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    hours = round(seconds / 3600)
+    return f"{hours} h" if hours < 72 else f"{round(hours / 24):,} days"
 
 
 def size(number: int | None) -> str:

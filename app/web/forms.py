@@ -30,9 +30,11 @@ from wtforms.validators import InputRequired, Length, NumberRange, Optional, Val
 from app.errors import InvalidQuery, InvalidReference
 from app.events import ACTIONS, CLIENTS, MAX_ACTOR_LENGTH
 from app.explain import parse_entry
+from app.migration.advice import ADVICE
 from app.references import MAX_REPOSITORY_LENGTH, parse_digest
 from app.store.catalogue import CatalogueQuery
 from app.store.events import NONE, RecordQuery
+from app.store.migrations import DRIFT_KINDS, JOB_STATES
 from app.store.sign_ins import OUTCOMES
 from app.store.usage import UsageQuery
 
@@ -290,6 +292,33 @@ class RecordFilter(FilterForm):
             until=self.until.data,
             parts=self.parts.data,
         )
+
+
+class JobFilter(FilterForm):
+    """Filters of the jobs of a migration."""
+
+    state = SelectField("State", choices=_any_of(JOB_STATES), default="")
+    error_class = SelectField("Class", choices=_any_of(list(ADVICE)), default="", name="class")
+    repository = _text("Repository", description="the whole name, as team/app")
+
+    def filters(self) -> dict[str, str]:
+        """The store's filters."""
+        return {
+            "state": self.state.data,
+            "error_class": self.error_class.data,
+            "repository": self.repository.data,
+        }
+
+
+class DriftFilter(FilterForm):
+    """Filters of the differences that a verification found."""
+
+    kind = SelectField("Kind", choices=_any_of(DRIFT_KINDS), default="")
+    repository = _text("Repository", description="the whole name, as team/app")
+
+    def filters(self) -> dict[str, str]:
+        """The store's filters."""
+        return {"kind": self.kind.data, "repository": self.repository.data}
 
 
 PERIODS = {"1": "Today", "2": "2 days", "7": "7 days", "30": "30 days", "90": "90 days"}

@@ -8,6 +8,7 @@ import msgspec
 from flask import Response, current_app
 
 from app.ingest import Ingest
+from app.migration import Plan
 from app.settings import Settings
 from app.store import Stores
 
@@ -18,6 +19,7 @@ class Runtime(msgspec.Struct, frozen=True):
     settings: Settings
     stores: Stores
     ingest: Ingest
+    plans: list[Plan]  # of migrations, in the order of the configuration
 
 
 def runtime() -> Runtime:

@@ -45,8 +45,17 @@ def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 
 @pytest.fixture(scope="session")
 def server(make_server: Callable[..., Server]) -> Server:
-    """A running server: `alice` may see team/*, `bob` all of two parts, `mallory` nothing."""
+    """A running server: `alice` may see team/*, `bob` all of two parts, `mallory` nothing.
+
+    It has a migration that nobody works on, of one repository.
+    """
     server = make_server()
+    endpoints = {
+        side: {"url": f"http://127.0.0.1:{port}", "plain_http": True}
+        for side, port in (("source", 9), ("target", 10))
+    }
+    plan = {"name": "dc2", **endpoints, "repos": {"include": ["team/shop"]}}
+    server.configure(migrations=[plan])
     server.start()
     with ThreadPoolExecutor() as pool:
         accounts = pool.map(server.add_account, ("alice", "bob", "mallory"))

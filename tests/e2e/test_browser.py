@@ -328,6 +328,34 @@ def test_a_list_can_be_exported_from_its_page(open_page: OpenPage, pushed: Pushe
     assert len(lines) == 1 + page.locator("tbody tr").count()
 
 
+MIGRATION_PAGES = [
+    "/migration/",
+    "/migration/dc2",
+    "/migration/dc2/jobs",
+    "/migration/dc2/jobs?state=pending",
+    "/migration/dc2/drift",
+]
+
+
+def test_an_administrator_resumes_a_migration_and_skips_a_job(
+    open_page: OpenPage, server: Server, pushed: Pushed
+) -> None:
+    page = open_page("admin", javascript=False)
+    server.run_rns("migrate", "once")  # finds that its source is away
+
+    page.goto("/migration/")
+    expect(page.locator("main")).to_contain_text("Work stopped")
+    page.get_by_role("link", name="dc2").click()
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("status")).to_have_text("Resumed.")
+    expect(page.locator("main")).not_to_contain_text("Work stopped")
+    page.get_by_role("link", name="All jobs").click()
+    page.get_by_role("button", name=f"Skip {VISIBLE}:v1").click()
+
+    expect(page.get_by_role("status")).to_contain_text(f"Skipped {VISIBLE} v1")
+    expect(page.locator("tbody tr").filter(has_text="waived")).to_have_count(1)
+
+
 WINDOWS = [(360, "dark"), (360, "light"), (1440, "dark"), (1440, "light")]
 
 
@@ -353,6 +381,9 @@ def test_every_page_is_readable(
     signed_in = open_page("alice", width, scheme)
     for number, path in enumerate(paths(VISIBLE, "v1", pushed.visible.digest)):
         look_at(signed_in, path, f"page-{number:02}")
+    administrator = open_page("admin", width, scheme)
+    for number, path in enumerate(MIGRATION_PAGES):
+        look_at(administrator, path, f"migration-{number}")
     look_at(signed_in, "/search/repository?repository=no/such", "not-found")
     look_at(signed_in, "/analysis/user/login/?digest=wrong&from=yesterday", "wrong-filter")
     assert not wide, "\n".join(wide)
@@ -392,7 +423,12 @@ def test_no_page_has_a_serious_fault_for_people_with_disabilities(
     for path in paths(VISIBLE, "v1", pushed.visible.digest):
         examine(page, path)
     admin = open_page("admin", scheme=scheme)
-    for path in ("/access/", f"/access/?account=alice&repository={VISIBLE}", "/access/sign-ins"):
+    for path in (
+        "/access/",
+        f"/access/?account=alice&repository={VISIBLE}",
+        "/access/sign-ins",
+        *MIGRATION_PAGES,
+    ):
         examine(admin, path)
 
     assert not faults, "\n".join(faults)

@@ -12,6 +12,7 @@ from pymongo.database import Database
 from test_cli import Run, rows, run
 
 from app import cli_migrate
+from app.migration.advice import advice
 from app.store import Stores
 from app.store.migrations import (
     Breaker,
@@ -96,6 +97,7 @@ def test_the_status_tells_why_a_plan_waits_and_what_failed(run: Run, queue: Migr
         {"forbidden": 1},
         {"dead": 1},
     )
+    assert f"forbidden: {advice('forbidden')}" in run("migrate", "status").out
     assert run("migrate", "resume").status == 0
     assert rows(run("migrate", "status", "--json"))[0]["stopped"] is None
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from builders import NOW, digest
 from pymongo.database import Database
@@ -23,12 +24,14 @@ from app.store.migrations import (
     LIVE,
     Breaker,
     Drift,
+    DriftKind,
     Job,
     MigrationStore,
     Outcome,
     Wish,
     WorkerBeat,
 )
+from app.store.paging import Count
 
 DONE = Outcome(state="done", result="copied", source_digest=digest("a"), put_digest=digest("a"))
 
@@ -246,7 +249,7 @@ def test_a_worker_that_beats_keeps_its_job(queue: MigrationStore) -> None:
 
 def test_a_job_that_a_person_left_out_comes_back_with_a_push_only(queue: MigrationStore) -> None:
     wish(queue)
-    assert queue.waive("dc2", job_of(queue).id, NOW)
+    assert queue.waive("dc2", "alice", job_of(queue).id, NOW)
 
     wish(queue, priority=BACKFILL)
     assert job_of(queue).state == "skipped"
@@ -261,10 +264,61 @@ def test_dead_jobs_of_a_class_are_begun_anew(queue: MigrationStore) -> None:
         queue.finish(claimed(queue), Outcome(state="dead", error_class=error_class), NOW)
     assert queue.count_errors("dc2") == {"down": 1, "forbidden": 1}
 
-    assert queue.retry("dc2", NOW, error_class="down") == 1
+    assert queue.retry("dc2", "alice", NOW, error_class="down") == 1
 
     assert queue.count_jobs("dc2") == {"pending": 1, "dead": 1}
     assert claimed(queue).reference == "a"
+
+
+def test_who_begins_jobs_anew_or_leaves_one_out_is_on_record(queue: MigrationStore) -> None:
+    wish(queue)
+    queue.finish(claimed(queue), Outcome(state="dead", error_class="down"), NOW)
+    now = present()
+
+    assert queue.retry("dc2", "alice", now, error_class="other") == 0
+    queue.retry("dc2", "alice", now, error_class="down")
+    assert not queue.waive("dc2", "bob", "no such job", now)
+    queue.waive("dc2", "bob", job_of(queue).id, now + timedelta(seconds=1))
+
+    assert [(row.who, row.what) for row in queue.find_audit("dc2")] == [
+        ("bob", "skip dc2 team/app v1"),
+        ("alice", "retry error_class down: 1 jobs"),
+    ]
+
+
+def test_the_bytes_of_a_copy_are_kept_when_a_later_run_has_nothing_to_do(
+    queue: MigrationStore,
+) -> None:
+    wish(queue)
+    queue.finish(claimed(queue), msgspec.structs.replace(DONE, bytes=700), NOW)
+    assert queue.count_finished_since("dc2", at(-1)) == (1, 700)
+
+    wish(queue, after=60)
+    present_now = Outcome(state="done", result="present")
+    queue.finish(claimed(queue, after=60), present_now, at(61))
+
+    assert queue.count_finished_since("dc2", at(60)) == (1, 0)
+    assert [(row.result, row.number, row.bytes) for row in queue.count_alike("dc2")] == [
+        ("present", 1, 700)
+    ]
+
+
+def test_jobs_are_counted_by_what_tells_them_apart(queue: MigrationStore) -> None:
+    for reference in ("a", "b"):
+        wish(queue, reference)
+        failed = Outcome(state="dead", error_class="forbidden")
+        queue.finish(claimed(queue), failed, NOW)
+    wish(queue, "c", priority=BACKFILL)
+
+    counts = {
+        (row.state, row.priority, row.error_class): row.number for row in queue.count_alike("dc2")
+    }
+
+    assert counts == {("dead", LIVE, "forbidden"): 2, ("pending", BACKFILL, ""): 1}
+    assert queue.count_found_jobs("dc2", cap=1, state="dead") == Count(1, at_least=True)
+    assert queue.count_found_jobs("dc2", cap=2, repository="team/app", state="dead") == Count(2)
+    assert queue.count_found_jobs("dc2", cap=2, repository="team/other") == Count(0)
+    assert queue.count_alike("dc3") == []
 
 
 def test_lag_is_the_age_of_the_oldest_open_push(queue: MigrationStore) -> None:
@@ -412,6 +466,23 @@ def test_drift_is_replaced_as_a_whole(queue: MigrationStore) -> None:
     assert queue.find_drift("dc2").items == rows[:1]
 
 
+def test_drift_is_filtered_and_counted(queue: MigrationStore) -> None:
+    kinds: list[tuple[str, DriftKind]] = [("a", "missing"), ("b", "extra"), ("b", "missing")]
+    rows = [
+        Drift(plan="dc2", repository=f"team/{name}", reference="v1", kind=kind, at=NOW)
+        for name, kind in kinds
+    ]
+    queue.set_drift("dc2", rows)
+
+    page = queue.find_drift("dc2", limit=1, kind="missing")
+    rest = queue.find_drift("dc2", cursor=page.next, kind="missing")
+
+    assert [row.repository for row in (*page.items, *rest.items)] == ["team/a", "team/b"]
+    assert queue.count_drift("dc2", cap=9, kind="missing", repository="team/b") == Count(1)
+    assert queue.count_drift("dc2", cap=2) == Count(2, at_least=True)
+    assert queue.count_drift("dc3", cap=2) == Count(0)
+
+
 def test_three_repositories_are_remembered_of_a_blob(queue: MigrationStore) -> None:
     for repository in "abcd":
         queue.add_blobs("https://new", [digest("layer")], repository, present())
@@ -548,7 +619,8 @@ def test_the_answers_are_the_same_with_and_without_indexes(
             "wanted_at": at(order.randrange(10)),
             "lease_until": at(order.randrange(10)),
             "error_class": order.choice(["", "down"]),
-            "result": order.choice(["", "deleted"]),
+            "result": order.choice(["", "deleted", "copied", "waived"]),
+            "bytes": order.randrange(100),
             "finished_at": at(order.randrange(10)),
         }
         for plan in ("dc2", "dc3")
@@ -560,11 +632,14 @@ def test_the_answers_are_the_same_with_and_without_indexes(
     def answers(queue: MigrationStore) -> list[Any]:
         found: list[Any] = [queue.count_jobs("dc2"), queue.count_errors("dc2")]
         found += [queue.oldest_wish("dc2")]
+        found += [sorted(queue.count_alike("dc2"), key=str)]
+        found += [queue.count_found_jobs("dc2", cap=cap, state="dead") for cap in (5, 500)]
         found += [queue.find_jobs("dc2", state="dead", error_class="down", limit=5).items]
         found += [queue.find_jobs("dc3", cursor="dc3 team/app v5", limit=9).items]
         for seconds in range(-1, 11):
             found += [queue.is_wanted_since("dc2", at(seconds))]
             found += [queue.count_deleted_since("dc2", at(seconds))]
+            found += [queue.count_finished_since("dc2", at(seconds))]
             for priority in (LIVE, BACKFILL):
                 due = queue.find_due("dc2", priority, at(seconds), limit=200)
                 found += [sorted(due), queue.count_open("dc2", priority)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import mongomock
+import msgspec
 import pytest
 from builders import PASSWORDS, basic, csrf_token, digest, envelope, wire_event
 from flask import Flask
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from app import create_app
 from app.access import Account, compile_rule, parse_acl
 from app.ingest import Ingest
-from app.settings import MongoDB, Server, Settings
+from app.settings import Migration, MongoDB, Server, Settings, Source, Target
 from app.store import Stores
 from app.web import forms
 
@@ -29,7 +30,23 @@ SignIn = Callable[[str], FlaskClient]
 
 OPEN = {"static", "health.live", "health.ready", "signin.login"}
 FORM = {"search.repositories_form", "search.tags_form", "analysis.records_form"}
-ADMINISTRATORS_ALONE = re.compile(r"/access/|/api/v1/(sign-ins|access)")
+ADMINISTRATORS_ALONE = re.compile(r"/access/|/migration/|/api/v1/(sign-ins|access|migrations)")
+
+# Of a plan that find_routes names.
+MIGRATION = Migration(
+    name="none",
+    source=Source(url="https://old.invalid"),
+    target=Target(url="https://new.invalid"),
+)
+
+
+@pytest.fixture(name="settings")
+def settings_with_everything(settings: Settings) -> Settings:
+    return msgspec.structs.replace(
+        settings,
+        migrations=[MIGRATION],
+        server=msgspec.structs.replace(settings.server, metrics_token="token-of-prometheus"),
+    )
 
 
 def find_routes(app: Flask, method: str) -> list[tuple[str, str]]:
@@ -57,6 +74,8 @@ def expected_get(endpoint: str, path: str, role: str) -> set[int]:
     is_api = path.startswith("/api/")
     if endpoint in OPEN:
         return {200}
+    if endpoint == "metrics.metrics":
+        return {401}  # whoever it is: a token of its own opens it
     if endpoint == "signin.index":
         return {302}
     if role in ("anonymous", "wrong password"):
@@ -185,7 +204,11 @@ def crowded() -> tuple[Flask, Stores]:
     Ingest(stores).receive(envelope(*pushes), "default")
     for number in range(20):
         stores.accounts.add(f"user{number}", "secret", labels_of(number))
-    config = Settings(server=Server(secret_key="key"), mongodb=MongoDB(uri="mongodb://unused"))
+    config = Settings(
+        server=Server(secret_key="key"),
+        mongodb=MongoDB(uri="mongodb://unused"),
+        migrations=[MIGRATION],
+    )
     return create_app(config, stores), stores
 
 

@@ -89,6 +89,7 @@ def test_the_shipped_file_names_every_key_but_those_of_secret_files() -> None:
     # A secret is shown either as itself or as its file.
     assert missing == {
         "server.secret_key_file",
+        "server.metrics_token_file",
         "mongodb.uri_file",
         "docker_auth.uri_file",
         "registries.token_file",
@@ -548,6 +549,7 @@ def test_a_variable_below_a_value_is_refused(refusal: Refusal) -> None:
     ("text", "find"),
     [
         ("server: {secret_key_file: FILE}", lambda loaded: loaded.server.secret_key),
+        ("server: {metrics_token_file: FILE}", lambda loaded: loaded.server.metrics_token),
         ("mongodb: {uri_file: FILE}", lambda loaded: loaded.mongodb.uri),
         ("mongodb: {uri: embedded, uri_file: FILE}", lambda loaded: loaded.mongodb.uri),
         ("docker_auth: {uri: '', uri_file: FILE}", lambda loaded: loaded.docker_auth.uri),
@@ -959,6 +961,8 @@ def test_a_token_that_no_header_can_hold_is_refused(refusal: Refusal, token: str
     message = refusal(f'registries: [{{token: "{token}"}}]')
 
     assert message == "registries[0].token: only ASCII without spaces can go into a header"
+    message = refusal(f'server: {{metrics_token: "{token}"}}')
+    assert message == "server.metrics_token: only ASCII without spaces can go into a header"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,193 @@
+"""/metrics for Prometheus, read from the database anew each time: every process answers alike."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from flask import Blueprint, Response, request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from app.errors import StoreUnavailable
+from app.migration import Plan
+from app.migration.progress import find_failures
+from app.migration.readiness import find_checks_with, lag_s
+from app.registry.pending import find_pending
+from app.settings import Settings
+from app.store import Stores, deadline
+from app.store.migrations import (
+    BACKFILL,
+    DRIFT_KINDS,
+    JOB_STATES,
+    LIVE,
+    MigrationStore,
+    WorkerBeat,
+    present,
+)
+from app.version import VERSION
+from app.web.runtime import runtime
+
+logger = logging.getLogger(__name__)
+bp = Blueprint("metrics", __name__)
+
+# Prometheus waits 10 s by default, for both together.
+PENDING_S = 2.0
+DEADLINE_S = 7.0
+PRIORITIES = {LIVE: "live", BACKFILL: "backfill"}
+
+# Name → help and labels beside `plan`.
+_OF_PLANS: dict[str, tuple[str, list[str]]] = {
+    "state": ("1 for the state that the plan is in.", ["state"]),
+    "paused": ("Whether a person paused it.", []),
+    "jobs": (
+        "Jobs; one for each tag, and each digest that comes without one.",
+        ["state", "priority"],
+    ),
+    "results": ("Jobs by what their last run found or did.", ["result"]),
+    "errors": ("Jobs that are not done and whose last attempt failed.", ["class"]),
+    "copied_bytes": ("What the last copy of each job sent to the target, together.", []),
+    "lag_seconds": ("Age of the oldest push that is not at the target yet.", []),
+    "drift": ("Differences that the last verification found.", ["kind"]),
+    "ready": ("Whether every condition of a cut-over is known to be met.", []),
+    "workers": ("Worker processes that are alive.", []),
+    "breaker_open": ("Whether work waits because this registry fails.", ["side"]),
+    "deletes_braked": ("Whether deletes wait for a person.", []),
+    "source_queue_pending": ("Events that wait in the source; absent where it does not tell.", []),
+}
+
+
+@bp.get("/metrics")
+def metrics() -> Response:
+    """200 the metrics, also while the database is away; 401, and 403 where no token is set."""
+    settings = runtime().settings
+    token = settings.server.metrics_token
+    if not token:
+        return _refuse(403, "server.metrics_token in config.yml is empty: nobody may read metrics.")
+    given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+    if not hmac.compare_digest(f"Bearer {token}".encode(), given):
+        return _refuse(401, "Authorization: expected Bearer and server.metrics_token.")
+    registry = CollectorRegistry()
+    registry.register(_Metrics(settings, runtime().stores, runtime().plans))
+    return Response(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _refuse(status: int, message: str) -> Response:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return Response(f"{message}\n", status, headers, mimetype="text/plain")
+
+
+class _Metrics(Collector):
+    """What one scrape reads."""
+
+    def __init__(self, settings: Settings, stores: Stores, plans: list[Plan]) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._plans = plans
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics; without a database only that it is away."""
+        yield _gauge("rns_info", "The program.", [({"version": VERSION}, 1)])
+        urls = [plan.debug_url for plan in self._plans if plan.debug_url]
+        pending = find_pending(urls, PENDING_S)
+        found: list[Metric] = []
+        try:
+            with deadline(DEADLINE_S):
+                self._stores.check()
+                found += self._server(present())
+                found += self._migrations(pending, present())
+        except StoreUnavailable as error:
+            logger.error("metrics: %s", error)
+            yield _gauge("rns_database_up", _UP, [({}, 0)])
+            return
+        yield _gauge("rns_database_up", _UP, [({}, 1)])
+        yield from found
+
+    def _server(self, now: datetime) -> Iterator[Metric]:
+        stores = self._stores
+        yield _gauge(
+            "rns_rejected_events",
+            "Events that could not be understood and wait for rns events rejected.",
+            [({}, stores.rejected.count())],
+        )
+        yield _gauge(
+            "rns_open_days",
+            "Days that are over and not summarised yet.",
+            [({}, len(stores.usage.find_open_days(now)))],
+        )
+        newest = stores.events.find_newest_time()
+        if newest:
+            yield _gauge(
+                "rns_newest_event_timestamp_seconds",
+                "When the newest event happened, in seconds since 1970.",
+                [({}, newest.timestamp())],
+            )
+
+    def _migrations(self, pending: dict[str, int | None], now: datetime) -> list[Metric]:
+        families = {
+            name: GaugeMetricFamily(f"rns_migration_{name}", text, labels=["plan", *labels])
+            for name, (text, labels) in _OF_PLANS.items()
+        }
+        workers = self._stores.migrations.find_workers(now) if self._plans else []
+        for plan in self._plans:
+            waiting = pending.get(plan.debug_url)
+            for name, labels, value in _samples(
+                self._stores.migrations, plan, workers, waiting, now
+            ):
+                families[name].add_metric([plan.name, *labels], value)
+        return [family for family in families.values() if family.samples]
+
+
+Sample = tuple[str, list[str], float]  # metric, its labels beside the plan, value
+
+
+def _samples(
+    queue: MigrationStore,
+    plan: Plan,
+    workers: list[WorkerBeat],
+    pending: int | None,
+    now: datetime,
+) -> Iterator[Sample]:
+    status, counts = queue.get_plan(plan.name), queue.count_alike(plan.name)
+    yield "state", [status.state], 1
+    yield "paused", [], bool(status.paused)
+    jobs: Counter[str] = Counter()
+    for state in JOB_STATES:
+        for priority, name in PRIORITIES.items():
+            alike = [c for c in counts if (c.state, c.priority) == (state, priority)]
+            number = sum(count.number for count in alike)
+            jobs[state] += number
+            yield "jobs", [state, name], number
+    for result in sorted({count.result for count in counts if count.result}):
+        yield "results", [result], sum(c.number for c in counts if c.result == result)
+    for failure in find_failures(counts):
+        yield "errors", [failure.error_class], failure.given_up + failure.waiting
+    yield "copied_bytes", [], sum(count.bytes for count in counts)
+    yield "lag_seconds", [], lag_s(queue, plan.name, now)
+    verify = queue.get_run(plan.name, "verify")
+    if verify and verify.state == "done":
+        for kind in DRIFT_KINDS:
+            yield "drift", [kind], verify.drift.get(kind, 0)
+    checks = find_checks_with(queue, plan, pending, jobs)
+    yield "ready", [], all(check.is_met for check in checks)
+    yield "workers", [], sum(plan.name in worker.plans for worker in workers)
+    failing = status.breaker.registry if status.breaker else ""
+    for side, endpoint in (("source", plan.source), ("target", plan.target)):
+        yield "breaker_open", [side], failing.rstrip("/") == endpoint.url.rstrip("/")
+    yield "deletes_braked", [], bool(status.deletes_braked)
+    if pending is not None:
+        yield "source_queue_pending", [], pending
+
+
+_UP = "Whether the database takes and returns a write."
+
+
+def _gauge(name: str, text: str, samples: list[tuple[dict[str, str], float]]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=list(samples[0][0]))
+    for labels, value in samples:
+        family.add_metric(list(labels.values()), value)
+    return family

@@ -1,0 +1,257 @@
+"""Live migrations, for administrators: how far each is, what failed, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import (
+    Blueprint,
+    Response,
+    flash,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+
+from app.errors import AppError, InvalidQuery, NotFound
+from app.migration import Plan, states
+from app.migration.advice import ADVICE
+from app.migration.progress import Progress, find_progress
+from app.migration.readiness import Check, find_checks_with
+from app.registry.pending import count_pending
+from app.store.migrations import Drift, Job, MigrationStore, present
+from app.store.paging import Page
+from app.web import lists
+from app.web.forms import DriftFilter, JobFilter
+from app.web.lists import Item, Listing, fields_of
+from app.web.runtime import runtime
+from app.web.signin import administrator, local_path
+
+bp = Blueprint("migration", __name__, url_prefix="/migration")
+
+REFRESH_S = 10
+PENDING_S = 2.0  # for the source's debug server to answer while somebody waits for a page
+MAX_DELETES = 1_000_000
+AUDIT_ROWS = 50
+SECRET = ("token",)  # of a job: who knows it can end the job
+
+# What each action takes beside the plan.
+TAKES: Mapping[str, set[str]] = {
+    "start": set(),
+    "pause": set(),
+    "resume": {"allow_deletes"},
+    "retry": {"class", "id"},
+    "skip": {"id"},
+}
+
+
+@bp.get("/")
+def home() -> Any:
+    """Every plan of the configuration and how far it is. 403 to others."""
+    administrator()
+    found = [progress_of(plan) for plan in runtime().plans]
+    return _page("migration/home.html", found, plans=found)
+
+
+@bp.get("/<name>")
+def plan(name: str) -> Any:
+    """One plan: progress, readiness, failures, runs, who did what. 403 to others, 404."""
+    found = plan_named(name)
+    progress = progress_of(found)
+    return _page(
+        "migration/plan.html",
+        [progress],
+        plan=found,
+        progress=progress,
+        checks=checks_of(found, progress.jobs),
+        audit=_queue().find_audit(found.name, AUDIT_ROWS),
+    )
+
+
+def _page(template: str, found: list[Progress], **context: Any) -> Response:
+    """A page that shows itself anew while work goes on, for those who asked for it."""
+    is_going_on = any(progress.is_going_on for progress in found)
+    is_refreshed = is_going_on and bool(request.args.get("refresh"))
+    page = render_template(
+        template,
+        now=present(),
+        is_going_on=is_going_on,
+        is_refreshed=is_refreshed,
+        refresh_s=REFRESH_S,
+        **context,
+    )
+    response = make_response(page)
+    if is_refreshed:
+        response.headers["Refresh"] = str(REFRESH_S)
+    return response
+
+
+@bp.get("/<name>/jobs")
+def jobs(name: str) -> Any:
+    """The jobs of a plan. 403 to others, 400, 404."""
+    found = plan_named(name)
+    return _list_page("migration/jobs.html", found, JobFilter(request.args), job_listing)
+
+
+@bp.get("/<name>/drift")
+def drift(name: str) -> Any:
+    """What the last verification of a plan found. 403 to others, 400, 404."""
+    found = plan_named(name)
+    return _list_page("migration/drift.html", found, DriftFilter(request.args), drift_listing)
+
+
+def _list_page(template: str, found: Plan, form: Any, make_listing: Any) -> Any:
+    if not form.validate():
+        return render_template(template, plan=found, form=form, page=None), 400
+    listing: Listing = make_listing(found, form)
+    exported = lists.export(listing)
+    if exported:
+        return exported
+    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    return render_template(
+        template,
+        plan=found,
+        form=form,
+        page=page,
+        count=lists.total(listing, page),
+        verify=_queue().get_run(found.name, "verify"),
+        advice=ADVICE,
+    )
+
+
+@bp.post("/<name>/<any(start, pause, resume, retry, skip):action>")
+def act(name: str, action: str) -> Any:
+    """Change a plan or its jobs; 303 back to the page, which says what became of it."""
+    found = plan_named(name)
+    given = {key: value for key, value in request.form.items() if key in TAKES[action]}
+    try:
+        flash(carry_out(found, action, given), "success")
+    except AppError as error:
+        if error.transient:
+            raise
+        flash(str(error), "danger")
+    back = local_path(request.form.get("back", ""))
+    return redirect(back or url_for("migration.plan", name=found.name), 303)
+
+
+def carry_out(plan: Plan, action: str, given: Mapping[str, str | int]) -> str:
+    """Do what an administrator asks for; returns a sentence that says what was done.
+
+    Raises:
+        InvalidQuery: something is missing in `given`, or cannot be used.
+        IllegalState: the plan cannot be started now.
+    """
+    who, queue, now = administrator().name, _queue(), present()
+    for key in given.keys() - TAKES[action]:
+        known = ", ".join(sorted(TAKES[action])) or "none"
+        raise InvalidQuery(f"{key[:40]}: {action} takes no such value; known: {known}")
+    texts = {key: str(value).strip() for key, value in given.items()}
+    if action == "start":
+        states.start(queue, plan, who, now)
+        return "Started: a worker crawls the source and copies what is missing."
+    if action == "pause":
+        queue.pause(plan.name, who, now)
+        return "Paused."
+    if action == "resume":
+        deletes = _number(texts.get("allow_deletes") or "0")
+        queue.resume(plan.name, who, now, deletes)
+        return f"Resumed, {deletes:,} deletes allowed." if deletes else "Resumed."
+    key, error_class = texts.get("id", ""), texts.get("class", "")
+    if action == "retry":
+        if bool(key) == bool(error_class):
+            raise InvalidQuery("id, class: expected one of the two")
+        number = queue.retry(plan.name, who, now, id=key, error_class=error_class)
+        return f"{number:,} {'job begins' if number == 1 else 'jobs begin'} anew."
+    if not queue.waive(plan.name, who, key, now):
+        raise InvalidQuery(f"id: there is no job {key[:400]!r} that is not running")
+    return f"Skipped {key.partition(' ')[2]} until it is pushed again."
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text[:9]) > MAX_DELETES:
+        raise InvalidQuery(f"allow_deletes: expected 0 to {MAX_DELETES:,}")
+    return int(text)
+
+
+def plan_named(name: str) -> Plan:
+    """A plan of the configuration; for administrators alone.
+
+    Raises:
+        NotFound: there is none of this name.
+    """
+    administrator()
+    for found in runtime().plans:
+        if found.name == name:
+            return found
+    raise NotFound("There is no such migration in config.yml.")
+
+
+def progress_of(plan: Plan) -> Progress:
+    """How far a plan is."""
+    return find_progress(_queue(), plan, present())
+
+
+def checks_of(plan: Plan, jobs: Mapping[str, int] | None = None) -> list[Check]:
+    """Whether a plan may be cut over; takes two seconds where the source does not answer.
+
+    `jobs` by state spare counting them once more.
+    """
+    pending = count_pending(plan.debug_url, PENDING_S) if plan.debug_url else None
+    queue = _queue()
+    return find_checks_with(queue, plan, pending, jobs or queue.count_jobs(plan.name))
+
+
+def plan_listing() -> Listing:
+    """Every plan; for administrators alone."""
+    administrator()
+    plans = runtime().plans
+
+    def find(cursor: str | None, limit: int) -> Page[Item]:
+        rows, more = lists.slice_of(plans, lambda plan: plan.name, cursor, limit)
+        return Page([fields_of(progress_of(plan)) for plan in rows], more)
+
+    columns = [name for name in Progress.__struct_fields__ if name not in _NESTED]
+    return Listing("migrations", columns, find, lambda cap: lists.count_of(plans, cap))
+
+
+_NESTED = ("breaker", "jobs", "failures", "workers", "crawl", "verify")
+
+
+def job_listing(plan: Plan, form: JobFilter) -> Listing:
+    """The jobs that a valid form selects, by repository and reference."""
+    queue, filters = _queue(), form.filters()
+
+    def find(cursor: str | None, limit: int) -> Page[Item]:
+        page = queue.find_jobs(plan.name, cursor=cursor, limit=limit, **filters)
+        return Page([fields_of(job, SECRET) for job in page.items], page.next)
+
+    columns = [name for name in Job.__struct_fields__ if name not in SECRET]
+    return Listing(
+        f"jobs-{plan.name}",
+        columns,
+        find,
+        lambda cap: queue.count_found_jobs(plan.name, cap=cap, **filters),
+    )
+
+
+def drift_listing(plan: Plan, form: DriftFilter) -> Listing:
+    """The differences that a valid form selects, by repository and reference."""
+    queue, filters = _queue(), form.filters()
+
+    def find(cursor: str | None, limit: int) -> Page[Item]:
+        page = queue.find_drift(plan.name, cursor=cursor, limit=limit, **filters)
+        return Page([fields_of(row) for row in page.items], page.next)
+
+    return Listing(
+        f"drift-{plan.name}",
+        Drift.__struct_fields__,
+        find,
+        lambda cap: queue.count_drift(plan.name, cap=cap, **filters),
+    )
+
+
+def _queue() -> MigrationStore:
+    return runtime().stores.migrations
