@@ -189,6 +189,7 @@ def test_every_plan_has_its_own_figures(client: FlaskClient, mock_stores: Stores
 def test_the_lag_is_the_age_of_the_oldest_push_that_waits(
     client: FlaskClient, mock_stores: Stores
 ) -> None:
+    mock_stores.migrations.start("dc2", "admin", NOW)
     mock_stores.migrations.wish([Wish("dc2", "team/app", "v1")], NOW.replace(year=2020))
 
     assert value(scrape(client), "rns_migration_lag_seconds", plan="dc2") > 10**7

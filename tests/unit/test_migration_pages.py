@@ -130,7 +130,7 @@ def test_a_plan_shows_why_it_is_not_ready_and_what_to_do_about_failures(
 
     assert "not ready" in text
     assert "1 jobs are dead or in conflict" in text
-    assert "no verification is complete" in text
+    assert "no verification of everything is complete" in text
     assert "source.debug_url tells nothing" in text
     assert ADVICE["forbidden"] in text
     assert "alice start" in text
@@ -249,6 +249,7 @@ def test_an_administrator_starts_pauses_and_resumes_a_plan_and_that_is_on_record
         ("admin", "pause"),
         ("admin", "resume, 30 deletes allowed"),
         ("admin", "start"),
+        ("admin", "state backfill"),
         ("brake", "many deletes"),
     ]
 
