@@ -48,12 +48,13 @@ class Synced(msgspec.Struct, frozen=True):
 class Surroundings(msgspec.Struct, frozen=True):
     """What a copier asks of the worker around it.
 
-    `holds` tells whether the lease of a job still is ours, `may_delete` whether one more delete is
-    allowed, `find_blobs` which repositories of the target may have some blobs, `add_blobs` that
-    one has them now, `refuses_deletes` that the target deletes nothing.
+    `holds` tells whether the lease of a job still is ours, and notes the digest, if any, that its
+    reference is about to get at the target; `may_delete` tells whether one more delete is allowed,
+    `find_blobs` which repositories of the target may have some blobs, `add_blobs` that one has
+    them now, `refuses_deletes` that the target deletes nothing.
     """
 
-    holds: Callable[[Job], bool]
+    holds: Callable[[Job, str], bool]
     may_delete: Callable[[], bool]
     refuses_deletes: Callable[[], None]
     find_blobs: Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
@@ -105,6 +106,7 @@ class Copier:
                     result="present",
                     source_digest=digest,
                     target_digest=digest,
+                    put_digest=digest if job.putting == digest else "",
                     target_repository=target_repository,
                 ),
                 self._find_referrers(job, digest),
@@ -214,7 +216,9 @@ class Copier:
         self._around.add_blobs(digests, copied.target_repository)
 
     def _put(self, copied: _Copied, reference: str, manifest: Manifest) -> None:
-        if not self._around.holds(copied.job):
+        # Noted before it is done: were this process killed right after, nobody would know whose it is.
+        putting = manifest.digest if reference == copied.job.reference else ""
+        if not self._around.holds(copied.job, putting):
             raise LeaseLost
         self._target.put_manifest(copied.target_repository, reference, manifest)
 
@@ -225,7 +229,7 @@ class Copier:
     ) -> Outcome | None:
         """What to do with a tag that somebody else made; None when it may be overwritten."""
         policy = self._plan.options.existing
-        is_ours = there in ("", digest, job.target_digest, job.put_digest)
+        is_ours = there in ("", digest, job.target_digest, job.put_digest, job.putting)
         if is_ours or is_digest(job.reference) or policy == "overwrite":
             return None
         kept = Outcome(
@@ -268,14 +272,14 @@ class Copier:
         wanted = self._plan.deletes
         if wanted == "off" or (is_digest(job.reference) and wanted == "tags"):
             return kept
-        if there != job.put_digest:
+        if there not in (job.put_digest, job.putting):
             return msgspec.structs.replace(kept, error="not put there by us")
         self._confirm_gone(job)
         if is_digest(job.reference) and self._is_in_use(target_repository, there):
             return msgspec.structs.replace(kept, error="still in use at the target")
         if not self._around.may_delete():
             raise Later(BRAKED_S, "braked", "deletes are braked: see rns migrate status")
-        if not self._around.holds(job):
+        if not self._around.holds(job, ""):
             raise LeaseLost
         try:
             self._delete(target_repository, job.reference)

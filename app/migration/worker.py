@@ -120,7 +120,7 @@ class PlanWorker:
         )
         self._threads = ThreadPoolExecutor(limits.blobs, "blob")
         surroundings = Surroundings(
-            holds=lambda job: self._queue.renew(job, present()),
+            holds=lambda job, putting: self._queue.renew(job, present(), putting),
             may_delete=self._may_delete,
             refuses_deletes=lambda: self._queue.set_cannot_delete(plan.name),
             find_blobs=lambda digests: self._queue.find_blob_repositories(

@@ -85,7 +85,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One reference of one repository, and what became of it.
 
     `source_digest` is what the source was last seen at, `target_digest` what both sides were last
-    seen at together, and `put_digest` what we stored at the target ourselves.
+    seen at together, `put_digest` what we stored at the target ourselves, and `putting` what we
+    were last about to store there.
     """
 
     id: str
@@ -104,6 +105,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     source_digest: str = ""
     target_digest: str = ""
     put_digest: str = ""
+    putting: str = ""
     target_repository: str = ""
     result: str = ""
     bytes: int = 0  # sent to the target by the last run that copied
@@ -396,14 +398,17 @@ class MigrationStore:
         document = self._jobs.find_one({"_id": query["_id"], "token": lease["token"]})
         return _job(document) if document else None
 
-    def renew(self, job: Job, now: datetime) -> bool:
+    def renew(self, job: Job, now: datetime, putting: str = "") -> bool:
         """Extend the lease; False when another worker has the job now, or it is handed back.
 
-        Asked before anything at the target that another worker could overtake.
+        Asked before anything at the target that another worker could overtake; `putting` is the
+        digest that the reference is about to get there.
         """
         query = {"_id": job.id, "token": job.token}
-        update = {"$set": {"lease_until": now + LEASE}}
-        return self._jobs.update_one(query, update).matched_count > 0
+        fields: Document = {"lease_until": now + LEASE}
+        if putting:
+            fields["putting"] = putting
+        return self._jobs.update_one(query, {"$set": fields}).matched_count > 0
 
     def finish(self, job: Job, outcome: Outcome, now: datetime) -> bool:
         """End a job, or put it back into the queue if it was wished for meanwhile.

@@ -17,6 +17,7 @@ from memory_registry import MemoryRegistry
 
 from app.migration import Plan
 from app.migration import worker as worker_module
+from app.migration.copier import LeaseLost
 from app.migration.crawler import Crawler
 from app.migration.limits import Bucket, Width
 from app.migration.verifier import Verifier
@@ -56,6 +57,13 @@ class Setting:
     def hurry(self) -> None:
         """Let no job wait any longer."""
         self.queue._jobs.update_many({"state": "pending"}, {"$set": {"due": present()}})
+
+    def expire_leases(self) -> None:
+        """Let the workers of all running jobs have been silent for long."""
+        self.queue._jobs.update_many(
+            {"state": "running"}, {"$set": {"lease_until": present() - LEASE}}
+        )
+        self.worker._looked_for_expired = 0.0
 
     def probe_now(self) -> None:
         """Let the breaker be tried without a pause."""
@@ -256,6 +264,35 @@ def test_a_tag_that_comes_back_before_the_second_look_stays(make: Callable[..., 
     setting.drain()
 
     assert setting.target.state() == setting.source.state()
+
+
+def test_a_tag_is_known_as_ours_although_the_worker_that_stored_it_was_killed(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"deletes": "tags", "existing": "fail"})
+    setting.source.push("team/app", "v1", "image")
+    setting.wish("v1")
+    put = setting.target.put_manifest
+
+    def put_and_die(*arguments: Any) -> None:
+        put(*arguments)
+        setting.target.put_manifest = put  # type: ignore[method-assign]
+        raise LeaseLost  # which leaves the job as it is, like SIGKILL
+
+    setting.target.put_manifest = put_and_die  # type: ignore[method-assign]
+    setting.drain()
+    assert setting.target.state() == setting.source.state()
+    setting.expire_leases()
+    setting.drain()
+    assert setting.outcome() == ("done", "present", "")
+
+    del setting.source.content["team/app"].tags["v1"]
+    setting.wish("v1")
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
+
+    assert setting.target.state() == {}
 
 
 def test_a_tag_that_somebody_moved_at_the_target_is_not_deleted(
