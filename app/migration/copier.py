@@ -15,7 +15,13 @@ from app.events import Descriptor
 from app.migration.plan import Plan
 from app.migration.referrers import list_referrer
 from app.references import is_digest
-from app.registry import BlobCopier, Manifest, RegistryClient, RegistryError
+from app.registry import (
+    BlobCopier,
+    Manifest,
+    RegistryClient,
+    RegistryError,
+    make_placeholder,
+)
 from app.store.migrations import Job, Outcome
 
 MAX_DEPTH = 4  # of an index in an index
@@ -229,7 +235,7 @@ class Copier:
     ) -> Outcome | None:
         """What to do with a tag that somebody else made; None when it may be overwritten."""
         policy = self._plan.options.existing
-        is_ours = there in ("", digest, job.target_digest, job.put_digest, job.putting)
+        is_ours = there in ("", digest, job.target_digest) or _is_put_by_us(job, there)
         if is_ours or is_digest(job.reference) or policy == "overwrite":
             return None
         kept = Outcome(
@@ -272,7 +278,7 @@ class Copier:
         wanted = self._plan.deletes
         if wanted == "off" or (is_digest(job.reference) and wanted == "tags"):
             return kept
-        if there not in (job.put_digest, job.putting):
+        if not _is_put_by_us(job, there):
             return msgspec.structs.replace(kept, error="not put there by us")
         self._confirm_gone(job)
         if is_digest(job.reference) and self._is_in_use(target_repository, there):
@@ -321,6 +327,13 @@ class Copier:
             if digest in (named.digest, *(child.digest for child in named.children)):
                 return True
         return False
+
+
+def _is_put_by_us(job: Job, there: str) -> bool:
+    """Whether what the target has under a reference is ours, or left of a delete of ours."""
+    if there in (job.put_digest, job.putting):
+        return True
+    return not is_digest(job.reference) and there == make_placeholder(job.reference).digest
 
 
 class _Copied:

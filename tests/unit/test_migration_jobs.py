@@ -22,6 +22,7 @@ from app.migration.crawler import Crawler
 from app.migration.limits import Bucket, Width
 from app.migration.verifier import Verifier
 from app.migration.worker import PlanWorker, Worker, retry_delay_s, state_after, wait_until
+from app.registry import make_placeholder
 from app.settings import Migration
 from app.store import Stores
 from app.store.migrations import BACKFILL, LEASE, LIVE, Job, Run, Wish, present
@@ -293,6 +294,28 @@ def test_a_tag_is_known_as_ours_although_the_worker_that_stored_it_was_killed(
         setting.drain()
 
     assert setting.target.state() == {}
+
+
+@pytest.mark.parametrize("is_back", [False, True], ids=["gone", "pushed again"])
+def test_a_delete_that_was_broken_off_in_the_middle_is_brought_to_its_end(
+    make: Callable[..., Setting], is_back: bool
+) -> None:
+    setting = make(options={"deletes": "tags", "existing": "fail"})
+    for registry in (setting.source, setting.target):
+        registry.push("team/app", "v1", "image")
+    target = setting.target.content["team/app"]
+    placeholder = make_placeholder("v1")
+    target.manifests[placeholder.digest] = placeholder
+    target.tags["v1"] = placeholder.digest
+    if not is_back:
+        del setting.source.content["team/app"].tags["v1"]
+
+    setting.wish("v1")
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
+
+    assert setting.target.state() == setting.source.state()
 
 
 def test_a_tag_that_somebody_moved_at_the_target_is_not_deleted(
