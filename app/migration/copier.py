@@ -222,7 +222,7 @@ class Copier:
         self._around.add_blobs(digests, copied.target_repository)
 
     def _put(self, copied: _Copied, reference: str, manifest: Manifest) -> None:
-        # Noted before it is done: were this process killed right after, nobody would know whose it is.
+        # Before it is done: were this process killed right after, nobody would know whose it is.
         putting = manifest.digest if reference == copied.job.reference else ""
         if not self._around.holds(copied.job, putting):
             raise LeaseLost

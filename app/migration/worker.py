@@ -27,6 +27,7 @@ from app.migration.copier import Copier, Later, LeaseLost, Surroundings, Synced
 from app.migration.crawler import Crawler, Names, no_names
 from app.migration.limits import Bucket, Width
 from app.migration.plan import MB, Plan
+from app.references import is_digest
 from app.registry import BlobCopier, RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
@@ -470,6 +471,10 @@ class PlanWorker:
                 self._queue.release_run(run, self._owner, present())
         if ended is None:
             return
+        if ended.tags < 0.8 * ended.tags_before and self.plan.deletes != "off":
+            why = f"a crawl saw {ended.tags} tags, the one before it {ended.tags_before}"
+            self._queue.brake_deletes(self.plan.name, why, present())
+        self._wish_for_unlisted(ended)
         self._queue.end_run(ended, self._owner, present())
         logger.info(
             "plan %s: the crawl saw %d tags in %d repositories",
@@ -477,9 +482,15 @@ class PlanWorker:
             ended.tags,
             ended.repositories,
         )
-        if ended.tags < 0.8 * ended.tags_before and self.plan.deletes != "off":
-            why = f"a crawl saw {ended.tags} tags, the one before it {ended.tags_before}"
-            self._queue.brake_deletes(self.plan.name, why, present())
+
+    def _wish_for_unlisted(self, run: Run) -> None:
+        """Have looked at what we copied once and a crawl did not find: it may have been deleted."""
+        if self.plan.deletes == "off":
+            return
+        unlisted = self._queue.find_unwanted_since(self.plan.name, run.started_at)
+        with_digests = self.plan.deletes == "tags_and_digests"
+        wishes = [wish for wish in unlisted if with_digests or not is_digest(wish.reference)]
+        self._queue.wish(wishes, present())
 
     def _save_run(self, run: Run) -> bool:
         self._run = run

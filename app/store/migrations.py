@@ -10,7 +10,7 @@ only move a lease or a pause, because whoever lost a lease is refused by its tok
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -509,6 +509,14 @@ class MigrationStore:
         """Whether any job was wished for after `moment`."""
         query = {"plan": plan, "wanted_at": {"$gt": moment}}
         return self._jobs.find_one(query, {"_id": 1}) is not None
+
+    def find_unwanted_since(self, plan: str, moment: datetime) -> Iterator[Wish]:
+        """What we stored at the target and nobody wished for after `moment`, as wishes."""
+        query = {"plan": plan, "wanted_at": {"$lt": moment}, "state": "done"}
+        fields = {"repository": 1, "reference": 1, "put_digest": 1, "putting": 1}
+        for row in self._jobs.find(query, fields):
+            if row.get("put_digest") or row.get("putting"):
+                yield Wish(plan, row["repository"], row["reference"], BACKFILL)
 
     def count_deleted_since(self, plan: str, moment: datetime) -> int:
         """How many jobs deleted something at the target after `moment`."""

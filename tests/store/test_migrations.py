@@ -454,6 +454,7 @@ def test_the_answers_are_the_same_with_and_without_indexes(
             "lease_until": at(order.randrange(10)),
             "error_class": order.choice(["", "down"]),
             "result": order.choice(["", "deleted"]),
+            "put_digest": order.choice(["", "sha256:1"]),
             "finished_at": at(order.randrange(10)),
         }
         for plan in ("dc2", "dc3")
@@ -469,6 +470,7 @@ def test_the_answers_are_the_same_with_and_without_indexes(
         found += [queue.find_jobs("dc3", cursor="dc3 team/app v5", limit=9).items]
         for seconds in range(-1, 11):
             found += [queue.is_wanted_since("dc2", at(seconds))]
+            found += [sorted(w.reference for w in queue.find_unwanted_since("dc2", at(seconds)))]
             found += [queue.count_deleted_since("dc2", at(seconds))]
             for priority in (LIVE, BACKFILL):
                 due = queue.find_due("dc2", priority, at(seconds), limit=200)

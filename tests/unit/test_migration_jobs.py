@@ -653,6 +653,33 @@ def test_a_crawl_goes_on_where_it_stopped(make: Callable[..., Setting]) -> None:
     assert (ended.repositories, ended.tags) == (5, 5)
 
 
+@pytest.mark.parametrize(
+    ("deletes", "left"), [("tags", {"team/a:v1"}), ("off", {"team/a:v1", "team/a:v2", "team/b:v1"})]
+)
+def test_a_crawl_finds_what_was_deleted_unheard_where_deletes_follow(
+    make: Callable[..., Setting], deletes: str, left: set[str]
+) -> None:
+    setting = make(options={"deletes": deletes})
+    for name, tag in (("team/a", "v1"), ("team/a", "v2"), ("team/b", "v1")):
+        setting.source.push(name, tag)
+    setting.worker._conduct_once()
+    setting.drain()
+    assert setting.target.state() == setting.source.state()
+
+    del setting.source.content["team/a"].tags["v2"]
+    del setting.source.content["team/b"]
+    setting.queue.start("dc2", "test", present())
+    setting.worker._conduct_once()
+    if deletes == "tags":  # a third of all is gone
+        assert setting.queue.get_plan("dc2").deletes_braked
+        setting.queue.resume("dc2", "admin", present(), deletes=2)
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
+
+    assert set(setting.target.state()) == left
+
+
 def test_a_crawl_begins_with_what_is_pulled_most_and_visits_nothing_twice(
     make: Callable[..., Setting],
 ) -> None:
