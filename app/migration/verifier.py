@@ -16,6 +16,7 @@ import msgspec
 from app.errors import InvalidReference
 from app.migration.crawler import SAVE_EVERY_S, Names, find_repositories, no_names
 from app.migration.plan import Plan
+from app.migration.referrers import subject_of
 from app.registry import RegistryClient, RegistryError
 from app.store.migrations import Drift, DriftKind, Job, Run, present
 
@@ -103,9 +104,15 @@ class Verifier:
                 self._row(repository, tag, "unknown", message=str(error)) for tag in tags
             ]
         rows = self._threads.map(lambda tag: self._check(repository, tag), tags)
-        extra = sorted(set(self._target.tags(target_repository)) - set(every)) if tags else []
+        more = sorted(set(self._target.tags(target_repository)) - set(every)) if tags else []
+        extra = [tag for tag in more if not self._is_our_list(repository, tag)]
         found = [row for row in rows if row]
         return len(tags), found + [self._row(repository, tag, "extra") for tag in extra]
+
+    def _is_our_list(self, repository: str, tag: str) -> bool:
+        """Whether a tag lists the referrers of an image whose source lists them by its API."""
+        subject = subject_of(tag) if self._plan.options.referrers else ""
+        return subject != "" and _digest_of(self._source, repository, subject) != ""
 
     def _recheck(self, rows: Iterable[Drift]) -> Iterator[Drift | None]:
         self._sound.clear()

@@ -435,6 +435,22 @@ def test_a_referrer_comes_with_its_image_and_is_listed_where_the_target_lists_no
     listed = setting.target.referrers("team/app", image.digest)
     assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
     assert setting.outcome(signatures[0].digest) == ("done", "copied", "")
+    assert verify(setting) == {}  # although only the target has a tag for the list
+
+
+def test_a_list_of_referrers_of_an_image_that_is_gone_is_extra(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+    setting.wish("v1")
+    setting.drain()
+    of_nothing = f"sha256-{'0' * 64}"
+    tags = {of_nothing, f"{of_nothing}.sig", f"commit-{'0' * 40}"}
+    for tag in tags:
+        setting.target.push("team/app", tag)
+
+    assert verify(setting) == dict.fromkeys(tags, "extra")
 
 
 # Errors
