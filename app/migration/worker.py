@@ -58,7 +58,7 @@ RESERVED = 5  # one claim in so many goes to the backfill first, which pushes wo
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 2.0, 900.0
 BREAKER_FAILURES = 5  # in a row
-FIRST_PROBE_S, LONGEST_PROBE_S = 2.0, 30.0
+FIRST_PROBE_S, LONGEST_PROBE_S = 2.0, 8.0
 MISMATCH_ATTEMPTS = 2
 BRAKE_WINDOW = timedelta(minutes=10)
 BRAKE_LEAST, BRAKE_SHARE = 20, 0.05  # deletes in the window, and as a share of all jobs done

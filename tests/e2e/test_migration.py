@@ -44,9 +44,11 @@ class Migration:
         self._stack = stack
         self._directory = directory
         self.server = server
-        self.silent = Registry(directory / "silent", storage=directory / "storage")
-        self.source = Registry(directory / "source", server, storage=directory / "storage")
-        self.target = Registry(directory / "target", config=plan.pop("target_config", None))
+        storage, config = directory / "storage", plan.pop("registry_config", None)
+        notify = plan.pop("notify", server)
+        self.silent = Registry(directory / "silent", storage=storage, config=config)
+        self.source = Registry(directory / "source", notify, storage=storage, config=config)
+        self.target = Registry(directory / "target", config=plan.pop("target_config", config))
         for registry in (self.silent, self.source, self.target):
             stack.enter_context(cleaned_up(registry))
         target = {"url": self.target.url, "plain_http": True, **BOT, **plan.pop("target", {})}
