@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -14,7 +10,7 @@ from typing import Any
 
 import pytest
 from clients import Skopeo
-from images import INDEX, Image
+from images import Image
 from processes import (
     PASSWORDS,
     TOKEN,
@@ -22,10 +18,9 @@ from processes import (
     Registry,
     Server,
     cleaned_up,
-    eventually,
     need_program,
 )
-from test_registry_copies import put_image, put_manifest, wire
+from test_registry_copies import put_image
 
 from app.registry import Endpoint, RegistryClient
 
@@ -93,106 +88,6 @@ def make_migration(
         need_program(program)
     with ExitStack() as stack:
         yield lambda **plan: Migration(stack, tmp_path, make_server(), **plan)
-
-
-def references(client: RegistryClient, *repositories: str) -> set[str]:
-    return {f"{name}:{tag}" for name in repositories for tag in client.tags(name)}
-
-
-def test_everything_is_moved_while_pushes_go_on_and_programs_die(
-    make_migration: Callable[..., Migration],
-    build_image: Callable[[str], Image],
-    build_index: Callable[[str], Image],
-    tmp_path: Path,
-) -> None:
-    migration = make_migration(
-        map=[{"from": "team/", "to": "moved/"}], target={"limits": {"mb_per_s": 2}}
-    )
-    server, silent, source, target = (
-        migration.server,
-        migration.silent,
-        migration.source,
-        migration.target,
-    )
-    silent.start()
-    old = migration.skopeo(silent)
-    image, other, index = build_image("one"), build_image("two"), build_index("three")
-    old.push(image, "team/app:v1")
-    old.push(image, "team/app:latest")
-    old.push(image, "team/docker:v1", "--format", "v2s2")
-    old.push(index, "team/app:multi")
-    old.push(index, "team/docker:multi", "--format", "v2s2")
-    old.push(other, f"team/app:{image.digest.replace(':', '-')}.sig")
-    with closing(migration.client(silent)) as client:
-        inner = put_manifest(
-            client,
-            "other",
-            "",
-            INDEX,
-            manifests=[wire(put_image(client, "other", "", [b"a layer"]).descriptor)],
-        )
-        put_manifest(client, "other", "nested", INDEX, manifests=[wire(inner.descriptor)])
-        put_image(client, "other", "large", [os.urandom(12_000_000)])
-    silent.program.terminate()
-    source.start()
-    target.start()
-    server.start()
-
-    server.rns("migrate", "start")
-    worker = migration.worker()
-    pushed: list[BaseException] = []
-    stop = threading.Event()
-
-    def push_and_move() -> None:
-        people = migration.skopeo(source)
-        images = [image, other, index, build_image("four"), build_index("five")]
-        try:
-            for number in range(60):
-                if stop.is_set():
-                    return
-                people.push(images[number % 5], "team/app:latest")
-                people.push(images[number % 3], f"team/new:v{number % 4}")
-                time.sleep(0.2)
-        except BaseException as error:
-            pushed.append(error)
-
-    pusher = threading.Thread(target=push_and_move)
-    pusher.start()
-    try:
-        eventually(
-            lambda: "other large" in str(migration.jobs(state="running")), 20, "it is copied"
-        )
-        worker.end_by(signal.SIGKILL)
-        worker = migration.worker()
-        eventually(lambda: migration.jobs(state="done"), 20, "another worker goes on")
-        target.program.terminate()
-        time.sleep(3)
-        target.start()
-    finally:
-        stop.set()
-        pusher.join()
-    assert pushed == []
-    source.wait_until_delivered()
-
-    def is_over() -> bool:
-        status = migration.status()
-        return status["state"] == "live" and set(status["jobs"]) == {"done"}
-
-    eventually(is_over, SETTLED_S, "everything is copied", every=1)
-    assert worker.terminate() == 0
-    with closing(migration.client(source)) as client, closing(migration.client(target)) as copy:
-        there = references(client, "team/app", "team/docker", "team/new", "other")
-        moved = {name.replace("team/", "moved/", 1) for name in there}
-        assert references(copy, "moved/app", "moved/docker", "moved/new", "other") == moved
-    people, new = migration.skopeo(source), migration.skopeo(target)
-    digests = {name: people.digest(name) for name in sorted(there)}
-    assert {
-        name: new.digest(name.replace("team/", "moved/", 1)) for name in sorted(there)
-    } == digests
-    new.pull("moved/app:latest", tmp_path / "pulled")
-    assert server.rns("migrate", "verify", "--deep", "--recheck", "0").splitlines()[1:] == []
-    assert server.rns("migrate", "ready", "--json").count('"is_met":true') == 7
-    assert "is cut over" in server.rns("migrate", "cutover")
 
 
 @pytest.mark.parametrize(
