@@ -268,6 +268,12 @@ class Copier:
 
     def _sync_gone(self, job: Job, target_repository: str) -> Outcome:
         """The source has it no more: delete it at the target, if that was asked for and is ours."""
+        if not is_digest(job.reference) and job.reference in self._source.tags(job.repository):
+            message = (
+                f"{self._source.url}: {job.repository}:{job.reference} is listed, but has no "
+                "manifest; push it anew or delete the tag"
+            )
+            raise RegistryError("blob_unknown", message, registry=self._source.url)
         there = self._find_target(target_repository, job.reference)
         absent = Outcome(state="done", result="absent", target_repository=target_repository)
         if not there:
@@ -313,9 +319,6 @@ class Copier:
             Later: look again after a while.
         """
         self._source.ping()
-        if not is_digest(job.reference) and job.reference in self._source.tags(job.repository):
-            message = f"{self._source.url} lists {job.repository}:{job.reference}, but has it not"
-            raise RegistryError("server", message, registry=self._source.url)
         if job.error_class != "gone":
             message = "gone from the source; it is looked at again before it is deleted"
             raise Later(CONFIRM_GONE_S, "gone", message)

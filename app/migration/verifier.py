@@ -137,6 +137,9 @@ class Verifier:
         source = _digest_of(self._source, repository, tag, job.source_digest if job else "")
         target_repository = self._plan.map(repository)
         target = _digest_of(self._target, target_repository, tag)
+        if not source and tag in self._source.tags(repository):
+            message = "the source lists it, but has no manifest"
+            return self._row(repository, tag, "unknown", target=target, message=message)
         if source != target:
             kind: DriftKind = "missing" if not target else "different" if source else "extra"
             return self._row(repository, tag, kind, source, target)

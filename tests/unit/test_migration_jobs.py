@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +24,7 @@ from app.migration.crawler import Crawler
 from app.migration.limits import Bucket, Width
 from app.migration.verifier import Verifier
 from app.migration.worker import PlanWorker, Worker, retry_delay_s, state_after, wait_until
-from app.registry import make_placeholder
+from app.registry import Endpoint, RegistryClient, make_placeholder
 from app.settings import Migration
 from app.store import Stores
 from app.store.migrations import BACKFILL, LEASE, LIVE, Job, Run, Wish, present
@@ -46,6 +48,10 @@ class Setting:
             connect=lambda endpoint, **hooks: by_url[endpoint.url],  # type: ignore[arg-type, return-value]
         )
         self.queue.start("dc2", "test", present())
+
+    def connect_target(self, target: RegistryClient) -> None:
+        """Copy to a registry over HTTP instead."""
+        self.worker._copier._target = target
 
     def wish(self, *references: str, repository: str = "team/app") -> None:
         wishes = [Wish("dc2", repository, reference, LIVE) for reference in references]
@@ -501,6 +507,48 @@ def test_a_job_that_fails_for_ever_dies_with_its_reason(make: Callable[..., Sett
 
     assert setting.outcome() == ("dead", "", "server")
     assert setting.job().error == f"{NEW}: server"
+
+
+def test_a_tag_whose_manifest_the_source_lost_is_neither_done_nor_equal(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"deletes": "tags"})
+    for tag in ("v1", "v2"):
+        setting.source.push("team/app", tag)
+    setting.wish("v1")
+    setting.drain()
+    setting.source.content["team/app"].manifests.clear()
+
+    setting.wish("v1", "v2")
+    for _ in range(9):
+        setting.drain()
+        setting.hurry()
+
+    assert setting.outcome("v1") == setting.outcome("v2") == ("dead", "", "blob_unknown")
+    assert set(setting.target.state()) == {"team/app:v1"}
+    assert verify(setting) == {"v1": "unknown", "v2": "unknown"}
+
+
+def test_a_target_that_takes_requests_and_hangs_stops_the_plan(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for number in range(6):
+        setting.source.push("team/app", f"v{number}")
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        endpoint = Endpoint(url=url, plain_http=True, read_timeout_s=0.2)
+        with closing(RegistryClient(endpoint)) as target:
+            setting.connect_target(target)
+            setting.wish(*(f"v{number}" for number in range(6)))
+            for _ in range(6):
+                setting.worker.run_one()
+
+    breaker = setting.queue.get_plan("dc2").breaker
+    assert breaker
+    assert (breaker.registry, breaker.error_class) == (url, "down")
+    assert "timed out" in breaker.message
+    assert setting.queue.count_jobs("dc2") == {"pending": 6}
 
 
 def test_a_bug_kills_neither_the_worker_nor_the_other_jobs(make: Callable[..., Setting]) -> None:
