@@ -18,7 +18,7 @@ from app.errors import InvalidReference
 from app.events import INDEX_TYPES, Descriptor, clean_text
 from app.references import is_digest, parse_digest, parse_repository, parse_tag
 from app.registry.auth import Endpoint, add_query, origin_of
-from app.registry.errors import RegistryError
+from app.registry.errors import DAMAGED, RegistryError
 from app.registry.manifests import (
     ACCEPT,
     MAX_MANIFEST_BYTES,
@@ -90,7 +90,7 @@ class BlobStream:
             raise self._mismatch("is of other content")
 
     def _mismatch(self, what: str) -> RegistryError:
-        message = f"{self._registry}: blob {self._blob.digest} {what}"
+        message = f"{self._registry}: blob {self._blob.digest} {what}; {DAMAGED}"
         return RegistryError("digest_mismatch", message, registry=self._registry)
 
 

@@ -304,6 +304,40 @@ class Relay:
         return Handler
 
 
+class Refuser:
+    """A registry that has nothing; `answer` gives status, headers and body of the writes."""
+
+    def __init__(self, answer: Callable[[str], tuple[int, dict[str, str], str]]) -> None:
+        self._http = ThreadingHTTPServer((HOST, 0), self._make_handler(answer))
+        self._http.daemon_threads = True
+        self.url = f"http://{HOST}:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.1,))
+        self._thread.start()
+
+    def clean_up(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def _make_handler(self, answer: Callable[[str], Any]) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def respond(self) -> None:
+                status, headers, body = answer(self.command)
+                self.send_response_only(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body.encode())
+
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = respond
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
 class Registry:
     """A CNCF registry, with accounts unless `accounts` is false, which may notify one RNS.
 

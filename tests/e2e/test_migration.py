@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,9 +17,12 @@ from processes import (
     PASSWORDS,
     TOKEN,
     Program,
+    Refuser,
     Registry,
     Server,
     cleaned_up,
+    eventually,
+    free_port,
     need_program,
 )
 from test_registry_copies import put_image
@@ -90,65 +95,142 @@ def make_migration(
         yield lambda **plan: Migration(stack, tmp_path, make_server(), **plan)
 
 
-@pytest.mark.parametrize(
-    ("plan", "error_class"),
-    [
-        ({"target": {"password": "not-the-password"}}, "auth"),
-        (
-            {"target_config": {"storage": {"maintenance": {"readonly": {"enabled": True}}}}},
-            "readonly",
-        ),
-    ],
-    ids=["wrong password", "read-only"],
-)
-def test_a_target_that_refuses_stops_the_plan_with_its_reason_and_without_the_password(
-    make_migration: Callable[..., Migration],
-    build_image: Callable[[str], Image],
-    plan: Any,
-    error_class: str,
-) -> None:
-    migration = make_migration(**plan)
-    migration.silent.start()
-    people = migration.skopeo(migration.silent)
-    image = build_image("one")
-    for number in range(6):
-        people.push(image, f"team/app:v{number}")
-    migration.silent.program.terminate()
-    migration.source.start()
-    migration.target.start()
-
-    finished = migration.server.run_rns("migrate", "once")
-
-    assert finished.returncode == 1
-    assert f"rns: stopped: {error_class}: " in finished.stderr
-    assert "not-the-password" not in finished.stderr + finished.stdout
-    assert {row["error_class"] for row in migration.jobs()} == {error_class}
-    assert {row["state"] for row in migration.jobs()} == {"pending"}
+def damage(storage: Path, digest: str, content: bytes | None) -> None:
+    """Have a registry lose a blob or manifest, or keep something else of the same length."""
+    (file,) = storage.glob(
+        f"docker/registry/v2/blobs/sha256/*/{digest.removeprefix('sha256:')}/data"
+    )
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
 
 
-def test_an_image_of_which_something_is_missing_at_the_source_dies_alone(
-    make_migration: Callable[..., Migration], build_image: Callable[[str], Image]
-) -> None:
-    migration = make_migration(options={"max_attempts": 2})
-    migration.silent.start()
-    people = migration.skopeo(migration.silent)
-    people.push(build_image("good"), "team/app:good")
-    with closing(migration.client(migration.silent)) as client:
-        broken = put_image(client, "team/app", "broken", [b"a layer of its own"])
-    layer = broken.blobs[-1].digest.removeprefix("sha256:")
-    for file in migration.silent.storage.rglob(f"{layer}/*"):
-        file.unlink()
-    migration.silent.program.terminate()
-    migration.source.start()
-    migration.target.start()
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a megabyte; skips the test for who may not mount one."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
+        pytest.skip("only root mounts a disk that gets full")
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)
 
-    finished = migration.server.run_rns("migrate", "once")
 
-    assert finished.returncode == 1
-    (dead,) = migration.jobs(state="dead")
-    assert (dead["reference"], dead["error_class"]) == ("broken", "blob_unknown")
-    source, target = migration.skopeo(migration.source), migration.skopeo(migration.target)
-    assert target.digest("team/app:good") == source.digest("team/app:good")
+def deny(method: str) -> tuple[int, dict[str, str], str]:
+    """Answers of a registry that lets an account read only."""
+    if method == "GET":
+        return 200, {}, "{}"
+    errors = [{"code": "DENIED", "message": "requested access to the resource is denied"}]
+    return (404, {}, "") if method == "HEAD" else (403, {}, json.dumps({"errors": errors}))
+
+
+def send_elsewhere(method: str) -> tuple[int, dict[str, str], str]:
+    """Answers of a registry that wants a token of somebody nobody knows."""
+    challenge = 'Bearer realm="http://tokens.example/token",service="registry"'
+    return 401, {"WWW-Authenticate": challenge}, ""
+
+
+@pytest.fixture
+def failing(
+    make_server: Callable[..., Server], tmp_path: Path, small_disk: Path
+) -> Iterator[Migration]:
+    """Plans from one source to targets of which each fails in another way, and one that works."""
+    need_program("docker-registry")
+    with ExitStack() as stack:
+
+        def target(name: str, **more: Any) -> str:
+            registry = Registry(tmp_path / name, **more)
+            stack.enter_context(cleaned_up(registry)).start()
+            return registry.url
+
+        migration = Migration(stack, tmp_path, make_server())
+        read_only = {"storage": {"maintenance": {"readonly": {"enabled": True}}}}
+        working = migration.target.url
+        targets = {
+            "auth": (working, "not-the-password"),
+            "realm": (stack.enter_context(cleaned_up(Refuser(send_elsewhere))).url, ""),
+            "forbidden": (stack.enter_context(cleaned_up(Refuser(deny))).url, ""),
+            "readonly": (target("readonly", config=read_only), ""),
+            "disk_full": (target("full", storage=small_disk), ""),
+            "down": (f"http://127.0.0.1:{free_port()}", ""),
+            "works": (working, ""),
+        }
+        source = {"url": migration.source.url, "plain_http": True, **BOT}
+        migration.server.configure(
+            migrations=[
+                {
+                    "name": name.replace("_", "-"),
+                    "source": source,
+                    "target": {"url": url, "plain_http": True, **BOT}
+                    | ({"password": password} if password else {}),
+                    "options": {"max_attempts": 2},
+                }
+                for name, (url, password) in targets.items()
+            ]
+        )
+        yield migration
+
+
+ADVICE = {  # of what stops a whole plan
+    "auth": "check user name and password",
+    "realm": "add it to token_realms",
+    "readonly": "the registry is read-only: switch that off",
+    "disk_full": "free space at the registry",
+    "down": "Connection refused",
+}
+
+
+def test_every_failure_is_told_with_its_reason_and_stops_nothing_else(failing: Migration) -> None:
+    server, source = failing.server, failing.source
+    source.start()
+    failing.target.start()
+    with closing(failing.client(source)) as client:
+        for number in range(5):
+            put_image(client, "team/app", f"v{number}", [os.urandom(1_500_000)])
+        layers = [b"lost", b"damaged", b"fine"]
+        made = [put_image(client, "team/app", layer.decode(), [layer]) for layer in layers]
+    damage(source.storage, made[0].blobs[1].digest, None)
+    damage(source.storage, made[1].blobs[1].digest, b"DAMAGED")
+    damage(source.storage, made[2].digest, None)
+    server.start()
+    for name in (*ADVICE, "forbidden", "works"):
+        server.rns("migrate", "start", "--plan", name.replace("_", "-"))
+    worker = failing.worker()
+
+    def plans() -> dict[str, Any]:
+        return {row["plan"]: row for row in _rows(server.rns("migrate", "status", "--json"))}
+
+    def are_over() -> Any:
+        rows = plans()
+        stopped = all(rows[name.replace("_", "-")]["stopped"] for name in ADVICE)
+        over = [set(rows[name]["jobs"]) <= {"done", "dead"} for name in ("works", "forbidden")]
+        return rows if stopped and all(over) and rows["works"]["state"] == "live" else None
+
+    rows = eventually(are_over, SETTLED_S, "every plan is over or stopped", every=1)
+    assert worker.terminate() == 0
+
+    for error_class, advice in ADVICE.items():
+        row = rows[error_class.replace("_", "-")]
+        assert row["stopped"].startswith(f"{error_class}: ")
+        assert advice in row["stopped"]
+        assert not row["jobs"].get("done")
+    assert rows["forbidden"]["errors"].get("forbidden", 0) >= 5
+    assert not rows["forbidden"]["jobs"].get("done")
+    denied = failing.jobs(plan="forbidden", **{"class": "forbidden"})
+    assert all("give the account the right" in job["error"] for job in denied)
+    jobs = {job["reference"]: job for job in failing.jobs(plan="works")}
+    told = {
+        "lost": ("dead", "blob_unknown"),
+        "damaged": ("dead", "digest_mismatch"),
+        "fine": ("dead", "blob_unknown"),
+        **{f"v{number}": ("done", "") for number in range(5)},
+    }
+    assert {tag: (jobs[tag]["state"], jobs[tag]["error_class"]) for tag in told} == told
+    assert all("push it anew" in jobs[tag]["error"] for tag in ("lost", "damaged", "fine"))
+    with closing(failing.client(failing.target)) as copy:
+        assert copy.tags("team/app") == [f"v{number}" for number in range(5)]
+    assert "not-the-password" not in str(rows) + str(denied) + worker.log
 
 
 def test_differences_are_shown_copied_and_deletes_follow_where_asked_for(
