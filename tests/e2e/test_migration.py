@@ -7,12 +7,13 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import Skopeo
-from images import Image
+from clients import Publisher, Skopeo
+from images import IMAGE, Image
 from processes import (
     PASSWORDS,
     TOKEN,
@@ -267,3 +268,24 @@ def test_differences_are_shown_copied_and_deletes_follow_where_asked_for(
 
 def _registry(migration: Migration) -> dict[str, Any]:
     return {"name": "default", "token": TOKEN, "url": migration.source.url, **BOT}
+
+
+def test_fifty_pushes_of_one_tag_make_few_copies(make_migration: Callable[..., Migration]) -> None:
+    migration = make_migration()
+    server = migration.server
+    for program in (migration.source, migration.target, server):
+        program.start()
+    server.rns("migrate", "start")
+    worker = migration.worker()
+    with closing(Publisher(migration.source, "ci-bot")) as publisher:
+        config = publisher.put_blob("team/app", b"{}", "application/vnd.oci.image.config.v1+json")
+        put = partial(publisher.put_manifest, "team/app", config=config, layers=[])
+        put("v1", IMAGE)
+        eventually(lambda: "team/app v1: copied" in worker.log, SETTLED_S, "the worker copies")
+
+        pushed = [put("latest", IMAGE, annotations={"n": str(number)}) for number in range(50)]
+
+    last = f"team/app latest: copied {pushed[-1]['digest']}"
+    eventually(lambda: last in worker.log, SETTLED_S, "the last push is copied")
+    assert 1 <= worker.log.count("team/app latest: copied") <= 10
+    assert migration.skopeo(migration.target).digest("team/app:latest") == pushed[-1]["digest"]
