@@ -47,7 +47,7 @@ from app.version import VERSION
 
 logger = logging.getLogger(__name__)
 
-IDLE_S = 0.5  # between two looks into an empty queue
+IDLE_S = 0.2  # between two looks into an empty queue
 CONDUCT_S = 1.0  # between two looks at whether to crawl
 BEAT_S = LEASE.total_seconds() / 3
 EXPIRED_EVERY_S = 5.0  # between two looks for jobs of workers that went silent
