@@ -43,6 +43,7 @@ from app.store.migrations import (
 )
 
 POLL_S = 0.2
+NICE = 10  # of a worker: where a server runs beside it, the events of registries go first
 CHECKS_AT_A_TIME = 8
 
 JOB_COLUMNS = ["id", "state", "result", "attempts", "error_class", "error"]
@@ -115,6 +116,7 @@ def migrate_worker(settings: Settings, names: tuple[str, ...]) -> None:
     if not plans:
         raise ConfigError("migrations: none is configured")
     with opened_stores(settings) as stores:
+        os.nice(NICE)  # now: a database that was started above is not meant
         worker = Worker(stores, plans)
         with _until_signal() as ended:
             worker.start()

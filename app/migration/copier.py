@@ -28,6 +28,7 @@ MAX_DEPTH = 4  # of an index in an index
 CONFIRM_GONE_S = 10.0  # between the two looks that a delete needs
 BRAKED_S = 60.0  # until deletes that are braked are asked for again
 BACKUP_HEX = 8  # of the digest, in the name of a backup tag
+MIN_MOUNT_BYTES = 100_000  # smaller blobs are sent sooner than looked up elsewhere and noted
 GB = 10**9
 
 
@@ -199,7 +200,7 @@ class Copier:
             if limit and blob.size > limit:
                 message = f"blob {blob.digest} of {blob.size} bytes is above limits.max_blob_gb"
                 raise RegistryError("too_large", message)
-        digests = [blob.digest for blob in blobs]
+        digests = [blob.digest for blob in blobs if blob.size >= MIN_MOUNT_BYTES]
         candidates = self._around.find_blobs(digests)
         copying = [
             self._blob_threads.submit(

@@ -438,13 +438,17 @@ class PlanWorker:
             run = self._queue.begin_run(self.plan.name, "crawl", self._owner, present())
             if run:
                 self._crawl(run, is_new=not is_unfinished)
-        elif status.state == "backfill" and not self._queue.count_open(self.plan.name, BACKFILL):
+        elif status.state == "backfill" and not self._has_backfill():
             # A crawl that ended meanwhile has put its jobs there before it was over.
             fresh = self.status(fresh=True)
             crawl = self._queue.get_run(self.plan.name, "crawl")
             if fresh.state == "backfill" and not fresh.recrawl and crawl and crawl.state == "done":
                 self._queue.advance(self.plan.name, "backfill", "live", present())
                 logger.info("plan %s: everything that was there is over", self.plan.name)
+
+    def _has_backfill(self) -> bool:
+        """Whether jobs of the backfill are open; counted only when none is at hand here."""
+        return bool(self._due[BACKFILL]) or self._queue.count_open(self.plan.name, BACKFILL) > 0
 
     def _crawl(self, run: Run, *, is_new: bool) -> None:
         if is_new:

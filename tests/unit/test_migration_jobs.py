@@ -19,7 +19,7 @@ from memory_registry import MemoryRegistry
 
 from app.migration import Plan
 from app.migration import worker as worker_module
-from app.migration.copier import LeaseLost
+from app.migration.copier import MIN_MOUNT_BYTES, LeaseLost
 from app.migration.crawler import Crawler
 from app.migration.limits import Bucket, Width
 from app.migration.verifier import Verifier
@@ -126,18 +126,20 @@ def test_what_is_there_already_costs_one_look_at_each_side(make: Callable[..., S
     assert setting.source.calls == setting.target.calls == [("head_manifest", "team/app", "v1")]
 
 
-def test_a_layer_that_another_repository_of_the_target_has_is_mounted(
+def test_a_large_layer_that_another_repository_of_the_target_has_is_mounted(
     make: Callable[..., Setting],
 ) -> None:
     setting = make()
     for repository in ("team/one", "team/two"):
-        setting.source.push(repository, "v1", "same")
+        layer = setting.source.add_blob(repository, bytes(MIN_MOUNT_BYTES))
+        setting.source.push(repository, "v1", layers=[layer])
         setting.wish("v1", repository=repository)
         setting.drain()
 
     mounts = [call for call in setting.target.calls if call[0] == "start_upload" and call[3]]
-    assert {(call[1], call[3]) for call in mounts} == {("team/two", "team/one")}
-    assert not any(call[:2] == ("open_blob", "team/two") for call in setting.source.calls)
+    assert mounts == [("start_upload", "team/two", layer["digest"], "team/one")]
+    assert ("open_blob", "team/two", layer["digest"]) not in setting.source.calls
+    assert setting.target.state() == setting.source.state()
 
 
 def test_a_tag_that_moves_while_it_is_copied_is_copied_again(make: Callable[..., Setting]) -> None:
