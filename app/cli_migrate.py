@@ -52,6 +52,7 @@ from app.store.migrations import (
 
 POLL_S = 0.2
 WATCH_S = 2.0
+NICE = 10  # of a worker: where a server runs beside it, the events of registries go first
 STATUS_COLUMNS = ["plan", "state", "stopped", "lag_s", "jobs", "errors", "workers"]
 
 JOB_COLUMNS = ["id", "state", "result", "attempts", "error_class", "error"]
@@ -124,6 +125,7 @@ def migrate_worker(settings: Settings, names: tuple[str, ...]) -> None:
     if not plans:
         raise ConfigError("migrations: none is configured")
     with opened_stores(settings) as stores:
+        os.nice(NICE)  # now: a database that was started above is not meant
         worker = Worker(stores, plans)
         with _until_signal() as ended:
             worker.start()

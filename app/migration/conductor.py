@@ -14,6 +14,7 @@ from app.migration.crawler import Crawler
 from app.migration.plan import Plan
 from app.migration.ranking import find_digests, rank_repositories
 from app.migration.verifier import RECHECK_S, verify_plan
+from app.references import is_digest
 from app.registry import RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import BACKFILL, PlanStatus, Run, Wish, present
@@ -151,7 +152,11 @@ class Conductor:
                 self._queue.release_run(run, self._owner, present())
         if ended is None:
             return
+        if ended.tags < 0.8 * ended.tags_before and self._plan.deletes != "off":
+            why = f"a crawl saw {ended.tags} tags, the one before it {ended.tags_before}"
+            self._queue.brake_deletes(self._plan.name, why, present())
         self._enqueue_untagged()
+        self._wish_for_unlisted(ended)
         self._queue.end_run(ended, self._owner, present())
         logger.info(
             "plan %s: the crawl saw %d tags in %d repositories",
@@ -159,9 +164,15 @@ class Conductor:
             ended.tags,
             ended.repositories,
         )
-        if ended.tags < 0.8 * ended.tags_before and self._plan.deletes != "off":
-            why = f"a crawl saw {ended.tags} tags, the one before it {ended.tags_before}"
-            self._queue.brake_deletes(self._plan.name, why, present())
+
+    def _wish_for_unlisted(self, run: Run) -> None:
+        """Have looked at what we copied once and a crawl did not find: it may have been deleted."""
+        if self._plan.deletes == "off":
+            return
+        unlisted = self._queue.find_unwanted_since(self._plan.name, run.started_at)
+        with_digests = self._plan.deletes == "tags_and_digests"
+        wishes = [wish for wish in unlisted if with_digests or not is_digest(wish.reference)]
+        self._queue.wish(wishes, present())
 
     def _rank(self, *, is_new: bool) -> list[str]:
         """What a crawl begins with; the same list when it goes on after an interruption."""

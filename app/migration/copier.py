@@ -15,13 +15,20 @@ from app.events import Descriptor
 from app.migration.plan import Plan
 from app.migration.referrers import list_referrer
 from app.references import is_digest
-from app.registry import BlobCopier, Manifest, RegistryClient, RegistryError
+from app.registry import (
+    BlobCopier,
+    Manifest,
+    RegistryClient,
+    RegistryError,
+    make_placeholder,
+)
 from app.store.migrations import Job, Outcome
 
 MAX_DEPTH = 4  # of an index in an index
 CONFIRM_GONE_S = 10.0  # between the two looks that a delete needs
 BRAKED_S = 60.0  # until deletes that are braked are asked for again
 BACKUP_HEX = 8  # of the digest, in the name of a backup tag
+MIN_MOUNT_BYTES = 100_000  # smaller blobs are sent sooner than looked up elsewhere and noted
 GB = 10**9
 
 
@@ -48,13 +55,14 @@ class Synced(msgspec.Struct, frozen=True):
 class Surroundings(msgspec.Struct, frozen=True):
     """What a copier asks of the worker around it.
 
-    `holds` tells whether the lease of a job still is ours, `target_leads` whether people push to
-    the target now, `may_delete` whether one more delete is allowed, `find_blobs` which
-    repositories of the target may have some blobs, `add_blobs` that one has them now,
-    `refuses_deletes` that the target deletes nothing.
+    `holds` tells whether the lease of a job still is ours, and notes the digest, if any, that its
+    reference is about to get at the target; `target_leads` tells whether people push to the target
+    now, `may_delete` whether one more delete is allowed, `find_blobs` which repositories of the
+    target may have some blobs, `add_blobs` that one has them now, `refuses_deletes` that the
+    target deletes nothing.
     """
 
-    holds: Callable[[Job], bool]
+    holds: Callable[[Job, str], bool]
     target_leads: Callable[[], bool]
     may_delete: Callable[[], bool]
     refuses_deletes: Callable[[], None]
@@ -107,6 +115,7 @@ class Copier:
                     result="present",
                     source_digest=digest,
                     target_digest=digest,
+                    put_digest=digest if job.putting == digest else "",
                     target_repository=target_repository,
                 ),
                 self._find_referrers(job, digest),
@@ -193,7 +202,7 @@ class Copier:
             if limit and blob.size > limit:
                 message = f"blob {blob.digest} of {blob.size} bytes is above limits.max_blob_gb"
                 raise RegistryError("too_large", message)
-        digests = [blob.digest for blob in blobs]
+        digests = [blob.digest for blob in blobs if blob.size >= MIN_MOUNT_BYTES]
         candidates = self._around.find_blobs(digests)
         copying = [
             self._blob_threads.submit(
@@ -216,7 +225,9 @@ class Copier:
         self._around.add_blobs(digests, copied.target_repository)
 
     def _put(self, copied: _Copied, reference: str, manifest: Manifest) -> None:
-        if not self._around.holds(copied.job):
+        # Before it is done: were this process killed right after, nobody would know whose it is.
+        putting = manifest.digest if reference == copied.job.reference else ""
+        if not self._around.holds(copied.job, putting):
             raise LeaseLost
         self._target.put_manifest(copied.target_repository, reference, manifest)
 
@@ -237,7 +248,7 @@ class Copier:
                 target_repository=target_repository,
                 error="changed at the target since the cut-over",
             )
-        is_ours = there in ("", digest, job.target_digest, job.put_digest)
+        is_ours = there in ("", digest, job.target_digest) or _is_put_by_us(job, there)
         if is_ours or is_digest(job.reference) or policy == "overwrite":
             return None
         kept = Outcome(
@@ -270,6 +281,12 @@ class Copier:
 
     def _sync_gone(self, job: Job, target_repository: str) -> Outcome:
         """The source has it no more: delete it at the target, if that was asked for and is ours."""
+        if not is_digest(job.reference) and job.reference in self._source.tags(job.repository):
+            message = (
+                f"{self._source.url}: {job.repository}:{job.reference} is listed, but has no "
+                "manifest; push it anew or delete the tag"
+            )
+            raise RegistryError("blob_unknown", message, registry=self._source.url)
         there = self._find_target(target_repository, job.reference)
         absent = Outcome(state="done", result="absent", target_repository=target_repository)
         if not there:
@@ -283,14 +300,14 @@ class Copier:
         )
         if self._around.target_leads() or not (is_wanted or job.prune):
             return kept
-        if there != job.put_digest:
+        if not _is_put_by_us(job, there):
             return msgspec.structs.replace(kept, error="not put there by us")
         self._confirm_gone(job)
         if is_digest(job.reference) and self._is_in_use(target_repository, there):
             return msgspec.structs.replace(kept, error="still in use at the target")
         if not self._around.may_delete():
             raise Later(BRAKED_S, "braked", "deletes are braked: see rns migrate status")
-        if not self._around.holds(job):
+        if not self._around.holds(job, ""):
             raise LeaseLost
         try:
             self._delete(target_repository, job.reference)
@@ -318,9 +335,6 @@ class Copier:
             Later: look again after a while.
         """
         self._source.ping()
-        if not is_digest(job.reference) and job.reference in self._source.tags(job.repository):
-            message = f"{self._source.url} lists {job.repository}:{job.reference}, but has it not"
-            raise RegistryError("server", message, registry=self._source.url)
         if job.error_class != "gone":
             message = "gone from the source; it is looked at again before it is deleted"
             raise Later(CONFIRM_GONE_S, "gone", message)
@@ -332,6 +346,13 @@ class Copier:
             if digest in (named.digest, *(child.digest for child in named.children)):
                 return True
         return False
+
+
+def _is_put_by_us(job: Job, there: str) -> bool:
+    """Whether what the target has under a reference is ours, or left of a delete of ours."""
+    if there in (job.put_digest, job.putting):
+        return True
+    return not is_digest(job.reference) and there == make_placeholder(job.reference).digest
 
 
 class _Copied:

@@ -20,6 +20,7 @@ from app.events import Descriptor
 from app.migration.crawler import SAVE_EVERY_S, Names, find_repositories, no_names
 from app.migration.filters import compile_filter
 from app.migration.plan import Plan
+from app.migration.referrers import subject_of
 from app.registry import RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
@@ -160,9 +161,15 @@ class Verifier:
             ]
         rows = self._threads.map(lambda tag: self._check(repository, tag), tags)
         there = filter(self._plan.tags.takes, self._target.tags(target_repository))
-        extra = sorted(set(there) - set(every))
+        more = sorted(set(there) - set(every))
+        extra = [tag for tag in more if not self._is_our_list(repository, tag)]
         found = [row for row in rows if row]
         return len(tags), found + [self._row(repository, tag, "extra") for tag in extra]
+
+    def _is_our_list(self, repository: str, tag: str) -> bool:
+        """Whether a tag lists the referrers of an image whose source lists them by its API."""
+        subject = subject_of(tag) if self._plan.options.referrers else ""
+        return subject != "" and _digest_of(self._source, repository, subject) != ""
 
     def _recheck(self, rows: Iterable[Drift]) -> Iterator[Drift | None]:
         self._sound.clear()
@@ -188,6 +195,9 @@ class Verifier:
         source = _digest_of(self._source, repository, tag, job.source_digest if job else "")
         target_repository = self._plan.map(repository)
         target = _digest_of(self._target, target_repository, tag)
+        if not source and tag in self._source.tags(repository):
+            message = "the source lists it, but has no manifest"
+            return self._row(repository, tag, "unknown", target=target, message=message)
         if source != target:
             kind: DriftKind = "missing" if not target else "different" if source else "extra"
             return self._row(repository, tag, kind, source, target)

@@ -44,7 +44,7 @@ from app.version import VERSION
 
 logger = logging.getLogger(__name__)
 
-IDLE_S = 0.5  # between two looks into an empty queue
+IDLE_S = 0.2  # between two looks into an empty queue
 BEAT_S = LEASE.total_seconds() / 3
 EXPIRED_EVERY_S = 5.0  # between two looks for jobs of workers that went silent
 STATUS_S = 1.0  # for which the status of a plan is remembered
@@ -53,7 +53,7 @@ RESERVED = 5  # one claim in so many goes to the backfill first, which pushes wo
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 2.0, 900.0
 BREAKER_FAILURES = 5  # in a row
-FIRST_PROBE_S, LONGEST_PROBE_S = 2.0, 30.0
+FIRST_PROBE_S, LONGEST_PROBE_S = 2.0, 8.0
 MISMATCH_ATTEMPTS = 2
 BRAKE_WINDOW = timedelta(minutes=10)
 BRAKE_LEAST, BRAKE_SHARE = 20, 0.05  # deletes in the window, and as a share of all jobs done
@@ -110,7 +110,7 @@ class PlanWorker:
         )
         self._threads = ThreadPoolExecutor(limits.blobs, "blob")
         surroundings = Surroundings(
-            holds=lambda job: self._queue.renew(job, present()),
+            holds=lambda job, putting: self._queue.renew(job, present(), putting),
             target_leads=lambda: self.status().target_leads,
             may_delete=self._may_delete,
             refuses_deletes=lambda: self._queue.set_cannot_delete(plan.name),

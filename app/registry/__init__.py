@@ -4,7 +4,7 @@ Source: OCI distribution-spec 1.1, and distribution's docs "HTTP API V2" and "To
 """
 
 from app.registry.auth import Endpoint
-from app.registry.client import RegistryClient
+from app.registry.client import RegistryClient, make_placeholder
 from app.registry.copy import BlobCopier
 from app.registry.errors import RegistryError
 from app.registry.manifests import Manifest, parse_manifest
@@ -15,5 +15,6 @@ __all__ = [
     "Manifest",
     "RegistryClient",
     "RegistryError",
+    "make_placeholder",
     "parse_manifest",
 ]

@@ -6,7 +6,6 @@ Source: OCI distribution-spec 1.1; quirks without a name beside them are those o
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -19,7 +18,7 @@ from app.errors import InvalidReference
 from app.events import INDEX_TYPES, Descriptor, clean_text
 from app.references import is_digest, parse_digest, parse_repository, parse_tag
 from app.registry.auth import Endpoint, add_query, origin_of
-from app.registry.errors import RegistryError
+from app.registry.errors import DAMAGED, RegistryError
 from app.registry.manifests import (
     ACCEPT,
     MAX_MANIFEST_BYTES,
@@ -36,6 +35,7 @@ MIN_BLOB_S, MIN_BLOB_BYTES_PER_S = 600.0, 10**6  # a blob may take the longer of
 CATALOG_PAGE = 500  # distribution answers 400 to more than 1000
 
 OCTETS = "application/octet-stream"
+_PLACEHOLDER_CONFIG = b"{}"
 _CATALOG_SCOPE = "registry:catalog:*"
 
 Page = TypeVar("Page")
@@ -90,7 +90,7 @@ class BlobStream:
             raise self._mismatch("is of other content")
 
     def _mismatch(self, what: str) -> RegistryError:
-        message = f"{self._registry}: blob {self._blob.digest} {what}"
+        message = f"{self._registry}: blob {self._blob.digest} {what}; {DAMAGED}"
         return RegistryError("digest_mismatch", message, registry=self._registry)
 
 
@@ -242,8 +242,9 @@ class RegistryClient:
     def delete_tag(self, repository: str, tag: str) -> None:
         """Delete one tag and no other of the same digest.
 
-        Where tags cannot be deleted, the tag is moved to a manifest of its own and that is
-        deleted; a push of the tag between the two is lost.
+        Where tags cannot be deleted, the tag is moved to a manifest of its own (see
+        make_placeholder) and that is deleted; a push of the tag between the two is lost, and
+        an end of this process there leaves the tag at its placeholder.
 
         Raises:
             RegistryError: `gone`, `unsupported`, `readonly` and others; the tag is as it was.
@@ -257,16 +258,9 @@ class RegistryClient:
 
     def _delete_through_placeholder(self, repository: str, tag: str) -> None:
         original = self.get_manifest(repository, tag)
-        config = b"{}"
+        config = _PLACEHOLDER_CONFIG
         blob = Descriptor(compute_digest(config, "sha256:"), len(config), OCTETS)
-        content = {
-            "schemaVersion": 2,
-            "mediaType": OCI_IMAGE,
-            "config": {"mediaType": OCTETS, "digest": blob.digest, "size": blob.size},
-            "layers": [],
-            "annotations": {"placeholder": str(uuid.uuid4())},
-        }
-        placeholder = parse_manifest(json.dumps(content).encode(), OCI_IMAGE)
+        placeholder = make_placeholder(tag)
         try:  # tells whether deletes are on before the tag is touched
             self._delete(repository, placeholder.digest)
         except RegistryError as error:
@@ -432,6 +426,19 @@ class RegistryClient:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             path = urlsplit(answer.url).path
             raise self._transport.error("unsupported", f"the answer of {path} is no list") from None
+
+
+def make_placeholder(tag: str) -> Manifest:
+    """What stands for a tag while it is deleted; no image, and the same whenever it is made."""
+    digest = compute_digest(_PLACEHOLDER_CONFIG, "sha256:")
+    content = {
+        "schemaVersion": 2,
+        "mediaType": OCI_IMAGE,
+        "config": {"mediaType": OCTETS, "digest": digest, "size": len(_PLACEHOLDER_CONFIG)},
+        "layers": [],
+        "annotations": {"placeholder": tag},
+    }
+    return parse_manifest(json.dumps(content).encode(), OCI_IMAGE)
 
 
 def _media_type_of(answer: Answer) -> str:

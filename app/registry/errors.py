@@ -43,7 +43,10 @@ WRITES = ("POST", "PUT", "PATCH")
 
 # distribution hands through what the file system said: its words, or its number (ENOSPC, EDQUOT).
 _DISK_FULL = re.compile(rb'no space left|quota exceeded|"Err":(?:28|122)\b')
+DAMAGED = "the registry lost it or keeps something else: push it anew"
 _ADVICE: Mapping[ErrorClass, str] = {
+    "blob_unknown": DAMAGED,
+    "digest_mismatch": DAMAGED,
     "auth": "check user name and password",
     "forbidden": "give the account the right to do this",
     "rate_limited": "lower limits.requests_per_s or wait",

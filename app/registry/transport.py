@@ -265,8 +265,8 @@ class Transport:
         while True:
             if isinstance(error, (requests.exceptions.SSLError, urllib3.exceptions.SSLError)):
                 error_class = "tls"
-            if error.__context__ is None:
-                break
+            if error.__context__ is None or isinstance(error.__context__, RegistryError):
+                break  # the latter was answered by this request, and did not cause its error
             error = error.__context__
         reason = clean_text(str(error), 200) or type(error).__name__
         if "WRONG_VERSION_NUMBER" in reason:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection as Several
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
@@ -101,7 +101,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One reference of one repository, and what became of it.
 
     `source_digest` is what the source was last seen at, `target_digest` what both sides were last
-    seen at together, and `put_digest` what we stored at the target ourselves.
+    seen at together, `put_digest` what we stored at the target ourselves, and `putting` what we
+    were last about to store there.
     """
 
     id: str
@@ -120,6 +121,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     source_digest: str = ""
     target_digest: str = ""
     put_digest: str = ""
+    putting: str = ""
     target_repository: str = ""
     result: str = ""
     bytes: int = 0  # sent to the target by the last run that copied
@@ -474,14 +476,17 @@ class MigrationStore:
         document = self._jobs.find_one({"_id": query["_id"], "token": lease["token"]})
         return _job(document) if document else None
 
-    def renew(self, job: Job, now: datetime) -> bool:
+    def renew(self, job: Job, now: datetime, putting: str = "") -> bool:
         """Extend the lease; False when another worker has the job now, or it is handed back.
 
-        Asked before anything at the target that another worker could overtake.
+        Asked before anything at the target that another worker could overtake; `putting` is the
+        digest that the reference is about to get there.
         """
         query = {"_id": job.id, "token": job.token}
-        update = {"$set": {"lease_until": now + LEASE}}
-        return self._jobs.update_one(query, update).matched_count > 0
+        fields: Document = {"lease_until": now + LEASE}
+        if putting:
+            fields["putting"] = putting
+        return self._jobs.update_one(query, {"$set": fields}).matched_count > 0
 
     def finish(
         self, job: Job, outcome: Outcome, now: datetime, debounce: timedelta = timedelta(0)
@@ -622,6 +627,14 @@ class MigrationStore:
         """Whether any job was wished for after `moment`."""
         query = {"plan": plan, "wanted_at": {"$gt": moment}}
         return self._jobs.find_one(query, {"_id": 1}) is not None
+
+    def find_unwanted_since(self, plan: str, moment: datetime) -> Iterator[Wish]:
+        """What we stored at the target and nobody wished for after `moment`, as wishes."""
+        query = {"plan": plan, "wanted_at": {"$lt": moment}, "state": "done"}
+        fields = {"repository": 1, "reference": 1, "put_digest": 1, "putting": 1}
+        for row in self._jobs.find(query, fields):
+            if row.get("put_digest") or row.get("putting"):
+                yield Wish(plan, row["repository"], row["reference"], BACKFILL)
 
     def count_deleted_since(self, plan: str, moment: datetime) -> int:
         """How many jobs deleted something at the target after `moment`."""

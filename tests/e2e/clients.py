@@ -125,6 +125,54 @@ class DockerClient(_Client):
             assert answer.status_code == 200
 
 
+class Publisher(_Client):
+    """Stores what it is told to, in a spelling of JSON that nobody else uses.
+
+    Returns descriptors as manifests name them.
+    """
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        super().__init__(f"{registry.url}/v2")
+        self.session.auth = (name, PASSWORDS[name])
+        self.session.headers["User-Agent"] = DOCKER
+        self._put: set[tuple[str, str]] = set()
+
+    def put_blob(self, repository: str, content: bytes, media_type: str) -> Item:
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        if (repository, digest) not in self._put:
+            begun = self.session.post(f"{self.url}/{repository}/blobs/uploads/", timeout=10)
+            answer = self.session.put(
+                begun.headers["Location"], params={"digest": digest}, data=content, timeout=30
+            )
+            assert answer.status_code == 201, answer.text
+            self._put.add((repository, digest))
+        return {"mediaType": media_type, "digest": digest, "size": len(content)}
+
+    def put_manifest(self, repository: str, tag: str, media_type: str, **content: Any) -> Item:
+        """Store a manifest under a tag, or under its digest without one."""
+        document = {"mediaType": media_type, "schemaVersion": 2, **content}
+        body = json.dumps(document, indent=7).encode() + b"\n \n"
+        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        self._put_body(repository, tag or digest, media_type, body)
+        return {"mediaType": media_type, "digest": digest, "size": len(body)}
+
+    def add_tag(self, repository: str, item: Item, tag: str) -> None:
+        """Give an image one more tag."""
+        kind, url = item["mediaType"], f"{self.url}/{repository}/manifests/{item['digest']}"
+        answer = self.session.get(url, headers={"Accept": kind}, timeout=10)
+        self._put_body(repository, tag, kind, answer.content)
+
+    def _put_body(self, repository: str, reference: str, media_type: str, body: bytes) -> None:
+        url = f"{self.url}/{repository}/manifests/{reference}"
+        answer = self.session.put(url, data=body, headers={"Content-Type": media_type}, timeout=10)
+        assert answer.status_code == 201, answer.text
+
+    def delete(self, repository: str, digest: str) -> None:
+        """Delete a manifest, and with it all of its tags."""
+        url = f"{self.url}/{repository}/manifests/{digest}"
+        assert self.session.delete(url, timeout=10).status_code == 202
+
+
 class Skopeo:
     """skopeo, as one account of the registry."""
 
@@ -154,6 +202,10 @@ class Skopeo:
         source = f"docker://{self._registry.address}/{reference}"
         raw = self._run("inspect", "--raw", *self._there(), source)
         return f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}"
+
+    def tags(self, repository: str) -> list[str]:
+        source = f"docker://{self._registry.address}/{repository}"
+        return sorted(json.loads(self._run("list-tags", *self._there(), source))["Tags"])
 
     def delete(self, reference: str) -> None:
         self._run("delete", *self._there(), f"docker://{self._registry.address}/{reference}")

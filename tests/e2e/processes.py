@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +247,97 @@ def database_pids(data_dir: Path) -> list[int]:
     return found
 
 
+class Relay:
+    """Stands between a registry and a server, as a bad network does.
+
+    Every twentieth event is passed on and then answered 503. While `refuses` is true nothing is
+    passed on.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.refuses = False
+        self.passed = self.denied = 0
+        self._server = server
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._lock = threading.Lock()
+        self._http = ThreadingHTTPServer((HOST, 0), self._make_handler())
+        self._http.daemon_threads = True
+        self.url = f"http://{HOST}:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.1,))
+        self._thread.start()
+
+    def clean_up(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+        self._session.close()
+
+    def _pass_on(self, headers: Mapping[str, str], body: bytes) -> int:
+        if self.refuses:
+            return 503
+        kept = {name: headers[name] for name in ("Authorization", "Content-Type")}
+        with self._lock:
+            try:
+                url = f"{self._server.url}/events"
+                status = self._session.post(url, data=body, headers=kept, timeout=10).status_code
+            except requests.RequestException:
+                return 502
+            self.passed += 1
+            if self.passed % 20:
+                return status
+            self.denied += 1
+            return 503
+
+    def _make_handler(self) -> type[BaseHTTPRequestHandler]:
+        relay = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response_only(relay._pass_on(self.headers, body))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        return Handler
+
+
+class Refuser:
+    """A registry that has nothing; `answer` gives status, headers and body of the writes."""
+
+    def __init__(self, answer: Callable[[str], tuple[int, dict[str, str], str]]) -> None:
+        self._http = ThreadingHTTPServer((HOST, 0), self._make_handler(answer))
+        self._http.daemon_threads = True
+        self.url = f"http://{HOST}:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.1,))
+        self._thread.start()
+
+    def clean_up(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def _make_handler(self, answer: Callable[[str], Any]) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def respond(self) -> None:
+                status, headers, body = answer(self.command)
+                self.send_response_only(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body.encode())
+
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = respond
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
 class Registry:
     """A CNCF registry, with accounts unless `accounts` is false, which may notify one RNS.
 
@@ -254,7 +347,7 @@ class Registry:
     def __init__(
         self,
         directory: Path,
-        notify: Server | None = None,
+        notify: Server | Relay | None = None,
         accounts: bool = True,
         storage: Path | None = None,
         config: Mapping[str, Any] | None = None,
@@ -328,7 +421,7 @@ class Registry:
         eventually(lambda: self.pending() == 0, within, "every event is delivered")
 
 
-def _notifications(server: Server) -> dict[str, Any]:
+def _notifications(server: Server | Relay) -> dict[str, Any]:
     endpoint = {
         "name": "rns",
         "url": f"{server.url}/events",

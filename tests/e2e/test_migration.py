@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
-import time
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import Skopeo
-from images import INDEX, Image
+from clients import Publisher, Skopeo
+from images import IMAGE, Image
 from processes import (
     PASSWORDS,
     TOKEN,
     Program,
+    Refuser,
     Registry,
     Server,
     cleaned_up,
     eventually,
+    free_port,
     need_program,
 )
-from test_registry_copies import put_image, put_manifest, wire
+from test_registry_copies import put_image
 
 from app.registry import Endpoint, RegistryClient
 
@@ -44,9 +45,11 @@ class Migration:
         self._stack = stack
         self._directory = directory
         self.server = server
-        self.silent = Registry(directory / "silent", storage=directory / "storage")
-        self.source = Registry(directory / "source", server, storage=directory / "storage")
-        self.target = Registry(directory / "target", config=plan.pop("target_config", None))
+        storage, config = directory / "storage", plan.pop("registry_config", None)
+        notify = plan.pop("notify", server)
+        self.silent = Registry(directory / "silent", storage=storage, config=config)
+        self.source = Registry(directory / "source", notify, storage=storage, config=config)
+        self.target = Registry(directory / "target", config=plan.pop("target_config", config))
         for registry in (self.silent, self.source, self.target):
             stack.enter_context(cleaned_up(registry))
         target = {"url": self.target.url, "plain_http": True, **BOT, **plan.pop("target", {})}
@@ -93,165 +96,142 @@ def make_migration(
         yield lambda **plan: Migration(stack, tmp_path, make_server(), **plan)
 
 
-def references(client: RegistryClient, *repositories: str) -> set[str]:
-    return {f"{name}:{tag}" for name in repositories for tag in client.tags(name)}
+def damage(storage: Path, digest: str, content: bytes | None) -> None:
+    """Have a registry lose a blob or manifest, or keep something else of the same length."""
+    (file,) = storage.glob(
+        f"docker/registry/v2/blobs/sha256/*/{digest.removeprefix('sha256:')}/data"
+    )
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
 
 
-def test_everything_is_moved_while_pushes_go_on_and_programs_die(
-    make_migration: Callable[..., Migration],
-    build_image: Callable[[str], Image],
-    build_index: Callable[[str], Image],
-    tmp_path: Path,
-) -> None:
-    migration = make_migration(
-        map=[{"from": "team/", "to": "moved/"}], target={"limits": {"mb_per_s": 2}}
-    )
-    server, silent, source, target = (
-        migration.server,
-        migration.silent,
-        migration.source,
-        migration.target,
-    )
-    silent.start()
-    old = migration.skopeo(silent)
-    image, other, index = build_image("one"), build_image("two"), build_index("three")
-    old.push(image, "team/app:v1")
-    old.push(image, "team/app:latest")
-    old.push(image, "team/docker:v1", "--format", "v2s2")
-    old.push(index, "team/app:multi")
-    old.push(index, "team/docker:multi", "--format", "v2s2")
-    old.push(other, f"team/app:{image.digest.replace(':', '-')}.sig")
-    with closing(migration.client(silent)) as client:
-        inner = put_manifest(
-            client,
-            "other",
-            "",
-            INDEX,
-            manifests=[wire(put_image(client, "other", "", [b"a layer"]).descriptor)],
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a megabyte; skips the test for who may not mount one."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
+        pytest.skip("only root mounts a disk that gets full")
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def deny(method: str) -> tuple[int, dict[str, str], str]:
+    """Answers of a registry that lets an account read only."""
+    if method == "GET":
+        return 200, {}, "{}"
+    errors = [{"code": "DENIED", "message": "requested access to the resource is denied"}]
+    return (404, {}, "") if method == "HEAD" else (403, {}, json.dumps({"errors": errors}))
+
+
+def send_elsewhere(method: str) -> tuple[int, dict[str, str], str]:
+    """Answers of a registry that wants a token of somebody nobody knows."""
+    challenge = 'Bearer realm="http://tokens.example/token",service="registry"'
+    return 401, {"WWW-Authenticate": challenge}, ""
+
+
+@pytest.fixture
+def failing(
+    make_server: Callable[..., Server], tmp_path: Path, small_disk: Path
+) -> Iterator[Migration]:
+    """Plans from one source to targets of which each fails in another way, and one that works."""
+    need_program("docker-registry")
+    with ExitStack() as stack:
+
+        def target(name: str, **more: Any) -> str:
+            registry = Registry(tmp_path / name, **more)
+            stack.enter_context(cleaned_up(registry)).start()
+            return registry.url
+
+        migration = Migration(stack, tmp_path, make_server())
+        read_only = {"storage": {"maintenance": {"readonly": {"enabled": True}}}}
+        working = migration.target.url
+        targets = {
+            "auth": (working, "not-the-password"),
+            "realm": (stack.enter_context(cleaned_up(Refuser(send_elsewhere))).url, ""),
+            "forbidden": (stack.enter_context(cleaned_up(Refuser(deny))).url, ""),
+            "readonly": (target("readonly", config=read_only), ""),
+            "disk_full": (target("full", storage=small_disk), ""),
+            "down": (f"http://127.0.0.1:{free_port()}", ""),
+            "works": (working, ""),
+        }
+        source = {"url": migration.source.url, "plain_http": True, **BOT}
+        migration.server.configure(
+            migrations=[
+                {
+                    "name": name.replace("_", "-"),
+                    "source": source,
+                    "target": {"url": url, "plain_http": True, **BOT}
+                    | ({"password": password} if password else {}),
+                    "options": {"max_attempts": 2},
+                }
+                for name, (url, password) in targets.items()
+            ]
         )
-        put_manifest(client, "other", "nested", INDEX, manifests=[wire(inner.descriptor)])
-        put_image(client, "other", "large", [os.urandom(12_000_000)])
-    silent.program.terminate()
+        yield migration
+
+
+ADVICE = {  # of what stops a whole plan
+    "auth": "check user name and password",
+    "realm": "add it to token_realms",
+    "readonly": "the registry is read-only: switch that off",
+    "disk_full": "free space at the registry",
+    "down": "Connection refused",
+}
+
+
+def test_every_failure_is_told_with_its_reason_and_stops_nothing_else(failing: Migration) -> None:
+    server, source = failing.server, failing.source
     source.start()
-    target.start()
+    failing.target.start()
+    with closing(failing.client(source)) as client:
+        for number in range(5):
+            put_image(client, "team/app", f"v{number}", [os.urandom(1_500_000)])
+        layers = [b"lost", b"damaged", b"fine"]
+        made = [put_image(client, "team/app", layer.decode(), [layer]) for layer in layers]
+    damage(source.storage, made[0].blobs[1].digest, None)
+    damage(source.storage, made[1].blobs[1].digest, b"DAMAGED")
+    damage(source.storage, made[2].digest, None)
     server.start()
+    for name in (*ADVICE, "forbidden", "works"):
+        server.rns("migrate", "start", "--plan", name.replace("_", "-"))
+    worker = failing.worker()
 
-    server.rns("migrate", "start")
-    worker = migration.worker()
-    pushed: list[BaseException] = []
-    stop = threading.Event()
+    def plans() -> dict[str, Any]:
+        return {row["plan"]: row for row in _rows(server.rns("migrate", "status", "--json"))}
 
-    def push_and_move() -> None:
-        people = migration.skopeo(source)
-        images = [image, other, index, build_image("four"), build_index("five")]
-        try:
-            for number in range(60):
-                if stop.is_set():
-                    return
-                people.push(images[number % 5], "team/app:latest")
-                people.push(images[number % 3], f"team/new:v{number % 4}")
-                time.sleep(0.2)
-        except BaseException as error:
-            pushed.append(error)
+    def are_over() -> Any:
+        rows = plans()
+        stopped = all(rows[name.replace("_", "-")]["stopped"] for name in ADVICE)
+        over = [set(rows[name]["jobs"]) <= {"done", "dead"} for name in ("works", "forbidden")]
+        return rows if stopped and all(over) and rows["works"]["state"] == "live" else None
 
-    pusher = threading.Thread(target=push_and_move)
-    pusher.start()
-    try:
-        eventually(
-            lambda: "other large" in str(migration.jobs(state="running")), 20, "it is copied"
-        )
-        worker.end_by(signal.SIGKILL)
-        worker = migration.worker()
-        eventually(lambda: migration.jobs(state="done"), 20, "another worker goes on")
-        target.program.terminate()
-        time.sleep(3)
-        target.start()
-    finally:
-        stop.set()
-        pusher.join()
-    assert pushed == []
-    source.wait_until_delivered()
-
-    def is_over() -> bool:
-        status = migration.status()
-        return status["state"] == "live" and set(status["jobs"]) == {"done"}
-
-    eventually(is_over, SETTLED_S, "everything is copied", every=1)
+    rows = eventually(are_over, SETTLED_S, "every plan is over or stopped", every=1)
     assert worker.terminate() == 0
-    with closing(migration.client(source)) as client, closing(migration.client(target)) as copy:
-        there = references(client, "team/app", "team/docker", "team/new", "other")
-        moved = {name.replace("team/", "moved/", 1) for name in there}
-        assert references(copy, "moved/app", "moved/docker", "moved/new", "other") == moved
-    people, new = migration.skopeo(source), migration.skopeo(target)
-    digests = {name: people.digest(name) for name in sorted(there)}
-    assert {
-        name: new.digest(name.replace("team/", "moved/", 1)) for name in sorted(there)
-    } == digests
-    new.pull("moved/app:latest", tmp_path / "pulled")
-    assert server.rns("migrate", "verify", "--deep", "--recheck", "0").splitlines()[1:] == []
-    assert server.rns("migrate", "ready", "--json").count('"is_met":true') == 7
-    assert "is cut over" in server.rns("migrate", "cutover")
 
-
-@pytest.mark.parametrize(
-    ("plan", "error_class"),
-    [
-        ({"target": {"password": "not-the-password"}}, "auth"),
-        (
-            {"target_config": {"storage": {"maintenance": {"readonly": {"enabled": True}}}}},
-            "readonly",
-        ),
-    ],
-    ids=["wrong password", "read-only"],
-)
-def test_a_target_that_refuses_stops_the_plan_with_its_reason_and_without_the_password(
-    make_migration: Callable[..., Migration],
-    build_image: Callable[[str], Image],
-    plan: Any,
-    error_class: str,
-) -> None:
-    migration = make_migration(**plan)
-    migration.silent.start()
-    people = migration.skopeo(migration.silent)
-    image = build_image("one")
-    for number in range(6):
-        people.push(image, f"team/app:v{number}")
-    migration.silent.program.terminate()
-    migration.source.start()
-    migration.target.start()
-
-    finished = migration.server.run_rns("migrate", "once")
-
-    assert finished.returncode == 1
-    assert f"rns: stopped: {error_class}: " in finished.stderr
-    assert "not-the-password" not in finished.stderr + finished.stdout
-    assert {row["error_class"] for row in migration.jobs()} == {error_class}
-    assert {row["state"] for row in migration.jobs()} == {"pending"}
-
-
-def test_an_image_of_which_something_is_missing_at_the_source_dies_alone(
-    make_migration: Callable[..., Migration], build_image: Callable[[str], Image]
-) -> None:
-    migration = make_migration(options={"max_attempts": 2})
-    migration.silent.start()
-    people = migration.skopeo(migration.silent)
-    people.push(build_image("good"), "team/app:good")
-    with closing(migration.client(migration.silent)) as client:
-        broken = put_image(client, "team/app", "broken", [b"a layer of its own"])
-    layer = broken.blobs[-1].digest.removeprefix("sha256:")
-    for file in migration.silent.storage.rglob(f"{layer}/*"):
-        file.unlink()
-    migration.silent.program.terminate()
-    migration.source.start()
-    migration.target.start()
-
-    finished = migration.server.run_rns("migrate", "once")
-
-    assert finished.returncode == 1
-    (dead,) = migration.jobs(state="dead")
-    assert (dead["reference"], dead["error_class"]) == ("broken", "blob_unknown")
-    source, target = migration.skopeo(migration.source), migration.skopeo(migration.target)
-    assert target.digest("team/app:good") == source.digest("team/app:good")
+    for error_class, advice in ADVICE.items():
+        row = rows[error_class.replace("_", "-")]
+        assert row["stopped"].startswith(f"{error_class}: ")
+        assert advice in row["stopped"]
+        assert not row["jobs"].get("done")
+    assert rows["forbidden"]["errors"].get("forbidden", 0) >= 5
+    assert not rows["forbidden"]["jobs"].get("done")
+    denied = failing.jobs(plan="forbidden", **{"class": "forbidden"})
+    assert all("give the account the right" in job["error"] for job in denied)
+    jobs = {job["reference"]: job for job in failing.jobs(plan="works")}
+    told = {
+        "lost": ("dead", "blob_unknown"),
+        "damaged": ("dead", "digest_mismatch"),
+        "fine": ("dead", "blob_unknown"),
+        **{f"v{number}": ("done", "") for number in range(5)},
+    }
+    assert {tag: (jobs[tag]["state"], jobs[tag]["error_class"]) for tag in told} == told
+    assert all("push it anew" in jobs[tag]["error"] for tag in ("lost", "damaged", "fine"))
+    with closing(failing.client(failing.target)) as copy:
+        assert copy.tags("team/app") == [f"v{number}" for number in range(5)]
+    assert "not-the-password" not in str(rows) + str(denied) + worker.log
 
 
 def test_differences_are_shown_copied_and_deletes_follow_where_asked_for(
@@ -288,3 +268,24 @@ def test_differences_are_shown_copied_and_deletes_follow_where_asked_for(
 
 def _registry(migration: Migration) -> dict[str, Any]:
     return {"name": "default", "token": TOKEN, "url": migration.source.url, **BOT}
+
+
+def test_fifty_pushes_of_one_tag_make_few_copies(make_migration: Callable[..., Migration]) -> None:
+    migration = make_migration()
+    server = migration.server
+    for program in (migration.source, migration.target, server):
+        program.start()
+    server.rns("migrate", "start")
+    worker = migration.worker()
+    with closing(Publisher(migration.source, "ci-bot")) as publisher:
+        config = publisher.put_blob("team/app", b"{}", "application/vnd.oci.image.config.v1+json")
+        put = partial(publisher.put_manifest, "team/app", config=config, layers=[])
+        put("v1", IMAGE)
+        eventually(lambda: "team/app v1: copied" in worker.log, SETTLED_S, "the worker copies")
+
+        pushed = [put("latest", IMAGE, annotations={"n": str(number)}) for number in range(50)]
+
+    last = f"team/app latest: copied {pushed[-1]['digest']}"
+    eventually(lambda: last in worker.log, SETTLED_S, "the last push is copied")
+    assert 1 <= worker.log.count("team/app latest: copied") <= 10
+    assert migration.skopeo(migration.target).digest("team/app:latest") == pushed[-1]["digest"]

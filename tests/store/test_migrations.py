@@ -621,6 +621,7 @@ def test_the_answers_are_the_same_with_and_without_indexes(
             "error_class": order.choice(["", "down"]),
             "result": order.choice(["", "deleted", "copied", "waived"]),
             "bytes": order.randrange(100),
+            "put_digest": order.choice(["", "sha256:1"]),
             "finished_at": at(order.randrange(10)),
         }
         for plan in ("dc2", "dc3")
@@ -638,6 +639,7 @@ def test_the_answers_are_the_same_with_and_without_indexes(
         found += [queue.find_jobs("dc3", cursor="dc3 team/app v5", limit=9).items]
         for seconds in range(-1, 11):
             found += [queue.is_wanted_since("dc2", at(seconds))]
+            found += [sorted(w.reference for w in queue.find_unwanted_since("dc2", at(seconds)))]
             found += [queue.count_deleted_since("dc2", at(seconds))]
             found += [queue.count_finished_since("dc2", at(seconds))]
             for priority in (LIVE, BACKFILL):

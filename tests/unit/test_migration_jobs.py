@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -20,12 +22,14 @@ from app.ingest import Ingest
 from app.migration import Plan, load_plans
 from app.migration import conductor as conductor_module
 from app.migration import worker as worker_module
+from app.migration.copier import MIN_MOUNT_BYTES, LeaseLost
 from app.migration.crawler import Crawler
 from app.migration.limits import Bucket, Width
 from app.migration.ranking import rank_repositories
 from app.migration.readiness import find_checks
 from app.migration.verifier import Extent, Verifier, prune_extra, verify_plan
 from app.migration.worker import PlanWorker, Worker, retry_delay_s, state_after, wait_until
+from app.registry import Endpoint, RegistryClient, make_placeholder
 from app.settings import Migration, Settings
 from app.store import Stores
 from app.store.migrations import BACKFILL, LEASE, LIVE, Drift, Job, Run, Wish, present
@@ -52,6 +56,10 @@ class Setting:
         )
         self.queue.start("dc2", "test", present())
 
+    def connect_target(self, target: RegistryClient) -> None:
+        """Copy to a registry over HTTP instead."""
+        self.worker._copier._target = target
+
     def wish(self, *references: str, repository: str = "team/app") -> None:
         wishes = [Wish("dc2", repository, reference, LIVE) for reference in references]
         self.queue.wish(wishes, present())
@@ -63,6 +71,13 @@ class Setting:
     def hurry(self) -> None:
         """Let no job wait any longer."""
         self.queue._jobs.update_many({"state": "pending"}, {"$set": {"due": present()}})
+
+    def expire_leases(self) -> None:
+        """Let the workers of all running jobs have been silent for long."""
+        self.queue._jobs.update_many(
+            {"state": "running"}, {"$set": {"lease_until": present() - LEASE}}
+        )
+        self.worker._looked_for_expired = 0.0
 
     def probe_now(self) -> None:
         """Let the breaker be tried without a pause."""
@@ -118,18 +133,20 @@ def test_what_is_there_already_costs_one_look_at_each_side(make: Callable[..., S
     assert setting.source.calls == setting.target.calls == [("head_manifest", "team/app", "v1")]
 
 
-def test_a_layer_that_another_repository_of_the_target_has_is_mounted(
+def test_a_large_layer_that_another_repository_of_the_target_has_is_mounted(
     make: Callable[..., Setting],
 ) -> None:
     setting = make()
     for repository in ("team/one", "team/two"):
-        setting.source.push(repository, "v1", "same")
+        layer = setting.source.add_blob(repository, bytes(MIN_MOUNT_BYTES))
+        setting.source.push(repository, "v1", layers=[layer])
         setting.wish("v1", repository=repository)
         setting.drain()
 
     mounts = [call for call in setting.target.calls if call[0] == "start_upload" and call[3]]
-    assert {(call[1], call[3]) for call in mounts} == {("team/two", "team/one")}
-    assert not any(call[:2] == ("open_blob", "team/two") for call in setting.source.calls)
+    assert mounts == [("start_upload", "team/two", layer["digest"], "team/one")]
+    assert ("open_blob", "team/two", layer["digest"]) not in setting.source.calls
+    assert setting.target.state() == setting.source.state()
 
 
 def test_a_tag_that_moves_while_it_is_copied_is_copied_again(make: Callable[..., Setting]) -> None:
@@ -261,6 +278,57 @@ def test_a_tag_that_comes_back_before_the_second_look_stays(make: Callable[..., 
     setting.source.push("team/app", "v1", "image")
     setting.hurry()
     setting.drain()
+
+    assert setting.target.state() == setting.source.state()
+
+
+def test_a_tag_is_known_as_ours_although_the_worker_that_stored_it_was_killed(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"deletes": "tags", "existing": "fail"})
+    setting.source.push("team/app", "v1", "image")
+    setting.wish("v1")
+    put = setting.target.put_manifest
+
+    def put_and_die(*arguments: Any) -> None:
+        put(*arguments)
+        setting.target.put_manifest = put  # type: ignore[method-assign]
+        raise LeaseLost  # which leaves the job as it is, like SIGKILL
+
+    setting.target.put_manifest = put_and_die  # type: ignore[method-assign]
+    setting.drain()
+    assert setting.target.state() == setting.source.state()
+    setting.expire_leases()
+    setting.drain()
+    assert setting.outcome() == ("done", "present", "")
+
+    del setting.source.content["team/app"].tags["v1"]
+    setting.wish("v1")
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
+
+    assert setting.target.state() == {}
+
+
+@pytest.mark.parametrize("is_back", [False, True], ids=["gone", "pushed again"])
+def test_a_delete_that_was_broken_off_in_the_middle_is_brought_to_its_end(
+    make: Callable[..., Setting], is_back: bool
+) -> None:
+    setting = make(options={"deletes": "tags", "existing": "fail"})
+    for registry in (setting.source, setting.target):
+        registry.push("team/app", "v1", "image")
+    target = setting.target.content["team/app"]
+    placeholder = make_placeholder("v1")
+    target.manifests[placeholder.digest] = placeholder
+    target.tags["v1"] = placeholder.digest
+    if not is_back:
+        del setting.source.content["team/app"].tags["v1"]
+
+    setting.wish("v1")
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
 
     assert setting.target.state() == setting.source.state()
 
@@ -468,6 +536,22 @@ def test_a_referrer_comes_with_its_image_and_is_listed_where_the_target_lists_no
     listed = setting.target.referrers("team/app", image.digest)
     assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
     assert setting.outcome(signatures[0].digest) == ("done", "copied", "")
+    assert verify(setting) == {}  # although only the target has a tag for the list
+
+
+def test_a_list_of_referrers_of_an_image_that_is_gone_is_extra(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+    setting.wish("v1")
+    setting.drain()
+    of_nothing = f"sha256-{'0' * 64}"
+    tags = {of_nothing, f"{of_nothing}.sig", f"commit-{'0' * 40}"}
+    for tag in tags:
+        setting.target.push("team/app", tag)
+
+    assert verify(setting) == dict.fromkeys(tags, "extra")
 
 
 # Errors
@@ -518,6 +602,48 @@ def test_a_job_that_fails_for_ever_dies_with_its_reason(make: Callable[..., Sett
 
     assert setting.outcome() == ("dead", "", "server")
     assert setting.job().error == f"{NEW}: server"
+
+
+def test_a_tag_whose_manifest_the_source_lost_is_neither_done_nor_equal(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"deletes": "tags"})
+    for tag in ("v1", "v2"):
+        setting.source.push("team/app", tag)
+    setting.wish("v1")
+    setting.drain()
+    setting.source.content["team/app"].manifests.clear()
+
+    setting.wish("v1", "v2")
+    for _ in range(9):
+        setting.drain()
+        setting.hurry()
+
+    assert setting.outcome("v1") == setting.outcome("v2") == ("dead", "", "blob_unknown")
+    assert set(setting.target.state()) == {"team/app:v1"}
+    assert verify(setting) == {"v1": "unknown", "v2": "unknown"}
+
+
+def test_a_target_that_takes_requests_and_hangs_stops_the_plan(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for number in range(6):
+        setting.source.push("team/app", f"v{number}")
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        endpoint = Endpoint(url=url, plain_http=True, read_timeout_s=0.2)
+        with closing(RegistryClient(endpoint)) as target:
+            setting.connect_target(target)
+            setting.wish(*(f"v{number}" for number in range(6)))
+            for _ in range(6):
+                setting.worker.run_one()
+
+    breaker = setting.queue.get_plan("dc2").breaker
+    assert breaker
+    assert (breaker.registry, breaker.error_class) == (url, "down")
+    assert "timed out" in breaker.message
+    assert setting.queue.count_jobs("dc2") == {"pending": 6}
 
 
 def test_a_bug_kills_neither_the_worker_nor_the_other_jobs(make: Callable[..., Setting]) -> None:
@@ -684,6 +810,33 @@ def test_a_crawl_goes_on_where_it_stopped(make: Callable[..., Setting]) -> None:
     assert seen == [f"team/{name}" for name in "abcde"]
     assert ended
     assert (ended.repositories, ended.tags) == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("deletes", "left"), [("tags", {"team/a:v1"}), ("off", {"team/a:v1", "team/a:v2", "team/b:v1"})]
+)
+def test_a_crawl_finds_what_was_deleted_unheard_where_deletes_follow(
+    make: Callable[..., Setting], deletes: str, left: set[str]
+) -> None:
+    setting = make(options={"deletes": deletes})
+    for name, tag in (("team/a", "v1"), ("team/a", "v2"), ("team/b", "v1")):
+        setting.source.push(name, tag)
+    setting.worker._conduct_once()
+    setting.drain()
+    assert setting.target.state() == setting.source.state()
+
+    del setting.source.content["team/a"].tags["v2"]
+    del setting.source.content["team/b"]
+    setting.queue.start("dc2", "test", present())
+    setting.worker._conduct_once()
+    if deletes == "tags":  # a third of all is gone
+        assert setting.queue.get_plan("dc2").deletes_braked
+        setting.queue.resume("dc2", "admin", present(), deletes=2)
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
+
+    assert set(setting.target.state()) == left
 
 
 def test_a_crawl_begins_with_what_is_pulled_most_and_visits_nothing_twice(

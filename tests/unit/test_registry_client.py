@@ -1461,6 +1461,20 @@ def test_nobody_at_the_port_is_down(client: RegistryClient, fake: FakeRegistry) 
     assert caught.value.status == 0
 
 
+def test_no_answer_is_told_by_its_own_reason_while_another_error_is_handled(
+    client: RegistryClient, fake: FakeRegistry
+) -> None:
+    fake.close()
+
+    try:
+        raise RegistryError("gone", "of the source")
+    except RegistryError:
+        with pytest.raises(RegistryError, match="refused") as caught:
+            client.ping()
+
+    assert "of the source" not in str(caught.value)
+
+
 def test_https_to_a_plain_http_port_is_an_error_of_tls(fake: FakeRegistry) -> None:
     client = RegistryClient(Endpoint(url=fake.url.replace("http:", "https:")))
 
