@@ -821,14 +821,14 @@ def test_a_crawl_finds_what_was_deleted_unheard_where_deletes_follow(
     setting = make(options={"deletes": deletes})
     for name, tag in (("team/a", "v1"), ("team/a", "v2"), ("team/b", "v1")):
         setting.source.push(name, tag)
-    setting.worker._conduct_once()
+    setting.worker.conductor.conduct_once()
     setting.drain()
     assert setting.target.state() == setting.source.state()
 
     del setting.source.content["team/a"].tags["v2"]
     del setting.source.content["team/b"]
     setting.queue.start("dc2", "test", present())
-    setting.worker._conduct_once()
+    setting.worker.conductor.conduct_once()
     if deletes == "tags":  # a third of all is gone
         assert setting.queue.get_plan("dc2").deletes_braked
         setting.queue.resume("dc2", "admin", present(), deletes=2)
