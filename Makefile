@@ -10,7 +10,8 @@ run: .venv/run ## Start the server on http://127.0.0.1:8000 with its own databas
 	@exec $(BIN)/rns serve
 
 test: .venv/test lint type imports ## Run everything that CI runs
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 tests/unit tests/store
+	$(BIN)/pytest tests/e2e
 
 unit: .venv/test ## Tests of one process, without servers
 	$(BIN)/pytest tests/unit
