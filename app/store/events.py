@@ -21,6 +21,7 @@ from app.store.paging import (
     chunks,
     count_newest,
     find_newest,
+    stages,
 )
 from app.store.scope import Scope
 
@@ -148,7 +149,6 @@ class EventStore:
         latest = position_at(event.timestamp + PAIRING_WINDOW)
         query: dict[str, Any] = {
             "repository": event.repository,
-            "position": {"$gt": event.position, "$lte": latest},
             "registry": event.registry,
             "actor": event.actor,
             "address": event.address,
@@ -156,25 +156,24 @@ class EventStore:
             "tag_from": {"$ne": "event"},
         }
         query["digest"] = event.digest if event.action == "check" else {"$ne": event.digest}
-        documents = self._collection.find(query).sort("position", 1)
-        return [_event(document) for document in documents]
+        bounds = {"position": {"$gt": event.position, "$lte": latest}}
+        order = {"$sort": {"position": 1}}
+        return [_event(row) for row in self._collection.aggregate([*stages(query, bounds), order])]
 
     def find_adopter(self, push: Event) -> Event | None:
         """The push of an index, already stored, that takes in this push of a child, or None."""
         query = {
             "repository": push.repository,
-            "position": {
-                "$gt": push.position,
-                "$lte": position_at(push.timestamp + ADOPTION_WINDOW),
-            },
             "registry": push.registry,
             "actor": push.actor,
             "action": "push",
             "kind": "index",
             "children": push.digest,
         }
-        document = self._collection.find_one(query)
-        return _event(document) if document else None
+        latest = position_at(push.timestamp + ADOPTION_WINDOW)
+        bounds = {"position": {"$gt": push.position, "$lte": latest}}
+        found = self._collection.aggregate([*stages(query, bounds), {"$limit": 1}])
+        return next((_event(document) for document in found), None)
 
     def set_part(self, pull: Event, began: str | None) -> None:
         """Store anew what a pull belongs to; checks other than `began` began something else."""

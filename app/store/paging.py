@@ -19,6 +19,7 @@ Item = TypeVar("Item")
 # The embedded database reads every document that the bounds of an index match before it applies a
 # limit, so what is newest is read in slices of time, the next as long as it takes to find what is
 # still wanted if things go on as densely. On mongod slices cost next to nothing.
+LEADING = ("repository", "digest", "digests", "actor", "namespace")  # fields of indexes
 FIRST_SLICE = timedelta(minutes=10)
 GROWTH = 8  # a slice is at most so many times the one before it: that may have been a quiet one
 MARGIN = 1.25
@@ -60,6 +61,21 @@ def between(lower: str | None, upper: str | None) -> dict[str, Any]:
     bounds = {"$gte": lower, "$lt": upper}
     given = {operator: value for operator, value in bounds.items() if value is not None}
     return {"position": given} if given else {}
+
+
+def stages(query: Query, bounds: Query) -> list[dict[str, Any]]:
+    """The stages of an aggregation that select `query` within `bounds`.
+
+    The first has one field of LEADING and the bounds, and nothing else: the embedded database uses
+    the bounds only where a query names just the fields of an index. mongod joins the stages.
+    """
+    head = next(({key: value} for key, value in query.items() if _leads(key, value)), {})
+    rest = {key: value for key, value in query.items() if key not in head}
+    return [{"$match": {**head, **bounds}}, *([{"$match": rest}] if rest else [])]
+
+
+def _leads(field: str, value: Any) -> bool:
+    return field in LEADING and isinstance(value, str)
 
 
 def find_newest(
@@ -106,12 +122,14 @@ def _find_into(
     wanted: int,
 ) -> int:
     before = len(found)
-    found += collection.find(all_of(query, bounds)).sort("position", -1).limit(wanted)
+    order: list[Document] = [{"$sort": {"position": -1}}, {"$limit": wanted}]
+    found += collection.aggregate([*stages(query, bounds), *order])
     return len(found) - before
 
 
 def _count(collection: Collection[Document], query: Query, bounds: Query, wanted: int) -> int:
-    return collection.count_documents(all_of(query, bounds), limit=wanted)
+    counted = [*stages(query, bounds), {"$limit": wanted}, {"$count": "number"}]
+    return sum(row["number"] for row in collection.aggregate(counted))
 
 
 def _read_newest(

@@ -442,12 +442,12 @@ class _Commands(monitoring.CommandListener):
     ("event", "expected"),
     [
         (wire_event("pull", tag="v1", at=5), ["insert"]),
-        (wire_event("check", tag="v1", at=5), ["insert", "find"]),
+        (wire_event("check", tag="v1", at=5), ["insert", "aggregate"]),
         (wire_event("pull", of="checked", at=5), ["findAndModify", "insert"]),
         (wire_event("pull", of="amd64", at=5), ["findAndModify", "insert"]),
         (wire_event("pull", of="known", at=5), ["findAndModify", "find", "insert"]),
         (wire_event("push", tag="v2", of="new", at=5), ["update", "update", "insert"]),
-        (wire_event("push", of="child", at=5), ["update", "update", "find", "insert"]),
+        (wire_event("push", of="child", at=5), ["update", "update", "aggregate", "insert"]),
         (
             wire_event("push", tag="m", of="new", media_type=INDEX, children=["amd64"], at=5),
             ["update", "update", "update", "insert"],
