@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 # The embedded database reads every document that the bounds of an index match before it applies a
 # limit, so what is newest is read in slices of time, the next as long as it takes to find what is
 # still wanted if things go on as densely. On mongod slices cost next to nothing.
-LEADING = ("repository", "digest", "digests", "actor", "namespace")  # fields of indexes
+LEADING = ("repository", "digest", "digests", "actor", "namespace")  # of indexes, the best first
 FIRST_SLICE = timedelta(minutes=10)
 GROWTH = 8  # a slice is at most so many times the one before it: that may have been a quiet one
 MARGIN = 1.25
@@ -69,13 +69,10 @@ def stages(query: Query, bounds: Query) -> list[dict[str, Any]]:
     The first has one field of LEADING and the bounds, and nothing else: the embedded database uses
     the bounds only where a query names just the fields of an index. mongod joins the stages.
     """
-    head = next(({key: value} for key, value in query.items() if _leads(key, value)), {})
+    lead = next((field for field in LEADING if isinstance(query.get(field), str)), None)
+    head = {} if lead is None else {lead: query[lead]}
     rest = {key: value for key, value in query.items() if key not in head}
     return [{"$match": {**head, **bounds}}, *([{"$match": rest}] if rest else [])]
-
-
-def _leads(field: str, value: Any) -> bool:
-    return field in LEADING and isinstance(value, str)
 
 
 def find_newest(

@@ -45,11 +45,16 @@ from app.usage import (
 
 Found = TypeVar("Found")
 
+# Lists within a document are bytes: the database need not know what is in them.
+_ROWS: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
+    list[tuple[str | None, str | None, str, str, str, str, int, datetime, int]]
+)
+
 OPEN = timedelta(seconds=60)
 SETTLED = timedelta(hours=1)  # the push of an index may change those of its children so much later
 LEASE = timedelta(minutes=5)
 MAX_ROWS = 5_000  # of one document: below 16 MB whatever the names
-FORM = 2  # of the summaries; days that were summarised in another one are made anew
+FORM = 3  # of the summaries; days that were summarised in another one are made anew
 EVERYTHING = "everything"
 BULK = 50  # documents in one command
 MAX_LIVE_ROWS = 20_000  # that one page makes from the events of days that are not closed
@@ -406,7 +411,7 @@ class UsageStore:
                 if cover.runs.get(document["day"]) == document["run"]:
                     day = _day_of(document["day"])
                     head = (day, document["registry"], document["repository"])
-                    for row in document["rows"]:
+                    for row in _ROWS.decode(document["rows"]):
                         yield Row(*head, *row)
 
     def _read_sums(
@@ -614,7 +619,7 @@ def _row_documents(
                 "namespace": namespace,
                 "repository": repository,
                 "digests": sorted({row[1] for row in listed[start : start + MAX_ROWS] if row[1]}),
-                "rows": listed[start : start + MAX_ROWS],
+                "rows": msgspec.msgpack.encode(listed[start : start + MAX_ROWS]),
             }
 
 
@@ -640,8 +645,11 @@ def _sum_documents(
                 document["counts"] = found.counts
                 document["hours"] = [[number, found.hours[number]] for number in found.hours]
                 document["bytes"] = found.bytes_pushed
-            for name, line in lines[start : start + MAX_ROWS]:
-                document.setdefault(name, []).append(line)
+            chunk = lines[start : start + MAX_ROWS]
+            for name in TOPS:
+                found_here = [line for kind, line in chunk if kind == name]
+                if found_here:
+                    document[name] = msgspec.msgpack.encode(found_here)
             yield document
 
 
@@ -651,5 +659,6 @@ def _add_document(sums: Sums, document: Document, tops: Sequence[str]) -> None:
         sums.bytes_pushed += document["bytes"]
     for name in tops:
         head = (document["registry"],) if TOPS[name].with_registry else ()
-        for *key, pulls, pushes in document.get(name, ()):
+        lines = msgspec.msgpack.decode(document[name]) if name in document else ()
+        for *key, pulls, pushes in lines:
             sums.add_top(name, (*head, *key), pulls, pushes)
