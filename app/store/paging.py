@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 # still wanted if things go on as densely. On mongod slices cost next to nothing.
 LEADING = ("repository", "digest", "digests", "actor", "namespace")  # of indexes, the best first
 FIRST_SLICE = timedelta(minutes=10)
-GROWTH = 8  # a slice is at most so many times the one before it: that may have been a quiet one
+GROWTH = 4  # a slice is at most so many times the one before it: that may have been a quiet one
 MARGIN = 1.25
 LONGEST_SLICE = timedelta(days=3650)
 
@@ -73,6 +73,17 @@ def stages(query: Query, bounds: Query) -> list[dict[str, Any]]:
     head = {} if lead is None else {lead: query[lead]}
     rest = {key: value for key, value in query.items() if key not in head}
     return [{"$match": {**head, **bounds}}, *([{"$match": rest}] if rest else [])]
+
+
+def select(
+    collection: Collection[Document], query: Query, bounds: Query, fields: Query | None = None
+) -> Iterable[Document]:
+    """What `query` selects within `bounds`, in no order; see stages."""
+    first, *rest = stages(query, bounds)
+    if not rest:
+        return collection.find(first["$match"], fields)
+    shape = [{"$project": fields}] if fields else []
+    return collection.aggregate([first, *rest, *shape])
 
 
 def find_newest(

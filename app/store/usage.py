@@ -26,7 +26,7 @@ from pymongo.errors import DuplicateKeyError
 
 from app.events import OWN_CLIENT, position_at
 from app.store.errors import translate_errors
-from app.store.paging import Document, all_of, between, chunks, stages
+from app.store.paging import Document, all_of, between, chunks, select
 from app.store.scope import Scope
 from app.usage import (
     COUNTED,
@@ -407,7 +407,7 @@ class UsageStore:
         if not cover.runs:
             return
         for part in parts:
-            for document in self._usage.aggregate(stages(part, _bounds(cover))):
+            for document in select(self._usage, part, _bounds(cover)):
                 if cover.runs.get(document["day"]) == document["run"]:
                     day = _day_of(document["day"])
                     head = (day, document["registry"], document["repository"])
@@ -446,7 +446,7 @@ class UsageStore:
         counted: dict[tuple[Any, ...], list[Any]] = {}
         span = between(position_at(start), position_at(end))
         for part in parts:
-            for event in self._events.aggregate([*stages(part, span), {"$project": _PROJECTION}]):
+            for event in select(self._events, part, span, _PROJECTION):
                 action = _action_of(event)
                 if action is None:
                     continue
