@@ -25,6 +25,7 @@ from app.registry import RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
     BACKFILL,
+    HARMLESS,
     LEASE,
     Drift,
     DriftKind,
@@ -185,13 +186,17 @@ class Verifier:
 
     def _check(self, repository: str, tag: str) -> Drift | None:
         """How a tag differs, None if it does not."""
-        try:
-            return self._compare_tag(repository, tag)
-        except RegistryError as error:
-            return self._row(repository, tag, "unknown", message=str(error))
-
-    def _compare_tag(self, repository: str, tag: str) -> Drift | None:
         job = self._find_job(repository, tag)
+        try:
+            row = self._compare_tag(repository, tag, job)
+        except RegistryError as error:
+            row = self._row(repository, tag, "unknown", message=str(error))
+        if row and job and job.state == "skipped" and job.result == "waived":
+            message = f"{row.kind}, and a person skipped it. {row.message}".rstrip()
+            return msgspec.structs.replace(row, kind="left_out", message=message)
+        return row
+
+    def _compare_tag(self, repository: str, tag: str, job: Job | None) -> Drift | None:
         source = _digest_of(self._source, repository, tag, job.source_digest if job else "")
         target_repository = self._plan.map(repository)
         target = _digest_of(self._target, target_repository, tag)
@@ -289,7 +294,7 @@ def _digest_of(client: RegistryClient, repository: str, tag: str, known: str = "
 
 def wanted_again(rows: Sequence[Drift]) -> list[Drift]:
     """The differences that a job can repair."""
-    return [row for row in rows if row.kind not in ("extra", "unknown")]
+    return [row for row in rows if row.kind not in (*HARMLESS, "unknown")]
 
 
 def verify_plan(

@@ -38,10 +38,14 @@ PlanState = Literal["draft", "backfill", "live", "frozen", "cut_over", "rolled_b
 JobState = Literal["pending", "running", "done", "skipped", "conflict", "dead"]
 Result = Literal["copied", "present", "deleted", "absent", "kept", "filtered", "waived"]
 RunKind = Literal["crawl", "verify", "partial"]  # partial: a verification of a part
-DriftKind = Literal["missing", "different", "extra", "broken_child", "broken_blob", "unknown"]
+DriftKind = Literal[
+    "missing", "different", "extra", "broken_child", "broken_blob", "unknown", "left_out"
+]
 
 JOB_STATES: tuple[JobState, ...] = ("pending", "running", "done", "skipped", "conflict", "dead")
 DRIFT_KINDS: tuple[DriftKind, ...] = get_args(DriftKind)
+# Too much at the target, or skipped by a person: no reason not to cut over.
+HARMLESS: tuple[DriftKind, ...] = ("extra", "left_out")
 SETTLED: tuple[JobState, ...] = ("done", "skipped", "conflict", "dead")
 WORKED: tuple[PlanState, ...] = ("backfill", "live", "frozen", "cut_over")
 TARGET_LEADS: tuple[PlanState, ...] = ("cut_over", "rolled_back", "closed")

@@ -1133,6 +1133,28 @@ def test_only_a_verification_of_everything_makes_a_plan_ready(make: Callable[...
     assert setting.target.state() == setting.source.state()
 
 
+def test_what_a_person_skipped_is_shown_and_is_no_reason_against_a_cut_over(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for tag in ("v1", "bad"):
+        setting.source.push("team/app", tag)
+    setting.worker.conductor.conduct_once()
+    assert setting.queue.waive("dc2", "alice", "dc2 team/app bad", present())
+    setting.drain()
+
+    (row,) = verify_plan_of(setting)
+
+    assert (row.reference, row.kind) == ("bad", "left_out")
+    assert verified(setting)
+    assert not setting.worker.run_one(), "it is left out until it is pushed again"
+
+    setting.wish("bad")
+    assert not verified(setting)
+    setting.drain()
+    assert verify_plan_of(setting) == []
+
+
 def test_two_verifications_are_not_under_way_at_a_time(make: Callable[..., Setting]) -> None:
     setting = make()
     setting.queue.begin_run("dc2", "verify", "other", present())
