@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 # still wanted if things go on as densely. On mongod slices cost next to nothing.
 LEADING = ("repository", "digest", "digests", "actor", "namespace")  # of indexes, the best first
 FIRST_SLICE = timedelta(minutes=10)
-GROWTH = 4  # a slice is at most so many times the one before it: that may have been a quiet one
+GROWTH = 2  # a slice is at most so many times the one before it: that may have been a quiet one
 MARGIN = 1.25
 LONGEST_SLICE = timedelta(days=3650)
 

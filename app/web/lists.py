@@ -21,7 +21,7 @@ from app.store.paging import Count, Page
 PAGE_SIZE = 50
 MAX_PAGE_SIZE = 500
 EXPORT_PAGE_SIZE = 500
-PAGE_COUNT_CAP = 1_000  # a page says "more than 1,000"
+PAGE_COUNT_CAP = 500  # a page says "more than 500": counting is most of what a page costs
 API_COUNT_CAP = 10_000
 
 Item = dict[str, Any]
