@@ -24,6 +24,7 @@ from app.access import Account, compile_rule, parse_acl
 from app.ingest import Ingest
 from app.settings import Migration, MongoDB, Server, Settings, Source, Target
 from app.store import Stores
+from app.store.paging import LONGEST_SLICE
 from app.web import forms
 
 SignIn = Callable[[str], FlaskClient]
@@ -193,7 +194,15 @@ def labels_of(number: int) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def crowded() -> tuple[Flask, Stores]:
+def in_one_slice() -> Iterator[None]:
+    """mongomock reads the whole collection for each slice of time: one slice will do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.store.paging.FIRST_SLICE", 2 * LONGEST_SLICE)
+        yield
+
+
+@pytest.fixture(scope="module")
+def crowded(in_one_slice: None) -> tuple[Flask, Stores]:
     """500 repositories, each with a tag and its push, and 20 accounts."""
     stores = Stores(mongomock.MongoClient(tz_aware=True)["registry"])
     stores.ensure_indexes()
