@@ -38,6 +38,9 @@ MAX_REJECTED_CHARACTERS = 64 * 1024
 MAX_REPAIRED_BYTES = 256 * 1024  # of an envelope: repairing is slow
 MAX_DEPTH = 64  # of a repaired envelope's nesting; what lies deeper is not looked at
 INT64_MAX = 2**63 - 1
+MAX_CONTENT_SIZE = 2**43  # 8 TiB: what a push claims to hold must not overflow a day's sum
+EARLIEST = datetime(2013, 1, 1, tzinfo=UTC)  # no registry sent events before
+MAX_AHEAD = timedelta(days=1)
 
 INDEX_TYPES = {
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -399,6 +402,11 @@ def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | No
     if action in ("push", "pull", "check", "mount") and not digest:
         raise InvalidEvent(f"target.digest: is missing from a {wire.action}")
     timestamp, fixed = parse_timestamp(wire.timestamp)
+    if not EARLIEST <= timestamp <= received_at + MAX_AHEAD:
+        raise InvalidEvent(
+            f"timestamp: {fixed[:20]} is before 2013 or more than a day ahead of this server:"
+            " set the clock of the registry's host"
+        )
     key = event_key(registry, wire.id)
     user_agent = clean_text(request.useragent, MAX_USER_AGENT_LENGTH)
     kind = "blob" if is_blob else _kind_of(target, tag)
@@ -406,7 +414,7 @@ def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | No
     content_size = None
     if action == "push" and kind != "blob":
         content = 0 if kind == "index" else sum(reference.size for reference in references)
-        content_size = min((size or 0) + content, INT64_MAX)
+        content_size = min((size or 0) + content, MAX_CONTENT_SIZE)
     return Event(
         id=key,
         registry=registry,
