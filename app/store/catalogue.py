@@ -32,6 +32,9 @@ from app.store.scope import Scope, find_scope
 BULK = 50  # events of one bulk write; each is up to three updates
 Write = tuple[dict[str, Any], dict[str, Any]]  # query, update
 
+Kind = Literal["repository", "tag"]
+
+MAX_NUMBER_LENGTH = 6  # of a number in a cursor
 NEVER = "-"  # begins the position of a repository that was pulled but never pushed
 
 
@@ -282,9 +285,7 @@ class Catalogue:
         documents, more = self._find_page("tag", query, scope, cursor, limit)
         return Page([_struct(Tag, document) for document in documents], more)
 
-    def count(
-        self, kind: Literal["repository", "tag"], query: CatalogueQuery, scope: Scope, *, cap: int
-    ) -> Count:
+    def count(self, kind: Kind, query: CatalogueQuery, scope: Scope, *, cap: int) -> Count:
         """How many repositories or tags match, exact up to `cap`."""
         number = 0
         for part in _queries(kind, query, scope):
@@ -343,26 +344,53 @@ class Catalogue:
 
     def _find_page(
         self,
-        kind: Literal["repository", "tag"],
+        kind: Kind,
         query: CatalogueQuery,
         scope: Scope,
         cursor: str | None,
         limit: int,
     ) -> tuple[list[Document], str | None]:
-        key, direction = ("position", -1) if query.sort == "pushed" else ("_id", 1)
-        after = {} if cursor is None else {key: {"$lt" if direction < 0 else "$gt": cursor}}
+        if query.sort == "pushed":
+            return self._find_pushed_page(kind, query, scope, cursor, limit)
+        after = {} if cursor is None else {"_id": {"$gt": cursor}}
         found: list[Document] = []
         for part in _queries(kind, query, scope):
-            rows = self._collection.find(all_of(part, after)).sort(key, direction)
-            found += rows.limit(limit + 1)
-        found.sort(key=lambda row: str(row[key]), reverse=direction < 0)
-        more = found[limit - 1][key] if len(found) > limit else None
+            found += self._collection.find(all_of(part, after)).sort("_id", 1).limit(limit + 1)
+        found.sort(key=lambda row: str(row["_id"]))
+        more = found[limit - 1]["_id"] if len(found) > limit else None
         return found[:limit], more
 
+    def _find_pushed_page(
+        self, kind: Kind, query: CatalogueQuery, scope: Scope, cursor: str | None, limit: int
+    ) -> tuple[list[Document], str | None]:
+        """The newest change first.
 
-def _queries(
-    kind: Literal["repository", "tag"], query: CatalogueQuery, scope: Scope
-) -> list[dict[str, Any]]:
+        A delete by digest gives all its tags one position, so a cursor is a position, after the
+        number of its rows that were shown.
+        """
+        skipped, position = _parse_cursor(cursor)
+        after = {"position": {"$lte": position}} if position else {}
+        wanted = skipped + limit
+        found: list[Document] = []
+        for part in _queries(kind, query, scope):
+            rows = self._collection.find(all_of(part, after)).sort("position", -1)
+            found += rows.limit(wanted + 1)
+        found.sort(key=lambda row: str(row["position"]), reverse=True)
+        shown = found[:wanted]
+        if len(found) <= wanted:
+            return shown[skipped:], None
+        last = shown[-1]["position"]
+        return shown[skipped:], f"{sum(row['position'] == last for row in shown)} {last}"
+
+
+def _parse_cursor(cursor: str | None) -> tuple[int, str]:
+    number, _, position = (cursor or "").partition(" ")
+    if position and number.isascii() and number.isdecimal() and len(number) <= MAX_NUMBER_LENGTH:
+        return int(number), position
+    return 0, cursor or ""
+
+
+def _queries(kind: Kind, query: CatalogueQuery, scope: Scope) -> list[dict[str, Any]]:
     wanted: dict[str, Any] = {}
     if query.registry:
         wanted["registry"] = query.registry
@@ -408,9 +436,21 @@ def _matches(field: str, pattern: str) -> dict[str, Any]:
     if text.startswith("^"):
         return {field: _begins_with(text[1:])}
     if "*" in text or "?" in text:
-        expression = re.escape(text).replace(r"\*", ".*").replace(r"\?", ".")
-        return {field: {"$regex": f"^{expression}$"}}
+        return {field: {"$regex": glob_expression(text)}}
     return {field: {"$regex": re.escape(text)}}
+
+
+def glob_expression(text: str) -> str:
+    """A glob as a regular expression that takes linear time for each star.
+
+    What stands between two stars is taken where it comes first (an atomic group), never again
+    elsewhere: another place leaves less for the rest.
+    """
+    first, *rest = (re.escape(part).replace(r"\?", ".") for part in text.split("*"))
+    if not rest:
+        return f"^{first}$"
+    between = "".join(f"(?>.*?{part})" for part in rest[:-1])
+    return f"^{first}{between}.*{rest[-1]}$"
 
 
 def _begins_with(text: str) -> dict[str, str]:

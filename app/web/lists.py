@@ -114,7 +114,8 @@ def total(listing: Listing, page: Page[Item], cap: int = PAGE_COUNT_CAP) -> Coun
 
 def _limit() -> int:
     text = request.args.get("limit", str(PAGE_SIZE))
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= MAX_PAGE_SIZE:
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PAGE_SIZE))
+    if not is_number or not 1 <= int(text) <= MAX_PAGE_SIZE:
         raise InvalidQuery(f"limit: expected 1 to {MAX_PAGE_SIZE}")
     return int(text)
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import ipaddress
 import random
+import re
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from builders import INDEX, NOW, envelope, rule, wire_event
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from pymongo.database import Database
 
 from app.ingest import Ingest
 from app.store import Stores
-from app.store.catalogue import CatalogueQuery
+from app.store.catalogue import CatalogueQuery, glob_expression
 from app.store.events import RecordQuery
 
 REPOSITORIES = [
@@ -162,6 +165,7 @@ def test_records_equal_a_recount_with_and_without_indexes(filled: Any, name: str
         {"q": "a"},
         {"q": "^alic"},
         {"q": "*/a*"},
+        {"q": "*a*e*b"},
         {"q": "team:v"},
         {"tag_pattern": "v?"},
         {"repository": "team/app", "deleted": True},
@@ -214,3 +218,27 @@ def test_a_count_stops_at_its_cap(filled: Any, wire_database: Database[Any]) -> 
     count = stores.events.count(RecordQuery(parts=True), scope, cap=50)
 
     assert (count.number, count.at_least) == (50, True)
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether a glob matches, restated."""
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return any(matches(pattern[1:], text[start:]) for start in range(len(text) + 1))
+    return bool(text) and pattern[0] in ("?", text[0]) and matches(pattern[1:], text[1:])
+
+
+@settings(max_examples=500, deadline=None)
+@given(pattern=st.text("ab.*?", max_size=8), text=st.text("ab.", max_size=10))
+@example(pattern="*ab*ab", text="abab")
+@example(pattern="*ab*ab", text="ababa")
+@example(pattern="*a?b*b", text="aaabab")
+def test_a_glob_as_a_regular_expression_matches_as_its_restatement(pattern: str, text: str) -> None:
+    assert bool(re.search(glob_expression(pattern), text)) == matches(pattern, text)
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ab" * 127, "sha256-" + "0a" * 32 + ".sig"])
+def test_a_glob_of_many_stars_gives_up_at_once(name: str) -> None:
+    """Without atomic groups this pattern takes minutes for one name of fifty letters."""
+    assert not re.search(glob_expression("*a*a*a*a*a*a*a*~"), name)

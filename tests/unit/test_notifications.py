@@ -61,7 +61,7 @@ def test_the_answer_to_a_redelivery_counts_duplicates(client: FlaskClient) -> No
         (b'{"event": []}', V1),
         (b'{"events": {}}', V1),
         (b"\xff\xfe", V1),
-        (gzip.compress(b'{"events": []}'), V1),
+        (gzip.compress(b'{"events": []}', mtime=0), V1),
         (b'{"events": []}', "text/plain"),
         (b'{"events": []}', "application/x-www-form-urlencoded"),
         (b'{"events": []}', ""),

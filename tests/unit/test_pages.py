@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -284,6 +285,8 @@ def test_record_filters_are_the_same_on_page_api_and_export(
         ("limit=0", "limit"),
         ("limit=501", "limit"),
         ("limit=x", "limit"),
+        ("limit=0000000000500000000", "limit"),
+        ("limit=" + "9" * 5000, "limit"),
         ("format=pdf", "format"),
         ("repo=x", "repo"),
         ("actor=" + "x" * 300, "actor"),
@@ -399,6 +402,34 @@ def test_the_api_pages_through_everything_exactly_once(client: FlaskClient, stor
             url = page["next"]
         keys = {json.dumps(item, sort_keys=True) for item in seen}
         assert len(keys) == len(seen) == page["total"]
+
+
+def test_tags_that_went_with_one_delete_are_paged_through_once(
+    client: FlaskClient, store: Store
+) -> None:
+    tags = [f"t{number}" for number in range(7)]
+    store(*(wire_event("push", "team/many", tag=tag, of="same", at=NOW) for tag in tags))
+    store(wire_event("delete", "team/many", of="same", at=NOW + timedelta(seconds=1)))
+    store(wire_event("push", "team/many", tag="after", at=NOW + timedelta(seconds=2)))
+
+    url: str | None = "/api/v1/tags?repository=team/many&deleted=1&sort=pushed&limit=3"
+    pages = []
+    while url:
+        page = client.get(url, headers=basic("admin")).json
+        pages.append([row["tag"] for row in page["items"]])
+        url = page["next"]
+
+    assert [len(page) for page in pages] == [3, 3, 2]
+    assert pages[0][0] == "after"
+    assert sorted(tag for page in pages for tag in page) == ["after", *tags]
+
+
+@pytest.mark.parametrize("cursor", ["x", "2 ", "9" * 30 + " x", "-1 2026", "2 2026 x"])
+def test_any_text_is_a_place_in_a_list(client: FlaskClient, cursor: str) -> None:
+    for name in ("records", "tags", "repositories"):
+        query = {"cursor": cursor, "sort": "pushed"} if name != "records" else {"cursor": cursor}
+        response = client.get(f"/api/v1/{name}", query_string=query, headers=basic("admin"))
+        assert response.status_code == 200, name
 
 
 @pytest.mark.parametrize("name", ["records", "tags", "repositories"])
