@@ -1,10 +1,12 @@
 """What a migration costs the webhook, and how late it is: `python benchmarks/migration_latency.py`.
 
 First: how long POST /events takes, one event after the other over one connection as a registry
-sends them, in turn without a worker and beside `rns migrate worker` that copies between two
-registries. Then: with nothing else to do, images are pushed one by one to a registry that notifies
-the server, and the lag is from before the push of the manifest until the target has the tag.
-`rns serve` runs with the embedded database.
+sends them, in turn without a worker, beside `rns migrate worker` that copies between two
+registries, and, to tell what is the machine's part, beside four `skopeo copy` at a time that copy
+the same images between registries of the same kind and never ask the database. Then: with nothing
+else to do, images are pushed one by one to a registry that notifies the server, and the lag is
+from before the push of the manifest until the target has the tag. `rns serve` runs with the
+embedded database.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import requests
@@ -32,6 +36,7 @@ from processes import TOKEN, Program, Registry, Server, cleaned_up, eventually
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 IMAGES = 600  # of one round: more than the worker copies meanwhile
+AT_A_TIME = 4  # as limits.images is by default
 
 
 def push(publisher: Publisher, tag: str, layers: Sequence[bytes]) -> str:
@@ -64,6 +69,39 @@ def percentiles(values: Sequence[float]) -> list[float]:
     return [ordered[int(len(ordered) * part)] for part in (0.5, 0.95, 0.99)]
 
 
+class Copies:
+    """skopeo copies of one image after the other, AT_A_TIME at a time, until told to stop."""
+
+    def __init__(self, source: Registry, target: Registry) -> None:
+        self._source, self._target = source, target
+        self._numbers = iter(range(IMAGES))
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self.done = 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._copy) for _ in range(AT_A_TIME)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            for thread in threads:
+                thread.join()
+
+    def _copy(self) -> None:
+        options = ["-q", "--all", "--src-tls-verify=false", "--dest-tls-verify=false"]
+        while not self._stopping.is_set():
+            with self._lock:
+                name = f"bench/app:v{next(self._numbers):03}"
+            places = [f"docker://{r.address}/{name}" for r in (self._source, self._target)]
+            subprocess.run(["skopeo", "copy", *options, *places], check=True)
+            with self._lock:
+                self.done += 1
+
+
 class Setting:
     def __init__(self, stack: ExitStack, directory: Path, rounds: int) -> None:
         self._stack = stack
@@ -71,7 +109,8 @@ class Setting:
         self.idle = Registry(directory / "idle", self.server, accounts=False)
         self.full = Registry(directory / "full", accounts=False)
         self.targets = [
-            Registry(directory / f"target-{number}", accounts=False) for number in range(rounds + 1)
+            Registry(directory / f"target-{number}", accounts=False)
+            for number in range(2 * rounds + 1)
         ]
         for registry in (self.idle, self.full, *self.targets):
             stack.enter_context(cleaned_up(registry)).start()
@@ -108,31 +147,31 @@ def measure_events(setting: Setting, rounds: int, posts: int) -> None:
         push(publisher, f"v{number:03}", layers)
     publisher.close()
     post(setting.server, posts)  # warm
-    print(f"{'round':>5}  {'without: p50':>12} {'p95':>6} {'p99':>6}", end="")
-    print(f"  {'beside a worker: p50':>21} {'p95':>6} {'p99':>6}   p95 ratio   copies/s")
-    ratios, all_alone, all_beside = [], [], []
+    found: dict[str, list[list[float]]] = {"without": [], "worker": [], "skopeo": []}
     for number in range(rounds):
-        alone = post(setting.server, posts)
+        found["without"].append(post(setting.server, posts))
         worker = setting.begin(f"r{number}")
         eventually(lambda: worker.log.count(": copied") > 5, 30, "the worker copies")  # noqa: B023
         before, start = worker.log.count(": copied"), time.monotonic()
-        beside = post(setting.server, posts)
+        found["worker"].append(post(setting.server, posts))
         rate = (worker.log.count(": copied") - before) / (time.monotonic() - start)
         assert worker.log.count(": copied") < IMAGES, "it had nothing more to do"
         worker.terminate()
-        all_alone += alone
-        all_beside += beside
-        ratios.append(percentiles(beside)[1] / percentiles(alone)[1])
-        show(str(number + 1), alone, beside, ratios[-1], f"{rate:8.1f}")
-    show("all", all_alone, all_beside, statistics.median(ratios), "  (median of the ratios)")
-
-
-def show(
-    name: str, alone: Sequence[float], beside: Sequence[float], ratio: float, more: str
-) -> None:
-    a, b = percentiles(alone), percentiles(beside)
-    print(f"{name:>5}  {a[0]:12.1f} {a[1]:6.1f} {a[2]:6.1f}", end="")
-    print(f"  {b[0]:21.1f} {b[1]:6.1f} {b[2]:6.1f}   {ratio:9.2f}   {more}", flush=True)
+        copies = Copies(setting.full, setting.targets[rounds + number])
+        with copies.running():
+            eventually(lambda: copies.done > 5, 30, "skopeo copies")  # noqa: B023
+            before, start = copies.done, time.monotonic()
+            found["skopeo"].append(post(setting.server, posts))
+            skopeo_rate = (copies.done - before) / (time.monotonic() - start)
+        print(f"round {number + 1}: {rate:.1f} copies/s by a worker, {skopeo_rate:.1f} by skopeo")
+    print(f"{'beside':8} {'p50 ms':>7} {'p95':>7} {'p99':>7}  p95 ratio, median of the rounds")
+    for name, lists in found.items():
+        p50, p95, p99 = percentiles([value for values in lists for value in values])
+        ratios = [
+            percentiles(values)[1] / percentiles(alone)[1]
+            for values, alone in zip(lists, found["without"], strict=True)
+        ]
+        print(f"{name:8} {p50:7.1f} {p95:7.1f} {p99:7.1f}  {statistics.median(ratios):.2f}")
 
 
 def measure_lag(setting: Setting, pushes: int) -> None:
