@@ -92,12 +92,10 @@ def durations(work: Callable[[], Any]) -> list[float]:
     return sorted(found)
 
 
-def measure(uri: str, number: int, base: dict[tuple[str, str], float]) -> None:
-    """Fill a database of its own and print one row for each page and account."""
-    client: MongoClient[Any] = MongoClient(uri, tz_aware=True)
-    name = f"benchmark_analysis_{number}"
-    client.drop_database(name)
-    stores = Stores(client[name])
+def fill(client: MongoClient[Any], number: int) -> Stores:
+    """Store the events in a database of their own and close their days."""
+    client.drop_database(_name(number))
+    stores = Stores(client[_name(number)])
     stores.ensure_indexes()
     now = datetime.now(UTC)
     ingest = Ingest(stores)
@@ -108,15 +106,22 @@ def measure(uri: str, number: int, base: dict[tuple[str, str], float]) -> None:
     days = len(list(close_days(stores)))
     closed = time.perf_counter()
     print(
-        f"\n{number:,} events: stored in {filled - start:.0f} s, "
-        f"{days} days and the hours of today closed in {closed - filled:.1f} s"
+        f"{number:,} events: stored in {filled - start:.0f} s, "
+        f"{days} days and the hours of today closed in {closed - filled:.1f} s",
+        flush=True,
     )
     stores.accounts.add("admin", "secret", {})
     stores.accounts.add("reader", "secret", {})
     stores.accounts.add_acl_entry({"seq": 1, "match": {"name": "team3/*"}, "actions": ["pull"]})
+    return stores
+
+
+def measure(stores: Stores, number: int, base: dict[tuple[str, str], float]) -> None:
+    """Print one row for each page and account."""
     app = create_app(
         Settings(server=Server(secret_key="key"), mongodb=MongoDB(uri="mongodb://unused")), stores
     )
+    print(f"\n{number:,} events")
     print(f"{'page':26} {'account':8} {'p50 ms':>8} {'p95 ms':>8} {'ratio':>6}")
     for account in ("admin", "reader"):
         browser = app.test_client()
@@ -131,7 +136,10 @@ def measure(uri: str, number: int, base: dict[tuple[str, str], float]) -> None:
             p50, p95 = statistics.median(found), found[int(len(found) * 0.95) - 1]
             ratio = p50 / base.setdefault((page, account), p50)
             print(f"{page:26} {account:8} {p50:8.1f} {p95:8.1f} {ratio:6.1f}", flush=True)
-    client.drop_database(name)
+
+
+def _name(number: int) -> str:
+    return f"benchmark_analysis_{number}"
 
 
 def main() -> None:
@@ -141,8 +149,13 @@ def main() -> None:
     arguments = parser.parse_args()
     base: dict[tuple[str, str], float] = {}
     with database_uri() as uri:
-        for number in arguments.events.split(","):
-            measure(uri, int(number), base)
+        client: MongoClient[Any] = MongoClient(uri, tz_aware=True)
+        numbers = [int(number) for number in arguments.events.split(",")]
+        filled = {number: fill(client, number) for number in numbers}
+        for number, stores in filled.items():
+            measure(stores, number, base)
+        for number in numbers:
+            client.drop_database(_name(number))
 
 
 if __name__ == "__main__":
