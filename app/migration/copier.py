@@ -22,11 +22,12 @@ from app.registry import (
     RegistryError,
     make_placeholder,
 )
-from app.store.migrations import Job, Outcome
+from app.store.migrations import WORKED, Job, Outcome, PlanStatus
 
 MAX_DEPTH = 4  # of an index in an index
 CONFIRM_GONE_S = 10.0  # between the two looks that a delete needs
 BRAKED_S = 60.0  # until deletes that are braked are asked for again
+LEFT_ALONE_S = 10.0  # until a job of a plan that was rolled back or closed is due again
 BACKUP_HEX = 8  # of the digest, in the name of a backup tag
 MIN_MOUNT_BYTES = 100_000  # smaller blobs are sent sooner than looked up elsewhere and noted
 GB = 10**9
@@ -56,14 +57,14 @@ class Surroundings(msgspec.Struct, frozen=True):
     """What a copier asks of the worker around it.
 
     `holds` tells whether the lease of a job still is ours, and notes the digest, if any, that its
-    reference is about to get at the target; `target_leads` tells whether people push to the target
-    now, `may_delete` whether one more delete is allowed, `find_blobs` which repositories of the
+    reference is about to get at the target; `status` is the plan's status as it is now,
+    `may_delete` tells whether one more delete is allowed, `find_blobs` which repositories of the
     target may have some blobs, `add_blobs` that one has them now, `refuses_deletes` that the
     target deletes nothing.
     """
 
     holds: Callable[[Job, str], bool]
-    target_leads: Callable[[], bool]
+    status: Callable[[], PlanStatus]
     may_delete: Callable[[], bool]
     refuses_deletes: Callable[[], None]
     find_blobs: Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
@@ -140,6 +141,16 @@ class Copier:
         manifest = self._source.get_manifest(job.repository, digest)
         copied = _Copied(job, target_repository)
         self._copy_contents(copied, manifest, 0)
+        # That took time: somebody may have pushed there or moved the plan meanwhile.
+        state = self._around.status().state
+        if state not in WORKED:
+            raise Later(LEFT_ALONE_S, "", f"the plan is {state}")
+        there = self._find_target(target_repository, job.reference)
+        kept = self._settle_conflict(job, target_repository, digest, there)
+        if kept:
+            return Synced(kept)
+        if self._plan.options.existing == "backup" and _is_of_others(job, digest, there):
+            self._back_up(target_repository, job.reference, there)
         self._put(copied, job.reference, manifest)
         if self._plan.options.referrers:
             list_referrer(self._source, self._target, job.repository, target_repository, manifest)
@@ -239,7 +250,7 @@ class Copier:
         """What to do with a tag that somebody else made; None when it may be overwritten."""
         policy = self._plan.options.existing
         is_as_seen = there == job.target_digest  # or neither is there
-        if there != digest and not is_as_seen and self._around.target_leads():
+        if there != digest and not is_as_seen and self._around.status().target_leads:
             return Outcome(
                 state="skipped",
                 result="kept",
@@ -248,8 +259,7 @@ class Copier:
                 target_repository=target_repository,
                 error="changed at the target since the cut-over",
             )
-        is_ours = there in ("", digest, job.target_digest) or _is_put_by_us(job, there)
-        if is_ours or is_digest(job.reference) or policy == "overwrite":
+        if policy in ("overwrite", "backup") or not _is_of_others(job, digest, there):
             return None
         kept = Outcome(
             state="skipped",
@@ -259,15 +269,13 @@ class Copier:
         )
         if policy == "skip":
             return kept
-        if policy == "fail":
-            message = f"{target_repository}:{job.reference} is {there} and was not put there by us"
-            return msgspec.structs.replace(
-                kept, state="conflict", error_class="exists", error=message
-            )
-        backup = f"{job.reference[:100]}-before-{there.partition(':')[2][:BACKUP_HEX]}"
+        message = f"{target_repository}:{job.reference} is {there} and was not put there by us"
+        return msgspec.structs.replace(kept, state="conflict", error_class="exists", error=message)
+
+    def _back_up(self, target_repository: str, tag: str, there: str) -> None:
+        backup = f"{tag[:100]}-before-{there.partition(':')[2][:BACKUP_HEX]}"
         manifest = self._target.get_manifest(target_repository, there)
         self._target.put_manifest(target_repository, backup, manifest)
-        return None
 
     # Signatures and other referrers
 
@@ -294,17 +302,9 @@ class Copier:
         kept = msgspec.structs.replace(
             absent, state="skipped", result="kept", target_digest=job.target_digest
         )
-        wanted = self._plan.deletes
-        is_wanted = wanted == "tags_and_digests" or (
-            wanted == "tags" and not is_digest(job.reference)
-        )
-        if self._around.target_leads() or not (is_wanted or job.prune):
-            return kept
-        if not _is_put_by_us(job, there):
-            return msgspec.structs.replace(kept, error="not put there by us")
-        self._confirm_gone(job)
-        if is_digest(job.reference) and self._is_in_use(target_repository, there):
-            return msgspec.structs.replace(kept, error="still in use at the target")
+        why = self._find_why_kept(job, target_repository, there)
+        if why is not None:
+            return msgspec.structs.replace(kept, error=why)
         if not self._around.may_delete():
             raise Later(BRAKED_S, "braked", "deletes are braked: see rns migrate status")
         if not self._around.holds(job, ""):
@@ -317,6 +317,23 @@ class Copier:
             self._around.refuses_deletes()
             return msgspec.structs.replace(kept, error="the target deletes nothing")
         return msgspec.structs.replace(absent, result="deleted")
+
+    def _find_why_kept(self, job: Job, target_repository: str, there: str) -> str | None:
+        """Why the target keeps what is gone from the source, "" if nobody asked for a delete.
+
+        None: it has to go.
+        """
+        is_tag = not is_digest(job.reference)
+        wanted = self._plan.deletes
+        is_wanted = wanted == "tags_and_digests" or (wanted == "tags" and is_tag) or job.prune
+        if self._around.status().target_leads or not is_wanted:
+            return ""
+        if not _is_put_by_us(job, there):
+            return "not put there by us"
+        self._confirm_gone(job)
+        if not is_tag and self._is_in_use(target_repository, there):
+            return "still in use at the target"
+        return "" if self._around.status().target_leads else None  # that took time
 
     def _delete(self, target_repository: str, reference: str) -> None:
         try:
@@ -346,6 +363,12 @@ class Copier:
             if digest in (named.digest, *(child.digest for child in named.children)):
                 return True
         return False
+
+
+def _is_of_others(job: Job, digest: str, there: str) -> bool:
+    """Whether what the target has under a tag was put there by somebody else."""
+    is_ours = there in ("", digest, job.target_digest) or _is_put_by_us(job, there)
+    return not is_ours and not is_digest(job.reference)
 
 
 def _is_put_by_us(job: Job, there: str) -> bool:

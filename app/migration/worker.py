@@ -32,6 +32,7 @@ from app.store.migrations import (
     BACKFILL,
     LEASE,
     LIVE,
+    WORKED,
     Breaker,
     Job,
     Outcome,
@@ -111,7 +112,7 @@ class PlanWorker:
         self._threads = ThreadPoolExecutor(limits.blobs, "blob")
         surroundings = Surroundings(
             holds=lambda job, putting: self._queue.renew(job, present(), putting),
-            target_leads=lambda: self.status().target_leads,
+            status=lambda: self.status(fresh=True),
             may_delete=self._may_delete,
             refuses_deletes=lambda: self._queue.set_cannot_delete(plan.name),
             find_blobs=lambda digests: self._queue.find_blob_repositories(
@@ -197,6 +198,8 @@ class PlanWorker:
     def dispatch_one(self) -> bool:
         """Begin a job, or see whether a plan that waits may go on; False if nothing is to do."""
         status = self.status()
+        if status.state not in WORKED:
+            return False
         if status.breaker:
             return self._probe(status, status.breaker)
         if not status.is_worked_on:
@@ -362,7 +365,7 @@ class PlanWorker:
     def _probe(self, status: PlanStatus, breaker: Breaker) -> bool:
         """Try with one request and one job whether the endpoint works again."""
         now = present()
-        delay = min(LONGEST_PROBE_S, FIRST_PROBE_S * 2**breaker.probes)
+        delay = min(LONGEST_PROBE_S, FIRST_PROBE_S * 2 ** min(breaker.probes, 10))
         next_at = now + timedelta(seconds=delay)
         if breaker.probe_at > now or status.paused:
             return False

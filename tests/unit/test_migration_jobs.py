@@ -32,7 +32,17 @@ from app.migration.worker import PlanWorker, Worker, retry_delay_s, state_after,
 from app.registry import Endpoint, RegistryClient, make_placeholder
 from app.settings import Migration, Settings
 from app.store import Stores
-from app.store.migrations import BACKFILL, LEASE, LIVE, Drift, Job, Run, Wish, present
+from app.store.migrations import (
+    BACKFILL,
+    LEASE,
+    LIVE,
+    Breaker,
+    Drift,
+    Job,
+    Run,
+    Wish,
+    present,
+)
 
 OLD, NEW = "https://old", "https://new"
 
@@ -431,12 +441,9 @@ def test_a_target_that_deletes_nothing_is_told_once(make: Callable[..., Setting]
 
 # After the cut-over
 
-AFTER = ["cut_over", "rolled_back"]
 
-
-@pytest.mark.parametrize("state", AFTER)
 def test_after_the_cut_over_nothing_is_overwritten_that_changed_at_the_target(
-    make: Callable[..., Setting], state: Any
+    make: Callable[..., Setting],
 ) -> None:
     setting = make()
     tags = ["moved", "deleted", "stays", "new", "theirs"]
@@ -444,8 +451,7 @@ def test_after_the_cut_over_nothing_is_overwritten_that_changed_at_the_target(
         setting.source.push("team/app", tag)
     setting.wish(*tags[:3])
     setting.drain()
-    setting.queue.set_state("dc2", state, "admin", present())
-    setting.worker.status(fresh=True)
+    setting.queue.set_state("dc2", "cut_over", "admin", present())
     moved = setting.target.push("team/app", "moved", "of a client").digest
     theirs = setting.target.push("team/app", "theirs", "of a client").digest
     del setting.target.content["team/app"].tags["deleted"]
@@ -460,6 +466,90 @@ def test_after_the_cut_over_nothing_is_overwritten_that_changed_at_the_target(
     there = late | {"team/app:moved": moved, "team/app:theirs": theirs}
     assert setting.target.state() == there
     assert setting.outcome("moved") == ("skipped", "kept", "")
+
+
+def while_a_layer_comes(setting: Setting, happens: Callable[[], object]) -> None:
+    """Have something happen once, while a layer is read from the source."""
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "open_blob":
+            setting.source.fail = lambda *_: None
+            happens()
+
+    setting.source.fail = fail
+
+
+def test_what_a_client_pushes_while_a_late_push_is_copied_stays(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1", "first")
+    setting.wish("v1")
+    setting.drain()
+    setting.queue.set_state("dc2", "cut_over", "admin", present())
+    setting.source.push("team/app", "v1", "late")
+    while_a_layer_comes(setting, lambda: setting.target.push("team/app", "v1", "of a client"))
+
+    setting.wish("v1")
+    setting.drain()
+
+    of_client = setting.target.push("team/other", "", "of a client").digest
+    assert setting.target.state() == {"team/app:v1": of_client}
+    assert setting.outcome() == ("skipped", "kept", "")
+
+
+@pytest.mark.parametrize(
+    ("existing", "outcome", "is_kept"),
+    [
+        ("overwrite", ("done", "copied", ""), False),
+        ("skip", ("skipped", "kept", ""), True),
+        ("fail", ("conflict", "kept", "exists"), True),
+        ("backup", ("done", "copied", ""), True),
+    ],
+)
+def test_a_tag_that_somebody_makes_while_it_is_copied_is_treated_as_the_plan_says(
+    make: Callable[..., Setting], existing: str, outcome: Any, is_kept: bool
+) -> None:
+    setting = make(options={"existing": existing})
+    setting.source.push("team/app", "v1", "ours")
+    while_a_layer_comes(setting, lambda: setting.target.push("team/app", "v1", "theirs"))
+
+    setting.wish("v1")
+    setting.drain()
+
+    theirs = setting.target.push("team/other", "", "theirs").digest
+    assert setting.outcome() == outcome
+    assert (theirs in setting.target.state().values()) == is_kept
+
+
+@pytest.mark.parametrize("state", ["rolled_back", "closed"])
+def test_a_job_that_is_under_way_when_its_plan_ends_writes_nothing_more(
+    make: Callable[..., Setting], state: Any
+) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+    while_a_layer_comes(setting, lambda: setting.queue.set_state("dc2", state, "admin", present()))
+
+    setting.wish("v1")
+    setting.drain()
+
+    assert setting.target.state() == {}
+    assert (setting.job().state, setting.job().attempts) == ("pending", 0)
+
+
+def test_a_plan_that_is_rolled_back_is_not_tried_although_an_endpoint_failed(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+    setting.wish("v1")
+    setting.queue.open_breaker("dc2", breaker())
+    setting.queue.set_state("dc2", "rolled_back", "admin", present())
+    setting.worker.status(fresh=True)
+
+    assert not setting.worker.dispatch_one()
+
+    assert setting.target.state() == {}
 
 
 def test_after_the_cut_over_nothing_is_deleted(make: Callable[..., Setting]) -> None:
@@ -697,6 +787,22 @@ def test_an_outage_stops_the_plan_and_uses_up_no_attempts(make: Callable[..., Se
     assert setting.queue.get_plan("dc2").breaker is None
     setting.drain()
     assert setting.target.state() == setting.source.state()
+
+
+def breaker(probes: int = 0) -> Breaker:
+    now = present()
+    return Breaker(
+        registry=NEW, error_class="down", message="", since=now, probe_at=now, probes=probes
+    )
+
+
+def test_a_plan_goes_on_by_itself_after_the_longest_outage(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.queue.open_breaker("dc2", breaker(probes=10_000))
+
+    assert setting.worker.dispatch_one()
+
+    assert setting.queue.get_plan("dc2").breaker is None
 
 
 def test_pushes_go_first_but_do_not_starve_the_backfill(make: Callable[..., Setting]) -> None:
