@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from threading import Lock
 
 import msgspec
 
@@ -89,6 +90,7 @@ class Copier:
         self._blobs = blobs
         self._blob_threads = blob_threads
         self._around = surroundings
+        self._listing = Lock()  # a list of referrers is read, added to and written as a whole
 
     def sync(self, job: Job) -> Synced:
         """Carry out one job.
@@ -110,6 +112,9 @@ class Copier:
             return Synced(self._sync_gone(job, target_repository))
         there = self._find_target(target_repository, reference)
         if there == digest and not job.broken:
+            if job.putting == digest != job.put_digest:  # and what follows a PUT did not come about
+                manifest = self._source.get_manifest(repository, digest)
+                self._list_referrer(repository, target_repository, manifest)
             return Synced(
                 Outcome(
                     state="done",
@@ -152,8 +157,7 @@ class Copier:
         if self._plan.options.existing == "backup" and _is_of_others(job, digest, there):
             self._back_up(target_repository, job.reference, there)
         self._put(copied, job.reference, manifest)
-        if self._plan.options.referrers:
-            list_referrer(self._source, self._target, job.repository, target_repository, manifest)
+        self._list_referrer(job.repository, target_repository, manifest)
         outcome = Outcome(
             state="done",
             result="copied",
@@ -278,6 +282,12 @@ class Copier:
         self._target.put_manifest(target_repository, backup, manifest)
 
     # Signatures and other referrers
+
+    def _list_referrer(self, repository: str, target_repository: str, manifest: Manifest) -> None:
+        if not self._plan.options.referrers or manifest.subject is None:
+            return
+        with self._listing:
+            list_referrer(self._source, self._target, repository, target_repository, manifest)
 
     def _find_referrers(self, job: Job, digest: str) -> tuple[str, ...]:
         """The digests of what refers to an image, each a job of its own."""

@@ -29,7 +29,7 @@ from app.migration.ranking import rank_repositories
 from app.migration.readiness import find_checks
 from app.migration.verifier import Extent, Verifier, prune_extra, verify_plan
 from app.migration.worker import PlanWorker, Worker, retry_delay_s, state_after, wait_until
-from app.registry import Endpoint, RegistryClient, make_placeholder
+from app.registry import Endpoint, Manifest, RegistryClient, make_placeholder
 from app.settings import Migration, Settings
 from app.store import Stores
 from app.store.migrations import (
@@ -608,17 +608,22 @@ def test_what_was_pushed_after_the_cut_over_comes_back_under_its_old_name(
 # Referrers
 
 
+def sign(setting: Setting, image: Manifest, number: int = 1) -> list[Manifest]:
+    """Have the source keep signatures of an image, and list them by its API."""
+    setting.source._has_referrers_api = True
+    subject = {"mediaType": image.media_type, "digest": image.digest, "size": len(image.body)}
+    return [
+        setting.source.push("team/app", "", f"signature {number} {image.digest}", subject=subject)
+        for number in range(number)
+    ]
+
+
 def test_a_referrer_comes_with_its_image_and_is_listed_where_the_target_lists_none(
     make: Callable[..., Setting],
 ) -> None:
     setting = make()
-    setting.source._has_referrers_api = True
     image = setting.source.push("team/app", "v1")
-    subject = {"mediaType": image.media_type, "digest": image.digest, "size": len(image.body)}
-    signatures = [
-        setting.source.push("team/app", "", f"signature {number}", subject=subject)
-        for number in range(2)
-    ]
+    signatures = sign(setting, image, 2)
 
     setting.wish("v1")
     setting.drain()
@@ -627,6 +632,80 @@ def test_a_referrer_comes_with_its_image_and_is_listed_where_the_target_lists_no
     assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
     assert setting.outcome(signatures[0].digest) == ("done", "copied", "")
     assert verify(setting) == {}  # although only the target has a tag for the list
+
+
+@pytest.mark.parametrize("tries", [1, 4], ids=["for once", "for a while"])
+def test_a_referrer_that_could_not_be_listed_is_listed_by_the_next_attempt(
+    make: Callable[..., Setting], tries: int
+) -> None:
+    setting = make()
+    image = setting.source.push("team/app", "v1")
+    (signature,) = sign(setting, image)
+    refused: list[str] = []
+
+    def refuse(method: str, *arguments: str) -> None:
+        is_list = method == "put_manifest" and arguments[1].startswith("sha256-")
+        if is_list and len(refused) < tries:
+            refused.append(arguments[1])
+            raise setting.target.error("rate_limited", status=429)
+
+    setting.target.fail = refuse
+    setting.wish("v1")
+    for _ in range(tries + 1):
+        setting.drain()
+        setting.hurry()
+
+    assert setting.target.referrers("team/app", image.digest) == [signature.descriptor]
+    assert setting.outcome(signature.digest) == ("done", "present", "")
+
+
+def test_referrers_of_an_image_that_come_at_the_same_time_are_all_listed(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    image = setting.source.push("team/app", "v1")
+    signatures = sign(setting, image, 4)
+    setting.wish("v1")
+    setting.worker.run_one()
+    begun = threading.Barrier(len(signatures))
+
+    def begin_together(method: str, *arguments: str) -> None:
+        if method == "put_manifest" and arguments[1].startswith("sha256-"):
+            try:
+                begun.wait(0.05)
+            except threading.BrokenBarrierError:
+                begun.reset()
+
+    setting.target.fail = begin_together
+    threads = [threading.Thread(target=setting.worker.run_one) for _ in signatures]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    listed = setting.target.referrers("team/app", image.digest)
+    assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
+
+
+def test_a_referrer_that_the_target_does_not_list_is_not_done(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    image = setting.source.push("team/app", "v1")
+    (signature,) = sign(setting, image)
+
+    def lose(method: str, *arguments: str) -> None:  # to another process that writes later
+        if method == "referrers":
+            setting.target.content["team/app"].tags.pop(arguments[1].replace(":", "-"), None)
+
+    setting.target.fail = lose
+    setting.wish("v1")
+    setting.drain()
+
+    assert (setting.job(signature.digest).state, setting.job(signature.digest).error_class) == (
+        "pending",
+        "server",
+    )
 
 
 def test_a_list_of_referrers_of_an_image_that_is_gone_is_extra(
