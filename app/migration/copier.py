@@ -110,7 +110,7 @@ class Copier:
             if error.error_class != "gone":
                 raise
             return Synced(self._sync_gone(job, target_repository))
-        there = self._find_target(target_repository, reference)
+        there = digest_of(self._target, target_repository, reference)
         if there == digest and not job.broken:
             if job.putting == digest != job.put_digest:  # and what follows a PUT did not come about
                 manifest = self._source.get_manifest(repository, digest)
@@ -131,15 +131,6 @@ class Copier:
             return Synced(kept)
         return self._copy(job, target_repository, digest)
 
-    def _find_target(self, target_repository: str, reference: str) -> str:
-        """The digest of a reference at the target, "" if it is not there."""
-        try:
-            return self._target.head_manifest(target_repository, reference).digest
-        except RegistryError as error:
-            if error.error_class != "gone":
-                raise
-            return ""
-
     # Copying
 
     def _copy(self, job: Job, target_repository: str, digest: str) -> Synced:
@@ -150,7 +141,7 @@ class Copier:
         state = self._around.status().state
         if state not in WORKED:
             raise Later(LEFT_ALONE_S, "", f"the plan is {state}")
-        there = self._find_target(target_repository, job.reference)
+        there = digest_of(self._target, target_repository, job.reference)
         kept = self._settle_conflict(job, target_repository, digest, there)
         if kept:
             return Synced(kept)
@@ -168,12 +159,7 @@ class Copier:
             bytes=copied.bytes,
             media_type=manifest.media_type,
         )
-        try:
-            now = self._source.head_manifest(job.repository, job.reference, digest).digest
-        except RegistryError as error:
-            if error.error_class != "gone":
-                raise
-            now = ""
+        now = digest_of(self._source, job.repository, job.reference, digest)
         moved = (job.reference,) if now != digest else ()
         return Synced(outcome, moved + self._find_referrers(job, digest))
 
@@ -186,7 +172,7 @@ class Copier:
             if child.digest in copied.manifests:
                 continue
             copied.manifests.add(child.digest)
-            is_there = self._find_target(copied.target_repository, child.digest) != ""
+            is_there = digest_of(self._target, copied.target_repository, child.digest) != ""
             if is_there and not copied.job.broken:
                 continue
             inner = self._get_child(copied.job.repository, manifest, child)
@@ -305,7 +291,7 @@ class Copier:
                 "manifest; push it anew or delete the tag"
             )
             raise RegistryError("blob_unknown", message, registry=self._source.url)
-        there = self._find_target(target_repository, job.reference)
+        there = digest_of(self._target, target_repository, job.reference)
         absent = Outcome(state="done", result="absent", target_repository=target_repository)
         if not there:
             return absent
@@ -340,6 +326,9 @@ class Copier:
             return ""
         if not _is_put_by_us(job, there):
             return "not put there by us"
+        for sharer in self._plan.find_sharers(job.repository):
+            if digest_of(self._source, sharer, job.reference):
+                return f"{sharer} of the source has it"
         self._confirm_gone(job)
         if not is_tag and self._is_in_use(target_repository, there):
             return "still in use at the target"
@@ -373,6 +362,16 @@ class Copier:
             if digest in (named.digest, *(child.digest for child in named.children)):
                 return True
         return False
+
+
+def digest_of(client: RegistryClient, repository: str, reference: str, known: str = "") -> str:
+    """The digest of a reference, "" if it is not there."""
+    try:
+        return client.head_manifest(repository, reference, known).digest
+    except RegistryError as error:
+        if error.error_class != "gone":
+            raise
+        return ""
 
 
 def _is_of_others(job: Job, digest: str, there: str) -> bool:

@@ -17,6 +17,7 @@ import msgspec
 
 from app.errors import InvalidReference, StoreUnavailable
 from app.events import Descriptor
+from app.migration.copier import digest_of
 from app.migration.crawler import SAVE_EVERY_S, Names, find_repositories, no_names
 from app.migration.filters import compile_filter
 from app.migration.plan import Plan
@@ -170,7 +171,7 @@ class Verifier:
     def _is_our_list(self, repository: str, tag: str) -> bool:
         """Whether a tag lists the referrers of an image whose source lists them by its API."""
         subject = subject_of(tag) if self._plan.options.referrers else ""
-        return subject != "" and _digest_of(self._source, repository, subject) != ""
+        return subject != "" and digest_of(self._source, repository, subject) != ""
 
     def _recheck(self, rows: Iterable[Drift]) -> Iterator[Drift | None]:
         self._sound.clear()
@@ -197,9 +198,9 @@ class Verifier:
         return row
 
     def _compare_tag(self, repository: str, tag: str, job: Job | None) -> Drift | None:
-        source = _digest_of(self._source, repository, tag, job.source_digest if job else "")
+        source = digest_of(self._source, repository, tag, job.source_digest if job else "")
         target_repository = self._plan.map(repository)
-        target = _digest_of(self._target, target_repository, tag)
+        target = digest_of(self._target, target_repository, tag)
         if not source and tag in self._source.tags(repository):
             message = "the source lists it, but has no manifest"
             return self._row(repository, tag, "unknown", target=target, message=message)
@@ -280,16 +281,6 @@ class Verifier:
                 raise
             return False
         return True
-
-
-def _digest_of(client: RegistryClient, repository: str, tag: str, known: str = "") -> str:
-    """The digest of a tag, "" if it is not there."""
-    try:
-        return client.head_manifest(repository, tag, known).digest
-    except RegistryError as error:
-        if error.error_class != "gone":
-            raise
-        return ""
 
 
 def wanted_again(rows: Sequence[Drift]) -> list[Drift]:

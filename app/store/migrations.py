@@ -502,7 +502,9 @@ class MigrationStore:
         fields = {
             key: value for key, value in msgspec.structs.asdict(outcome).items() if key != "state"
         }
-        if not outcome.put_digest:
+        if outcome.result in ("deleted", "absent"):  # whoever puts it there now is not us
+            fields["putting"] = ""
+        elif not outcome.put_digest:
             del fields["put_digest"]
         if outcome.result != "copied":
             del fields["bytes"]

@@ -357,6 +357,44 @@ def test_a_tag_that_somebody_moved_at_the_target_is_not_deleted(
     assert setting.outcome() == ("skipped", "kept", "")
 
 
+def test_a_tag_that_a_person_restored_at_the_target_stays(make: Callable[..., Setting]) -> None:
+    setting = deleting(make, "tags")
+    there = setting.target.content["team/app"].tags
+    digest = there["v1"]
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
+    assert "v1" not in there
+
+    there["v1"] = digest
+    setting.wish("v1")
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
+
+    assert there["v1"] == digest
+    assert setting.outcome() == ("skipped", "kept", "")
+
+
+def test_a_tag_that_another_repository_of_the_source_still_has_is_not_deleted(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"deletes": "tags"}, map=[{"from": "old/", "to": "team/"}])
+    for repository in ("old/app", "team/app"):
+        setting.source.push(repository, "v1", "image")
+        setting.wish("v1", repository=repository)
+        setting.drain()
+    del setting.source.content["old/app"].tags["v1"]
+
+    setting.wish("v1", repository="old/app")
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
+
+    assert set(setting.target.state()) == {"team/app:v1"}
+    assert setting.job("v1", "old/app").error == "team/app of the source has it"
+
+
 def test_a_source_that_fails_deletes_nothing(make: Callable[..., Setting]) -> None:
     setting = deleting(make, "tags")
 
