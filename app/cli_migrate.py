@@ -261,7 +261,7 @@ def _all_jobs(queue: MigrationStore, plan: Plan, **filters: str) -> Iterator[Job
 def migrate_retry(
     stores: Stores, plan: Plan, key: str | None, error_class: str | None, everything: bool
 ) -> None:
-    """Begin jobs anew that are dead, in conflict or skipped."""
+    """Begin jobs anew that are dead or in conflict; one that is skipped with --id only."""
     if not (key or error_class or everything):
         raise click.UsageError("name jobs by --id, --class or --all")
     filters = {"id": key or "", "error_class": error_class or ""}

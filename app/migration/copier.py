@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from datetime import datetime
 from threading import Lock
 
 import msgspec
@@ -23,7 +24,7 @@ from app.registry import (
     RegistryError,
     make_placeholder,
 )
-from app.store.migrations import WORKED, Job, Outcome, PlanStatus
+from app.store.migrations import WORKED, Job, Outcome, PlanStatus, present
 
 MAX_DEPTH = 4  # of an index in an index
 CONFIRM_GONE_S = 10.0  # between the two looks that a delete needs
@@ -39,12 +40,18 @@ class LeaseLost(Exception):
 
 
 class Later(Exception):
-    """The job has to wait, though nothing failed."""
+    """The job has to wait, though nothing failed.
 
-    def __init__(self, seconds: float, reason: str, message: str) -> None:
+    `gone_at`: when the source said first that it has the reference no more, if it did.
+    """
+
+    def __init__(
+        self, seconds: float, reason: str, message: str, gone_at: datetime | None = None
+    ) -> None:
         super().__init__(message)
         self.seconds = seconds
         self.reason = reason
+        self.gone_at = gone_at
 
 
 class Synced(msgspec.Struct, frozen=True):
@@ -302,7 +309,8 @@ class Copier:
         if why is not None:
             return msgspec.structs.replace(kept, error=why)
         if not self._around.may_delete():
-            raise Later(BRAKED_S, "braked", "deletes are braked: see rns migrate status")
+            message = "deletes are braked: see rns migrate status"
+            raise Later(BRAKED_S, "braked", message, job.gone_at)
         if not self._around.holds(job, ""):
             raise LeaseLost
         try:
@@ -351,9 +359,12 @@ class Copier:
             Later: look again after a while.
         """
         self._source.ping()
-        if job.error_class != "gone":
+        now = present()
+        gone_at = job.gone_at or now
+        left_s = CONFIRM_GONE_S - (now - gone_at).total_seconds()
+        if left_s > 0:
             message = "gone from the source; it is looked at again before it is deleted"
-            raise Later(CONFIRM_GONE_S, "gone", message)
+            raise Later(left_s, "gone", message, gone_at)
 
     def _is_in_use(self, target_repository: str, digest: str) -> bool:
         """Whether a tag of the target names a digest, or an index that has it as a child."""

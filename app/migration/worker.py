@@ -274,7 +274,9 @@ class PlanWorker:
         try:
             synced = self._copier.sync(job)
         except Later as later:
-            self._postpone(job, later.seconds, later.reason, str(later), counts=False)
+            self._postpone(
+                job, later.seconds, later.reason, str(later), counts=False, gone_at=later.gone_at
+            )
             return True
         except (LeaseLost, Aborted, StoreUnavailable):
             raise
@@ -322,11 +324,18 @@ class PlanWorker:
             self._end_failed(job, state, error_class, message)
 
     def _postpone(
-        self, job: Job, seconds: float, error_class: str, message: str, *, counts: bool
+        self,
+        job: Job,
+        seconds: float,
+        error_class: str,
+        message: str,
+        *,
+        counts: bool,
+        gone_at: datetime | None = None,
     ) -> None:
         due = present() + timedelta(seconds=seconds)
         shown = message[:MAX_MESSAGE_LENGTH]
-        self._queue.postpone(job, due, error_class, shown, counts=counts)
+        self._queue.postpone(job, due, error_class, shown, counts=counts, gone_at=gone_at)
         logger.info("%s: %s; again in %.0f s", job.id, shown, seconds)
 
     def _end_failed(self, job: Job, state: str, error_class: str, message: str) -> None:

@@ -134,6 +134,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     prune: bool = False  # a person wants it deleted at the target, if the source has it no more
     error_class: str = ""  # of the last attempt that failed, "" after one that did not
     error: str = ""
+    gone_at: datetime | None = None  # when the source said first that it has it no more
     finished_at: datetime | None = None
 
 
@@ -403,11 +404,12 @@ class MigrationStore:
                         raise
 
     def retry(self, plan: str, who: str, now: datetime, **filters: str) -> int:
-        """Begin dead and conflicting jobs of a plan anew; says how many.
+        """Begin dead and conflicting jobs of a plan anew, a skipped one by its id; says how many.
 
         `filters` are fields and their values: `id`, `error_class`, `state`.
         """
-        query = _job_filter(plan, {"state": {"$in": ["dead", "conflict", "skipped"]}}, filters)
+        states = ["dead", "conflict", *(["skipped"] if filters.get("id") else [])]
+        query = _job_filter(plan, {"state": {"$in": states}}, filters)
         update = {"$set": {"state": "pending", "due": now, "wanted_at": now, "attempts": 0}}
         number = self._jobs.update_many(query, update).modified_count
         if number:
@@ -419,7 +421,8 @@ class MigrationStore:
     def waive(self, plan: str, who: str, key: str, now: datetime) -> bool:
         """Leave a job out until its reference is pushed again; False if it runs or is none."""
         query = {"_id": key, "plan": plan, "state": {"$ne": "running"}}
-        update = {"$set": {"state": "skipped", "result": "waived", "finished_at": now}}
+        over = {"state": "skipped", "result": "waived", "finished_at": now, "gone_at": None}
+        update = {"$set": over}
         is_waived = self._jobs.update_one(query, update).matched_count > 0
         if is_waived:
             self.add_audit(AuditRow(plan=plan, who=who, what=f"skip {key}", at=now))
@@ -518,6 +521,7 @@ class MigrationStore:
                 "attempts": 0,
                 "broken": False,
                 "prune": False,
+                "gone_at": None,
             }
         )
         same = {**held, "generation": job.generation}
@@ -528,7 +532,14 @@ class MigrationStore:
         return self._jobs.update_one(held, update).matched_count > 0
 
     def postpone(
-        self, job: Job, due: datetime, error_class: str = "", error: str = "", *, counts: bool
+        self,
+        job: Job,
+        due: datetime,
+        error_class: str = "",
+        error: str = "",
+        *,
+        counts: bool,
+        gone_at: datetime | None = None,
     ) -> bool:
         """Put a job back that failed, or that was not begun; False when the lease was lost.
 
@@ -537,7 +548,7 @@ class MigrationStore:
         """
         fields: Document = {**_NOT_LEASED, "state": "pending", "due": due}
         if error_class:
-            fields |= {"error_class": error_class, "error": error}
+            fields |= {"error_class": error_class, "error": error, "gone_at": gone_at}
         if not counts:
             fields["attempts"] = max(0, job.attempts - 1)
         held = {"_id": job.id, "token": job.token}

@@ -79,8 +79,11 @@ class Setting:
             pass
 
     def hurry(self) -> None:
-        """Let no job wait any longer."""
-        self.queue._jobs.update_many({"state": "pending"}, {"$set": {"due": present()}})
+        """Let no job wait any longer, as if the time had passed."""
+        jobs = self.queue._jobs
+        jobs.update_many({"state": "pending"}, {"$set": {"due": present()}})
+        seen_gone = {"state": "pending", "gone_at": {"$ne": None}}
+        jobs.update_many(seen_gone, {"$set": {"gone_at": present() - LEASE}})
 
     def expire_leases(self) -> None:
         """Let the workers of all running jobs have been silent for long."""
@@ -279,6 +282,47 @@ def test_a_tag_is_deleted_at_the_second_look_and_its_image_stays(
 
     assert set(setting.target.state()) == {"team/app:other"}
     assert setting.outcome() == ("done", "deleted", "")
+
+
+def test_the_second_look_is_not_brought_forward_by_a_push_during_the_first(
+    make: Callable[..., Setting],
+) -> None:
+    setting = deleting(make, "tags")
+
+    def push(method: str, *arguments: str) -> None:
+        if method == "ping":
+            setting.source.fail = lambda *_: None
+            setting.wish("v1")
+
+    setting.source.fail = push
+    setting.drain()
+
+    assert "team/app:v1" in setting.target.state()
+    assert setting.outcome() == ("pending", "copied", "gone")
+
+
+def test_a_copy_that_fails_as_its_image_is_gone_is_no_first_look(
+    make: Callable[..., Setting],
+) -> None:
+    setting = deleting(make, "tags")
+    setting.source.push("team/app", "v1", "new")
+
+    def lose(method: str, *arguments: str) -> None:
+        if method == "get_manifest":
+            setting.source.fail = lambda *_: None
+            setting.source.content["team/app"].tags.pop("v1")
+            setting.source.content["team/app"].manifests.pop(arguments[1])
+
+    setting.source.fail = lose
+    setting.drain()
+    assert setting.outcome() == ("pending", "copied", "gone")
+    setting.hurry()
+    setting.drain()
+
+    assert "team/app:v1" in setting.target.state()
+    setting.hurry()
+    setting.drain()
+    assert "team/app:v1" not in setting.target.state()
 
 
 def test_a_tag_that_comes_back_before_the_second_look_stays(make: Callable[..., Setting]) -> None:
