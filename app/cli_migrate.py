@@ -155,13 +155,21 @@ def migrate_pause(stores: Stores, plan: Plan) -> None:
 
 @migrate.command("resume")
 @click.option(
-    "--allow-deletes", type=click.IntRange(0), default=0, help="So many, after the brake."
+    "--allow-deletes", type=click.IntRange(0), default=0, help="So many, under the brake."
 )
 @_with_plan
 def migrate_resume(stores: Stores, plan: Plan, allow_deletes: int) -> None:
     """Go on after a pause, or at once after an outage."""
     stores.migrations.resume(plan.name, _who(), present(), allow_deletes)
     print(f"resumed {plan.name}")
+
+
+@migrate.command("lift-brake")
+@_with_plan
+def migrate_lift_brake(stores: Stores, plan: Plan) -> None:
+    """Let deletes be carried out as they come, after the brake."""
+    stores.migrations.lift_brake(plan.name, _who(), present())
+    print(f"deletes of {plan.name} are braked no more")
 
 
 @migrate.command("status")
@@ -435,7 +443,7 @@ def migrate_once(stores: Stores, plan: Plan) -> None:
     if jobs.get("pending"):
         raise AppError(
             f"deletes are braked: {status.deletes_braked}; "
-            "rns migrate resume --allow-deletes N lets N of them go on"
+            "rns migrate resume --allow-deletes N lets N of them go on, lift-brake all"
         )
     failed = jobs.get("dead", 0) + jobs.get("conflict", 0)
     if failed:

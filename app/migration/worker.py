@@ -409,9 +409,13 @@ class PlanWorker:
                 return self._queue.take_delete(self.plan.name)
             if status.deletes_braked:
                 return False
-            deleted = self._queue.count_deleted_since(self.plan.name, present() - BRAKE_WINDOW)
-            done = self._queue.count_jobs(self.plan.name).get("done", 0)
-            if deleted < max(BRAKE_LEAST, BRAKE_SHARE * done):
+            since = present() - BRAKE_WINDOW
+            deleted = self._queue.count_deleted_since(
+                self.plan.name, max(since, status.brake_lifted_at or since)
+            )
+            if deleted < BRAKE_LEAST:
+                return True
+            if deleted < BRAKE_SHARE * self._queue.count_done(self.plan.name):
                 return True
             why = f"{deleted} deletes within {BRAKE_WINDOW.seconds // 60} minutes"
             self._queue.brake_deletes(self.plan.name, why, present())

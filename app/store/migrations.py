@@ -74,7 +74,8 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
     recrawl: bool = False  # another crawl is wanted
     recrawl_why: str = ""
     deletes_braked: str = ""  # why deletes wait for a person, "" while they do not
-    deletes_allowed: int = 0  # how many a person allowed
+    deletes_allowed: int = 0  # how many a person allowed although they are braked
+    brake_lifted_at: datetime | None = None
     cannot_delete: bool = False  # the target refuses deletes
 
     @property
@@ -316,10 +317,10 @@ class MigrationStore:
         self.add_audit(AuditRow(plan=name, who=who, what="pause", at=now))
 
     def resume(self, name: str, who: str, now: datetime, deletes: int = 0) -> None:
-        """End a pause and close the breaker; `deletes` more may be carried out."""
+        """End a pause and close the breaker; `deletes` more may be carried out under the brake."""
         fields: Document = {"paused": "", "breaker": None}
         if deletes:
-            fields |= {"deletes_braked": "", "deletes_allowed": deletes, "cannot_delete": False}
+            fields |= {"deletes_allowed": deletes, "cannot_delete": False}
         self._set_plan(name, fields)
         what = f"resume, {deletes} deletes allowed" if deletes else "resume"
         self.add_audit(AuditRow(plan=name, who=who, what=what, at=now))
@@ -344,6 +345,12 @@ class MigrationStore:
         """Let deletes wait for a person."""
         self._set_plan(name, {"deletes_braked": why, "deletes_allowed": 0})
         self.add_audit(AuditRow(plan=name, who="brake", what=why, at=now))
+
+    def lift_brake(self, name: str, who: str, now: datetime) -> None:
+        """Let deletes be carried out as they come; those until now brake no more."""
+        fields = {"deletes_braked": "", "deletes_allowed": 0, "brake_lifted_at": now}
+        self._set_plan(name, fields)
+        self.add_audit(AuditRow(plan=name, who=who, what="lift the brake", at=now))
 
     def take_delete(self, name: str) -> bool:
         """Use up one of the deletes that a person allowed; False when none is left."""
@@ -652,6 +659,10 @@ class MigrationStore:
         for row in self._jobs.find(query, fields):
             if row.get("put_digest") or row.get("putting"):
                 yield Wish(plan, row["repository"], row["reference"], BACKFILL)
+
+    def count_done(self, plan: str) -> int:
+        """How many jobs of a plan are done."""
+        return self._jobs.count_documents({"plan": plan, "state": "done"})
 
     def count_deleted_since(self, plan: str, moment: datetime) -> int:
         """How many jobs deleted something at the target after `moment`."""

@@ -43,6 +43,7 @@ TAKES: Mapping[str, set[str]] = {
     "start": set(),
     "pause": set(),
     "resume": {"allow_deletes"},
+    "lift-brake": set(),
     "retry": {"class", "id"},
     "skip": {"id"},
 }
@@ -122,7 +123,7 @@ def _list_page(template: str, found: Plan, form: Any, make_listing: Any) -> Any:
     )
 
 
-@bp.post("/<name>/<any(start, pause, resume, retry, skip):action>")
+@bp.post("/<name>/<any(start, pause, resume, 'lift-brake', retry, skip):action>")
 def act(name: str, action: str) -> Any:
     """Change a plan or its jobs; 303 back to the page, which says what became of it."""
     found = plan_named(name)
@@ -159,6 +160,9 @@ def carry_out(plan: Plan, action: str, given: Mapping[str, str | int]) -> str:
         deletes = _number(texts.get("allow_deletes") or "0")
         queue.resume(plan.name, who, now, deletes)
         return f"Resumed, {deletes:,} deletes allowed." if deletes else "Resumed."
+    if action == "lift-brake":
+        queue.lift_brake(plan.name, who, now)
+        return "Deletes are braked no more."
     key, error_class = texts.get("id", ""), texts.get("class", "")
     if action == "retry":
         if bool(key) == bool(error_class):

@@ -81,6 +81,16 @@ def test_a_plan_is_started_paused_and_resumed(run: Run, queue: MigrationStore) -
     assert (row["state"], row["stopped"]) == ("backfill", None)
 
 
+def test_a_brake_is_lifted_by_its_own_command(run: Run, queue: MigrationStore) -> None:
+    queue.brake_deletes("dc2", "many deletes", present())
+
+    assert run("migrate", "resume", "--allow-deletes", "5").status == 0
+    assert queue.get_plan("dc2").deletes_braked == "many deletes"
+    assert run("migrate", "lift-brake").out == "deletes of dc2 are braked no more\n"
+
+    assert queue.get_plan("dc2").deletes_braked == ""
+
+
 def test_the_status_tells_why_a_plan_waits_and_what_failed(run: Run, queue: MigrationStore) -> None:
     fail_job(queue, "v1")
     queue.start("dc2", "test", present())

@@ -505,6 +505,35 @@ def test_many_deletes_at_once_wait_for_a_person(
     assert look_twice() == 0
 
 
+def test_a_brake_holds_beyond_the_deletes_that_a_person_allowed_until_it_is_lifted(
+    make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "BRAKE_LEAST", 4)
+    setting = make(options={"deletes": "tags"})
+    tags = [f"v{number}" for number in range(5)]
+    for tag in tags:
+        setting.source.push("team/app", tag)
+    setting.wish(*tags)
+    setting.drain()
+    setting.queue.brake_deletes("dc2", "a crawl saw 0 tags, the one before it 5", present())
+    setting.source.content["team/app"].tags.clear()
+    setting.wish(*tags)
+
+    def look_thrice() -> int:
+        for _ in range(3):
+            setting.hurry()
+            setting.drain()
+        return len(setting.target.state())
+
+    assert look_thrice() == 5
+    setting.queue.resume("dc2", "admin", present(), deletes=3)
+    assert look_thrice() == 2
+    setting.queue.resume("dc2", "admin", present())
+    assert look_thrice() == 2
+    setting.queue.lift_brake("dc2", "admin", present())
+    assert look_thrice() == 0
+
+
 def test_a_target_that_deletes_nothing_is_told_once(make: Callable[..., Setting]) -> None:
     setting = deleting(make, "tags")
 
