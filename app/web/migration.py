@@ -22,7 +22,7 @@ from app.migration.advice import ADVICE
 from app.migration.progress import Progress, find_progress
 from app.migration.readiness import Check, find_checks_with
 from app.registry.pending import count_pending
-from app.store.migrations import Drift, Job, MigrationStore, present
+from app.store.migrations import WORKED, Drift, Job, MigrationStore, present
 from app.store.paging import Page
 from app.web import lists
 from app.web.forms import DriftFilter, JobFilter
@@ -151,7 +151,10 @@ def carry_out(plan: Plan, action: str, given: Mapping[str, str | int]) -> str:
         raise InvalidQuery(f"{key[:40]}: {action} takes no such value; known: {known}")
     texts = {key: str(value).strip() for key, value in given.items()}
     if action == "start":
-        states.start(queue, plan, who, now)
+        if queue.get_plan(plan.name).state in WORKED:  # and stays in it: frozen, above all
+            states.crawl(queue, plan, who, now)
+        else:
+            states.start(queue, plan, who, now)
         return "Started: a worker crawls the source and copies what is missing."
     if action == "pause":
         queue.pause(plan.name, who, now)

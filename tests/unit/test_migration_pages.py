@@ -262,6 +262,18 @@ def test_an_administrator_starts_pauses_and_resumes_a_plan_and_that_is_on_record
     ]
 
 
+@pytest.mark.parametrize("state", ["live", "frozen", "cut_over"])
+def test_another_crawl_leaves_the_state_of_a_plan_as_it_is(
+    admin: FlaskClient, queue: MigrationStore, state: Any
+) -> None:
+    queue.set_state("dc2", state, "alice", present())
+
+    post(admin, "/migration/dc2/start")
+
+    status = queue.get_plan("dc2")
+    assert (status.state, status.recrawl) == (state, True)
+
+
 def test_an_administrator_retries_a_class_or_a_job_and_skips_a_job(
     admin: FlaskClient, queue: MigrationStore
 ) -> None:
