@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from app.cli import _print_rows as print_rows
 from app.cli import as_json, cli, opened_stores
-from app.errors import AppError, ConfigError, IllegalState, InvalidQuery
+from app.errors import AppError, ConfigError, IllegalState, InvalidQuery, InvalidReference
 from app.migration import Plan, load_plans, states
 from app.migration.advice import advice
 from app.migration.catalogue import find_pushes
@@ -473,17 +473,21 @@ def migrate_plan(stores: Stores, plan: Plan, as_json: bool) -> None:
         contextlib.closing(RegistryClient(plan.target)) as target,
         ThreadPoolExecutor(CHECKS_AT_A_TIME) as threads,
     ):
-        verifier = Verifier(plan, source, target, threads, known=stores.catalogue.find_names)
+
+        def known() -> list[str]:
+            return stores.catalogue.find_names(plan.registry)
+
+        verifier = Verifier(plan, source, target, threads, known=known)
         rows = [
             {
                 "repository": repository,
-                "target_repository": plan.map(repository),
+                "target_repository": _map_or_none(plan, repository),
                 "tags": tags,
                 "to_copy": sum(row.kind in ("missing", "different") for row in drift),
                 "unknown": sum(row.kind == "unknown" for row in drift),
             }
             for repository in tqdm(
-                find_repositories(source, known=stores.catalogue.find_names),
+                find_repositories(source, known=known),
                 unit="repository",
                 disable=None,
             )
@@ -491,6 +495,12 @@ def migrate_plan(stores: Stores, plan: Plan, as_json: bool) -> None:
             for tags, drift in [verifier.compare(repository)]
         ]
     print_rows(rows, ["repository", "target_repository", "tags", "to_copy", "unknown"], as_json)
+
+
+def _map_or_none(plan: Plan, repository: str) -> str:
+    with contextlib.suppress(InvalidReference):
+        return plan.map(repository)
+    return ""
 
 
 @cli.group()

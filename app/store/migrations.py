@@ -186,6 +186,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     deep: bool = False  # everything that manifests name was asked for
     hashed: bool = False  # every blob of the target was read
     part: str = ""  # what was compared, "" is all
+    names_from_events: bool = False  # the source shows no catalogue: there may be more
+    forbidden: list[str] = []  # repositories that we may not list; the first hundred
     drift: dict[str, int] = {}
 
 
@@ -747,10 +749,10 @@ class MigrationStore:
         query = {"_id": f"{run.plan} {run.kind}", "owner": owner, "state": "running"}
         self._runs.update_one(query, {"$set": {"lease_until": now + LEASE}})
 
-    def release_run(self, run: Run, owner: str, now: datetime) -> None:
-        """Let another worker go on with a run."""
+    def release_run(self, run: Run, owner: str, now: datetime, why: str) -> None:
+        """Let another worker go on with a run that is not complete; `why` is what stopped it."""
         query = {"_id": f"{run.plan} {run.kind}", "owner": owner, "state": "running"}
-        self._runs.update_one(query, {"$set": {"lease_until": now - LEASE}})
+        self._runs.update_one(query, {"$set": {"lease_until": now - LEASE, "message": why}})
 
     def clear_recrawl(self, plan: str) -> bool:
         """Take the wish for another crawl; False if there is none."""

@@ -23,13 +23,15 @@ from app.migration import Plan, load_plans
 from app.migration import conductor as conductor_module
 from app.migration import worker as worker_module
 from app.migration.copier import MIN_MOUNT_BYTES, LeaseLost
-from app.migration.crawler import Crawler
+from app.migration.crawler import Crawler, find_repositories
 from app.migration.limits import Bucket, Width
+from app.migration.progress import find_progress
 from app.migration.ranking import rank_repositories
 from app.migration.readiness import find_checks
 from app.migration.verifier import Extent, Verifier, prune_extra, verify_plan
 from app.migration.worker import PlanWorker, Worker, retry_delay_s, state_after, wait_until
-from app.registry import Endpoint, Manifest, RegistryClient, make_placeholder
+from app.references import parse_repository
+from app.registry import Endpoint, Manifest, RegistryClient, RegistryError, make_placeholder
 from app.settings import Migration, Settings
 from app.store import Stores
 from app.store.migrations import (
@@ -1271,6 +1273,100 @@ def test_without_a_catalogue_the_known_repositories_are_crawled(
     assert seen == ["team/app"]
 
 
+def check_of(setting: Setting, name: str) -> bool | None:
+    checks = find_checks(setting.queue, setting.plan, present())
+    return next(check.is_met for check in checks if check.name == name)
+
+
+def test_a_crawl_by_names_that_events_told_is_not_known_to_be_of_everything(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for name in ("team/app", "team/quiet"):
+        setting.source.push(name, "v1")
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "catalog":
+            raise setting.source.error("forbidden", status=401)
+
+    setting.source.fail = fail
+    for registry, name in (("default", "team/app"), ("other", "team/other")):
+        push = wire_event("push", name, at=present())
+        Ingest(setting.stores).receive(envelope(push), registry, present())
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+    assert verify_plan_of(setting) == []
+
+    assert ("tags", "team/other") not in setting.source.calls
+    assert check_of(setting, "crawled") is check_of(setting, "verified") is None
+    setting.source.fail = lambda *_: None
+    setting.queue.start("dc2", "test", present())
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+    assert verify_plan_of(setting) == []
+    assert check_of(setting, "crawled") is check_of(setting, "verified") is True
+
+
+def test_a_repository_that_we_may_not_list_holds_up_the_cut_over_and_nothing_else(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for name in ("team/app", "team/secret", "team/z"):
+        setting.source.push(name, "v1")
+
+    def refuse(method: str, *arguments: str) -> None:
+        if arguments[:1] == ("team/secret",):
+            raise setting.source.error("forbidden", status=401)
+
+    setting.source.fail = refuse
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+
+    assert set(setting.target.state()) == {"team/app:v1", "team/z:v1"}
+    assert check_of(setting, "crawled") is False
+    run = setting.queue.get_run("dc2", "crawl")
+    assert run
+    assert (run.state, run.forbidden) == ("done", ["team/secret"])
+    (row,) = verify_plan_of(setting)
+    assert (row.repository, row.reference, row.kind) == ("team/secret", "", "unknown")
+
+
+def test_a_crawl_by_names_that_was_interrupted_at_the_last_one_ends(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "catalog":
+            raise setting.source.error("unsupported", status=404)
+
+    setting.source.fail = fail
+
+    assert list(find_repositories(setting.source, "b", lambda: ["a", "b"])) == []  # type: ignore[arg-type]
+
+
+def test_a_crawl_is_held_until_its_last_job_is_wished_for(
+    make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = make(options={"untagged": "all_known"})
+    setting.source.push("team/app", "v1")
+    soon = present() + LEASE * 1.5
+    taken: list[Run | None] = []
+
+    def look_long(*_: Any) -> dict[str, set[str]]:
+        setting.worker.conductor.beat(present() + LEASE)
+        taken.append(setting.queue.begin_run("dc2", "crawl", "other", soon))
+        return {}
+
+    monkeypatch.setattr(conductor_module, "find_digests", look_long)
+    setting.worker.conductor.conduct_once()
+
+    assert taken == [None]
+    run = setting.queue.get_run("dc2", "crawl")
+    assert run
+    assert run.state == "done"
+
+
 def test_a_source_that_refuses_the_crawl_stops_the_plan_at_once(
     make: Callable[..., Setting],
 ) -> None:
@@ -1400,15 +1496,6 @@ def verify_plan_of(setting: Setting, **extent: Any) -> list[Drift]:
     return rows
 
 
-def verified(setting: Setting) -> bool | None:
-    (check,) = (
-        check
-        for check in find_checks(setting.queue, setting.plan, present())
-        if check.name == "verified"
-    )
-    return check.is_met
-
-
 def test_only_a_verification_of_everything_makes_a_plan_ready(make: Callable[..., Setting]) -> None:
     setting = make()
     setting.source.push("team/app", "v1")
@@ -1417,14 +1504,14 @@ def test_only_a_verification_of_everything_makes_a_plan_ready(make: Callable[...
 
     assert verify_plan_of(setting, share=0.5) == []
     assert verify_plan_of(setting, repositories="team/*") == []
-    assert not verified(setting)
+    assert not check_of(setting, "verified")
     assert verify_plan_of(setting) == []
-    assert verified(setting)
+    assert check_of(setting, "verified")
 
     del setting.target.content["team/app"].tags["v1"]
     (row,) = verify_plan_of(setting, repositories="team/*")
     assert setting.queue.find_drift("dc2").items == [row]
-    assert not verified(setting)  # as it is to be copied anew
+    assert not check_of(setting, "verified")  # as it is to be copied anew
     setting.drain()
     assert setting.target.state() == setting.source.state()
 
@@ -1442,13 +1529,51 @@ def test_what_a_person_skipped_is_shown_and_is_no_reason_against_a_cut_over(
     (row,) = verify_plan_of(setting)
 
     assert (row.reference, row.kind) == ("bad", "left_out")
-    assert verified(setting)
+    assert check_of(setting, "verified")
     assert not setting.worker.run_one(), "it is left out until it is pushed again"
 
     setting.wish("bad")
-    assert not verified(setting)
+    assert not check_of(setting, "verified")
     setting.drain()
     assert verify_plan_of(setting) == []
+
+
+def test_a_repository_whose_name_is_none_is_a_difference_and_stops_no_verification(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for name in ("Odd/Name", "team/app"):
+        setting.source.push(name, "v1")
+
+    def check(method: str, *arguments: str) -> None:
+        if method == "tags":
+            parse_repository(arguments[0])
+
+    setting.source.fail = check
+
+    (unknown, missing) = verify_plan_of(setting)
+
+    assert (unknown.repository, unknown.reference, unknown.kind) == ("Odd/Name", "", "unknown")
+    assert (missing.repository, missing.kind) == ("team/app", "missing")
+
+
+def test_a_verification_that_is_broken_off_says_why(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "tags":
+            raise setting.source.error("down")
+
+    setting.source.fail = fail
+    with pytest.raises(RegistryError):
+        verify_plan_of(setting)
+
+    run = setting.queue.get_run("dc2", "verify")
+    assert run
+    assert (run.state, run.message) == ("running", f"{OLD}: down")
+    setting.queue.pause("dc2", "test", present())
+    assert not find_progress(setting.queue, setting.plan, present()).is_going_on
 
 
 def test_two_verifications_are_not_under_way_at_a_time(make: Callable[..., Setting]) -> None:
