@@ -111,32 +111,33 @@ class Copier:
         target_repository = self._plan.map(repository)
         if not self._plan.takes(repository, reference):
             return Synced(Outcome(state="skipped", result="filtered"))
-        try:
-            digest = self._source.head_manifest(repository, reference, job.source_digest).digest
-        except RegistryError as error:
-            if error.error_class != "gone":
-                raise
+        digest = digest_of(self._source, repository, reference, job.source_digest)
+        if not digest:
             return Synced(self._sync_gone(job, target_repository))
         there = digest_of(self._target, target_repository, reference)
         if there == digest and not job.broken:
-            if job.putting == digest != job.put_digest:  # and what follows a PUT did not come about
-                manifest = self._source.get_manifest(repository, digest)
-                self._list_referrer(repository, target_repository, manifest)
-            return Synced(
-                Outcome(
-                    state="done",
-                    result="present",
-                    source_digest=digest,
-                    target_digest=digest,
-                    put_digest=digest if job.putting == digest else "",
-                    target_repository=target_repository,
-                ),
-                self._find_referrers(job, digest),
-            )
+            return self._note_present(job, target_repository, digest)
         kept = self._settle_conflict(job, target_repository, digest, there)
         if kept:
             return Synced(kept)
         return self._copy(job, target_repository, digest)
+
+    def _note_present(self, job: Job, target_repository: str, digest: str) -> Synced:
+        images = [digest]
+        is_put_by_us = job.putting == digest
+        if is_put_by_us and job.put_digest != digest:  # what follows a PUT did not come about
+            manifest = self._source.get_manifest(job.repository, digest)
+            self._list_referrer(job.repository, target_repository, manifest)
+            images += [child.digest for child in manifest.children]
+        outcome = Outcome(
+            state="done",
+            result="present",
+            source_digest=digest,
+            target_digest=digest,
+            put_digest=digest if is_put_by_us else "",
+            target_repository=target_repository,
+        )
+        return Synced(outcome, self._find_referrers(job, *images))
 
     # Copying
 
@@ -168,7 +169,7 @@ class Copier:
         )
         now = digest_of(self._source, job.repository, job.reference, digest)
         moved = (job.reference,) if now != digest else ()
-        return Synced(outcome, moved + self._find_referrers(job, digest))
+        return Synced(outcome, moved + self._find_referrers(job, digest, *copied.manifests))
 
     def _copy_contents(self, copied: _Copied, manifest: Manifest, depth: int) -> None:
         """Copy what a manifest names: children first, so that nobody sees half an image."""
@@ -282,11 +283,15 @@ class Copier:
         with self._listing:
             list_referrer(self._source, self._target, repository, target_repository, manifest)
 
-    def _find_referrers(self, job: Job, digest: str) -> tuple[str, ...]:
-        """The digests of what refers to an image, each a job of its own."""
+    def _find_referrers(self, job: Job, *digests: str) -> tuple[str, ...]:
+        """The digests of what refers to an image or its children, each a job of its own."""
         if not self._plan.options.referrers:
             return ()
-        return tuple(referrer.digest for referrer in self._source.referrers(job.repository, digest))
+        return tuple(
+            referrer.digest
+            for digest in digests
+            for referrer in self._source.referrers(job.repository, digest)
+        )
 
     # Deletes
 

@@ -747,6 +747,30 @@ def test_a_referrer_comes_with_its_image_and_is_listed_where_the_target_lists_no
     assert verify(setting) == {}  # although only the target has a tag for the list
 
 
+@pytest.mark.parametrize("is_killed", [False, True], ids=["at once", "at the second attempt"])
+def test_referrers_of_the_children_of_an_index_come_with_it(
+    make: Callable[..., Setting], is_killed: bool
+) -> None:
+    setting = make()
+    child = setting.source.push("team/app", "", "child")
+    index = setting.source.push_index("team/app", "v1", [child])
+    signatures = [*sign(setting, child), *sign(setting, index)]
+
+    def die(method: str, *arguments: str) -> None:
+        if method == "referrers" and is_killed:
+            setting.source.fail = lambda *_: None
+            raise LeaseLost
+
+    setting.source.fail = die
+    setting.wish("v1")
+    setting.drain()
+    setting.expire_leases()
+    setting.drain()
+
+    there = setting.target.content["team/app"].manifests
+    assert {signature.digest for signature in signatures} <= set(there)
+
+
 @pytest.mark.parametrize("tries", [1, 4], ids=["for once", "for a while"])
 def test_a_referrer_that_could_not_be_listed_is_listed_by_the_next_attempt(
     make: Callable[..., Setting], tries: int
