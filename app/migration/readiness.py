@@ -83,7 +83,7 @@ def _crawled(status: PlanStatus, crawl: Run | None) -> Check:
     if crawl.forbidden:
         more = len(crawl.forbidden) - NAMED
         named = ", ".join(crawl.forbidden[:NAMED]) + (f" and {more} more" if more > 0 else "")
-        return Check("crawled", False, f"we may not pull from {named}: allow it, or exclude them")
+        return Check("crawled", False, f"the account may not pull from {named}")
     if crawl.names_from_events:
         return Check("crawled", None, NO_CATALOGUE)
     return Check("crawled", True, f"{crawl.tags} tags seen")
