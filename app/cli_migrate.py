@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from app.cli import _print_rows as print_rows
 from app.cli import as_json, cli, opened_stores
-from app.errors import AppError, ConfigError, IllegalState, InvalidQuery
+from app.errors import AppError, ConfigError, IllegalState, InvalidQuery, InvalidReference
 from app.migration import Plan, load_plans, states
 from app.migration.advice import advice
 from app.migration.catalogue import find_pushes
@@ -155,13 +155,21 @@ def migrate_pause(stores: Stores, plan: Plan) -> None:
 
 @migrate.command("resume")
 @click.option(
-    "--allow-deletes", type=click.IntRange(0), default=0, help="So many, after the brake."
+    "--allow-deletes", type=click.IntRange(0), default=0, help="So many, under the brake."
 )
 @_with_plan
 def migrate_resume(stores: Stores, plan: Plan, allow_deletes: int) -> None:
     """Go on after a pause, or at once after an outage."""
     stores.migrations.resume(plan.name, _who(), present(), allow_deletes)
     print(f"resumed {plan.name}")
+
+
+@migrate.command("lift-brake")
+@_with_plan
+def migrate_lift_brake(stores: Stores, plan: Plan) -> None:
+    """Let deletes be carried out as they come, after the brake."""
+    stores.migrations.lift_brake(plan.name, _who(), present())
+    print(f"deletes of {plan.name} are braked no more")
 
 
 @migrate.command("status")
@@ -261,7 +269,7 @@ def _all_jobs(queue: MigrationStore, plan: Plan, **filters: str) -> Iterator[Job
 def migrate_retry(
     stores: Stores, plan: Plan, key: str | None, error_class: str | None, everything: bool
 ) -> None:
-    """Begin jobs anew that are dead, in conflict or skipped."""
+    """Begin jobs anew that are dead or in conflict; one that is skipped with --id only."""
     if not (key or error_class or everything):
         raise click.UsageError("name jobs by --id, --class or --all")
     filters = {"id": key or "", "error_class": error_class or ""}
@@ -435,7 +443,7 @@ def migrate_once(stores: Stores, plan: Plan) -> None:
     if jobs.get("pending"):
         raise AppError(
             f"deletes are braked: {status.deletes_braked}; "
-            "rns migrate resume --allow-deletes N lets N of them go on"
+            "rns migrate resume --allow-deletes N lets N of them go on, lift-brake all"
         )
     failed = jobs.get("dead", 0) + jobs.get("conflict", 0)
     if failed:
@@ -465,17 +473,21 @@ def migrate_plan(stores: Stores, plan: Plan, as_json: bool) -> None:
         contextlib.closing(RegistryClient(plan.target)) as target,
         ThreadPoolExecutor(CHECKS_AT_A_TIME) as threads,
     ):
-        verifier = Verifier(plan, source, target, threads, known=stores.catalogue.find_names)
+
+        def known() -> list[str]:
+            return stores.catalogue.find_names(plan.registry)
+
+        verifier = Verifier(plan, source, target, threads, known=known)
         rows = [
             {
                 "repository": repository,
-                "target_repository": plan.map(repository),
+                "target_repository": _map_or_none(plan, repository),
                 "tags": tags,
                 "to_copy": sum(row.kind in ("missing", "different") for row in drift),
                 "unknown": sum(row.kind == "unknown" for row in drift),
             }
             for repository in tqdm(
-                find_repositories(source, known=stores.catalogue.find_names),
+                find_repositories(source, known=known),
                 unit="repository",
                 disable=None,
             )
@@ -483,6 +495,12 @@ def migrate_plan(stores: Stores, plan: Plan, as_json: bool) -> None:
             for tags, drift in [verifier.compare(repository)]
         ]
     print_rows(rows, ["repository", "target_repository", "tags", "to_copy", "unknown"], as_json)
+
+
+def _map_or_none(plan: Plan, repository: str) -> str:
+    with contextlib.suppress(InvalidReference):
+        return plan.map(repository)
+    return ""
 
 
 @cli.group()

@@ -29,7 +29,7 @@ ADVICE: Mapping[str, str] = {
     "exists": "Somebody else made this tag at the target (options.existing: fail): delete it "
     "there and retry, or skip it.",
     "braked": "Unusually many deletes wait for a person: see whether they are meant, then resume "
-    "with a number of deletes.",
+    "with a number of deletes, or lift the brake.",
     "bug": "An error of this program: see the worker's log.",
 }
 

@@ -137,21 +137,22 @@ class Conductor:
             self._enqueue,
             self._save_run,
             ranked=lambda: self._rank(is_new=is_new),
-            known=self._stores.catalogue.find_names,
+            known=lambda: self._stores.catalogue.find_names(self._plan.registry),
         )
         self._run = msgspec.structs.replace(run, message="")
-        ended = None
+        why = ""
         try:
             ended = crawler.crawl(self._run)
+            if ended:
+                self._end_crawl(ended)
         except RegistryError as error:
-            self._save_run(msgspec.structs.replace(self._run, message=str(error)))
+            why = str(error)
             raise
         finally:
             self._run = None
-            if ended is None:
-                self._queue.release_run(run, self._owner, present())
-        if ended is None:
-            return
+            self._queue.release_run(run, self._owner, present(), why)
+
+    def _end_crawl(self, ended: Run) -> None:
         if ended.tags < 0.8 * ended.tags_before and self._plan.deletes != "off":
             why = f"a crawl saw {ended.tags} tags, the one before it {ended.tags_before}"
             self._queue.brake_deletes(self._plan.name, why, present())

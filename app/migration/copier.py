@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from datetime import datetime
+from threading import Lock
 
 import msgspec
 
@@ -22,11 +24,12 @@ from app.registry import (
     RegistryError,
     make_placeholder,
 )
-from app.store.migrations import Job, Outcome
+from app.store.migrations import WORKED, Job, Outcome, PlanStatus, present
 
 MAX_DEPTH = 4  # of an index in an index
 CONFIRM_GONE_S = 10.0  # between the two looks that a delete needs
 BRAKED_S = 60.0  # until deletes that are braked are asked for again
+LEFT_ALONE_S = 10.0  # until a job of a plan that was rolled back or closed is due again
 BACKUP_HEX = 8  # of the digest, in the name of a backup tag
 MIN_MOUNT_BYTES = 100_000  # smaller blobs are sent sooner than looked up elsewhere and noted
 GB = 10**9
@@ -37,12 +40,18 @@ class LeaseLost(Exception):
 
 
 class Later(Exception):
-    """The job has to wait, though nothing failed."""
+    """The job has to wait, though nothing failed.
 
-    def __init__(self, seconds: float, reason: str, message: str) -> None:
+    `gone_at`: when the source said first that it has the reference no more, if it did.
+    """
+
+    def __init__(
+        self, seconds: float, reason: str, message: str, gone_at: datetime | None = None
+    ) -> None:
         super().__init__(message)
         self.seconds = seconds
         self.reason = reason
+        self.gone_at = gone_at
 
 
 class Synced(msgspec.Struct, frozen=True):
@@ -56,14 +65,14 @@ class Surroundings(msgspec.Struct, frozen=True):
     """What a copier asks of the worker around it.
 
     `holds` tells whether the lease of a job still is ours, and notes the digest, if any, that its
-    reference is about to get at the target; `target_leads` tells whether people push to the target
-    now, `may_delete` whether one more delete is allowed, `find_blobs` which repositories of the
+    reference is about to get at the target; `status` is the plan's status as it is now,
+    `may_delete` tells whether one more delete is allowed, `find_blobs` which repositories of the
     target may have some blobs, `add_blobs` that one has them now, `refuses_deletes` that the
     target deletes nothing.
     """
 
     holds: Callable[[Job, str], bool]
-    target_leads: Callable[[], bool]
+    status: Callable[[], PlanStatus]
     may_delete: Callable[[], bool]
     refuses_deletes: Callable[[], None]
     find_blobs: Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
@@ -88,6 +97,7 @@ class Copier:
         self._blobs = blobs
         self._blob_threads = blob_threads
         self._around = surroundings
+        self._listing = Lock()  # a list of referrers is read, added to and written as a whole
 
     def sync(self, job: Job) -> Synced:
         """Carry out one job.
@@ -101,38 +111,33 @@ class Copier:
         target_repository = self._plan.map(repository)
         if not self._plan.takes(repository, reference):
             return Synced(Outcome(state="skipped", result="filtered"))
-        try:
-            digest = self._source.head_manifest(repository, reference, job.source_digest).digest
-        except RegistryError as error:
-            if error.error_class != "gone":
-                raise
+        digest = digest_of(self._source, repository, reference, job.source_digest)
+        if not digest:
             return Synced(self._sync_gone(job, target_repository))
-        there = self._find_target(target_repository, reference)
+        there = digest_of(self._target, target_repository, reference)
         if there == digest and not job.broken:
-            return Synced(
-                Outcome(
-                    state="done",
-                    result="present",
-                    source_digest=digest,
-                    target_digest=digest,
-                    put_digest=digest if job.putting == digest else "",
-                    target_repository=target_repository,
-                ),
-                self._find_referrers(job, digest),
-            )
+            return self._note_present(job, target_repository, digest)
         kept = self._settle_conflict(job, target_repository, digest, there)
         if kept:
             return Synced(kept)
         return self._copy(job, target_repository, digest)
 
-    def _find_target(self, target_repository: str, reference: str) -> str:
-        """The digest of a reference at the target, "" if it is not there."""
-        try:
-            return self._target.head_manifest(target_repository, reference).digest
-        except RegistryError as error:
-            if error.error_class != "gone":
-                raise
-            return ""
+    def _note_present(self, job: Job, target_repository: str, digest: str) -> Synced:
+        images = [digest]
+        is_put_by_us = job.putting == digest
+        if is_put_by_us and job.put_digest != digest:  # what follows a PUT did not come about
+            manifest = self._source.get_manifest(job.repository, digest)
+            self._list_referrer(job.repository, target_repository, manifest)
+            images += [child.digest for child in manifest.children]
+        outcome = Outcome(
+            state="done",
+            result="present",
+            source_digest=digest,
+            target_digest=digest,
+            put_digest=digest if is_put_by_us else "",
+            target_repository=target_repository,
+        )
+        return Synced(outcome, self._find_referrers(job, *images))
 
     # Copying
 
@@ -140,9 +145,18 @@ class Copier:
         manifest = self._source.get_manifest(job.repository, digest)
         copied = _Copied(job, target_repository)
         self._copy_contents(copied, manifest, 0)
+        # That took time: somebody may have pushed there or moved the plan meanwhile.
+        state = self._around.status().state
+        if state not in WORKED:
+            raise Later(LEFT_ALONE_S, "", f"the plan is {state}")
+        there = digest_of(self._target, target_repository, job.reference)
+        kept = self._settle_conflict(job, target_repository, digest, there)
+        if kept:
+            return Synced(kept)
+        if self._plan.options.existing == "backup" and _is_of_others(job, digest, there):
+            self._back_up(target_repository, job.reference, there)
         self._put(copied, job.reference, manifest)
-        if self._plan.options.referrers:
-            list_referrer(self._source, self._target, job.repository, target_repository, manifest)
+        self._list_referrer(job.repository, target_repository, manifest)
         outcome = Outcome(
             state="done",
             result="copied",
@@ -153,14 +167,9 @@ class Copier:
             bytes=copied.bytes,
             media_type=manifest.media_type,
         )
-        try:
-            now = self._source.head_manifest(job.repository, job.reference, digest).digest
-        except RegistryError as error:
-            if error.error_class != "gone":
-                raise
-            now = ""
+        now = digest_of(self._source, job.repository, job.reference, digest)
         moved = (job.reference,) if now != digest else ()
-        return Synced(outcome, moved + self._find_referrers(job, digest))
+        return Synced(outcome, moved + self._find_referrers(job, digest, *copied.manifests))
 
     def _copy_contents(self, copied: _Copied, manifest: Manifest, depth: int) -> None:
         """Copy what a manifest names: children first, so that nobody sees half an image."""
@@ -171,7 +180,7 @@ class Copier:
             if child.digest in copied.manifests:
                 continue
             copied.manifests.add(child.digest)
-            is_there = self._find_target(copied.target_repository, child.digest) != ""
+            is_there = digest_of(self._target, copied.target_repository, child.digest) != ""
             if is_there and not copied.job.broken:
                 continue
             inner = self._get_child(copied.job.repository, manifest, child)
@@ -239,7 +248,7 @@ class Copier:
         """What to do with a tag that somebody else made; None when it may be overwritten."""
         policy = self._plan.options.existing
         is_as_seen = there == job.target_digest  # or neither is there
-        if there != digest and not is_as_seen and self._around.target_leads():
+        if there != digest and not is_as_seen and self._around.status().target_leads:
             return Outcome(
                 state="skipped",
                 result="kept",
@@ -248,8 +257,7 @@ class Copier:
                 target_repository=target_repository,
                 error="changed at the target since the cut-over",
             )
-        is_ours = there in ("", digest, job.target_digest) or _is_put_by_us(job, there)
-        if is_ours or is_digest(job.reference) or policy == "overwrite":
+        if policy in ("overwrite", "backup") or not _is_of_others(job, digest, there):
             return None
         kept = Outcome(
             state="skipped",
@@ -259,23 +267,31 @@ class Copier:
         )
         if policy == "skip":
             return kept
-        if policy == "fail":
-            message = f"{target_repository}:{job.reference} is {there} and was not put there by us"
-            return msgspec.structs.replace(
-                kept, state="conflict", error_class="exists", error=message
-            )
-        backup = f"{job.reference[:100]}-before-{there.partition(':')[2][:BACKUP_HEX]}"
+        message = f"{target_repository}:{job.reference} is {there} and was not put there by us"
+        return msgspec.structs.replace(kept, state="conflict", error_class="exists", error=message)
+
+    def _back_up(self, target_repository: str, tag: str, there: str) -> None:
+        backup = f"{tag[:100]}-before-{there.partition(':')[2][:BACKUP_HEX]}"
         manifest = self._target.get_manifest(target_repository, there)
         self._target.put_manifest(target_repository, backup, manifest)
-        return None
 
     # Signatures and other referrers
 
-    def _find_referrers(self, job: Job, digest: str) -> tuple[str, ...]:
-        """The digests of what refers to an image, each a job of its own."""
+    def _list_referrer(self, repository: str, target_repository: str, manifest: Manifest) -> None:
+        if not self._plan.options.referrers or manifest.subject is None:
+            return
+        with self._listing:
+            list_referrer(self._source, self._target, repository, target_repository, manifest)
+
+    def _find_referrers(self, job: Job, *digests: str) -> tuple[str, ...]:
+        """The digests of what refers to an image or its children, each a job of its own."""
         if not self._plan.options.referrers:
             return ()
-        return tuple(referrer.digest for referrer in self._source.referrers(job.repository, digest))
+        return tuple(
+            referrer.digest
+            for digest in digests
+            for referrer in self._source.referrers(job.repository, digest)
+        )
 
     # Deletes
 
@@ -287,26 +303,19 @@ class Copier:
                 "manifest; push it anew or delete the tag"
             )
             raise RegistryError("blob_unknown", message, registry=self._source.url)
-        there = self._find_target(target_repository, job.reference)
+        there = digest_of(self._target, target_repository, job.reference)
         absent = Outcome(state="done", result="absent", target_repository=target_repository)
         if not there:
             return absent
         kept = msgspec.structs.replace(
             absent, state="skipped", result="kept", target_digest=job.target_digest
         )
-        wanted = self._plan.deletes
-        is_wanted = wanted == "tags_and_digests" or (
-            wanted == "tags" and not is_digest(job.reference)
-        )
-        if self._around.target_leads() or not (is_wanted or job.prune):
-            return kept
-        if not _is_put_by_us(job, there):
-            return msgspec.structs.replace(kept, error="not put there by us")
-        self._confirm_gone(job)
-        if is_digest(job.reference) and self._is_in_use(target_repository, there):
-            return msgspec.structs.replace(kept, error="still in use at the target")
+        why = self._find_why_kept(job, target_repository, there)
+        if why is not None:
+            return msgspec.structs.replace(kept, error=why)
         if not self._around.may_delete():
-            raise Later(BRAKED_S, "braked", "deletes are braked: see rns migrate status")
+            message = "deletes are braked: see rns migrate status"
+            raise Later(BRAKED_S, "braked", message, job.gone_at)
         if not self._around.holds(job, ""):
             raise LeaseLost
         try:
@@ -317,6 +326,26 @@ class Copier:
             self._around.refuses_deletes()
             return msgspec.structs.replace(kept, error="the target deletes nothing")
         return msgspec.structs.replace(absent, result="deleted")
+
+    def _find_why_kept(self, job: Job, target_repository: str, there: str) -> str | None:
+        """Why the target keeps what is gone from the source, "" if nobody asked for a delete.
+
+        None: it has to go.
+        """
+        is_tag = not is_digest(job.reference)
+        wanted = self._plan.deletes
+        is_wanted = wanted == "tags_and_digests" or (wanted == "tags" and is_tag) or job.prune
+        if self._around.status().target_leads or not is_wanted:
+            return ""
+        if not _is_put_by_us(job, there):
+            return "not put there by us"
+        for sharer in self._plan.find_sharers(job.repository):
+            if digest_of(self._source, sharer, job.reference):
+                return f"{sharer} of the source has it"
+        self._confirm_gone(job)
+        if not is_tag and self._is_in_use(target_repository, there):
+            return "still in use at the target"
+        return "" if self._around.status().target_leads else None  # that took time
 
     def _delete(self, target_repository: str, reference: str) -> None:
         try:
@@ -335,9 +364,12 @@ class Copier:
             Later: look again after a while.
         """
         self._source.ping()
-        if job.error_class != "gone":
+        now = present()
+        gone_at = job.gone_at or now
+        left_s = CONFIRM_GONE_S - (now - gone_at).total_seconds()
+        if left_s > 0:
             message = "gone from the source; it is looked at again before it is deleted"
-            raise Later(CONFIRM_GONE_S, "gone", message)
+            raise Later(left_s, "gone", message, gone_at)
 
     def _is_in_use(self, target_repository: str, digest: str) -> bool:
         """Whether a tag of the target names a digest, or an index that has it as a child."""
@@ -346,6 +378,22 @@ class Copier:
             if digest in (named.digest, *(child.digest for child in named.children)):
                 return True
         return False
+
+
+def digest_of(client: RegistryClient, repository: str, reference: str, known: str = "") -> str:
+    """The digest of a reference, "" if it is not there."""
+    try:
+        return client.head_manifest(repository, reference, known).digest
+    except RegistryError as error:
+        if error.error_class != "gone":
+            raise
+        return ""
+
+
+def _is_of_others(job: Job, digest: str, there: str) -> bool:
+    """Whether what the target has under a tag was put there by somebody else."""
+    is_ours = there in ("", digest, job.target_digest) or _is_put_by_us(job, there)
+    return not is_ours and not is_digest(job.reference)
 
 
 def _is_put_by_us(job: Job, there: str) -> bool:

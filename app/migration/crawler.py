@@ -20,6 +20,7 @@ from app.store.migrations import Run
 logger = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 5.0  # well within a lease
+MAX_FORBIDDEN = 100  # repositories that are named
 
 Names = Callable[[], Iterable[str]]
 
@@ -42,11 +43,11 @@ def find_repositories(
     except RegistryError as error:
         if error.error_class not in ("unsupported", "forbidden", "auth", "gone"):
             raise
-        names = sorted({name for name in known() if name > last})
+        names = sorted(set(known()))
         if not names:
             raise
         logger.warning("%s; known repositories are taken in its place", error)
-        yield from names
+        yield from (name for name in names if name > last)
 
 
 class Crawler:
@@ -91,10 +92,20 @@ class Crawler:
                 if not self._is_ours(run):
                     return None
             visited = set(first)
-            for repository in find_repositories(self._source, run.cursor, self._known):
+            instead: list[str] = []  # of the catalogue
+
+            def known() -> Iterable[str]:
+                instead.extend(self._known())
+                return instead
+
+            for repository in find_repositories(self._source, run.cursor, known):
                 if self._plan.takes(repository) and repository not in visited:
                     run = self._visit(run, repository)
-                run = msgspec.structs.replace(run, cursor=repository)
+                run = msgspec.structs.replace(
+                    run,
+                    cursor=repository,
+                    names_from_events=run.names_from_events or bool(instead),
+                )
                 if not self._is_ours(run):
                     return None
         except RegistryError:
@@ -115,6 +126,12 @@ class Crawler:
         except InvalidReference as error:
             logger.warning("%s: %s", self._source.url, error)
             return run
+        except RegistryError as error:
+            if error.error_class != "forbidden":
+                raise
+            logger.warning("%s is passed over: %s", repository, error)
+            forbidden = [*run.forbidden, repository][:MAX_FORBIDDEN]
+            return msgspec.structs.replace(run, forbidden=forbidden)
         if not tags:
             return run
         self._enqueue(repository, tags)

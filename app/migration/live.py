@@ -33,15 +33,15 @@ class LiveWishes:
     def __call__(self, events: Sequence[Event]) -> None:
         """Wish for the jobs of all plans that these events concern; one command at most."""
         wishes = {wish: None for event in events for wish in self._wishes_of(event)}
-        if not wishes and not self._owed:
-            return
         with self._lock:
             wishes = self._owed | wishes
             self._owed = {}
         try:
+            self._note_instances(events)
+            if not wishes:
+                return
             self._leave_closed()
             open_plans = {plan.name for plan in self._plans}
-            self._note_instances(events)
             self._queue.wish([wish for wish in wishes if wish.plan in open_plans], present())
         except StoreUnavailable as error:
             # The events are stored: to refuse them now would only delay those behind them.

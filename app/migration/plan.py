@@ -72,6 +72,17 @@ class Plan:
             raise InvalidReference(f"{repository} could be {could} by the map of the way there")
         return parse_repository(origins[0])
 
+    def find_sharers(self, repository: str) -> list[str]:
+        """The other repositories of the source that have the same name at the target."""
+        if self.is_way_back:
+            return []  # the map makes only one name of each
+        renamed = self._rename(repository)
+        return [
+            name
+            for name in dict.fromkeys([*self._find_origins(renamed), renamed])
+            if name != repository and self._rename(name) == renamed and self.takes(name)
+        ]
+
     def _rename(self, repository: str) -> str:
         for prefix, replacement in self._map:
             if repository.startswith(prefix):

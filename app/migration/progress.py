@@ -76,7 +76,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         """Whether figures change from one look to the next."""
         is_begun = self.state in WORKED and not self.paused
         is_busy = bool(self.open) or not self.is_crawled or self.state == "backfill"
-        is_verifying = self.verify is not None and self.verify.state != "done"
+        verify = self.verify
+        is_verifying = verify is not None and verify.state != "done" and not verify.message
         return (is_begun and is_busy) or is_verifying
 
 

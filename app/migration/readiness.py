@@ -12,6 +12,8 @@ from app.registry.pending import count_pending
 from app.store.migrations import HARMLESS, WORKED, MigrationStore, PlanStatus, Run
 
 MAX_LAG_S = 10.0
+NAMED = 3  # repositories in a reason
+NO_CATALOGUE = "the source shows no catalogue: only repositories known from events were seen"
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -78,6 +80,12 @@ def _crawled(status: PlanStatus, crawl: Run | None) -> Check:
     if crawl.state != "done":
         stopped = f"; it stopped: {crawl.message}" if crawl.message else ""
         return Check("crawled", False, f"the crawl saw {crawl.tags} tags so far{stopped}")
+    if crawl.forbidden:
+        more = len(crawl.forbidden) - NAMED
+        named = ", ".join(crawl.forbidden[:NAMED]) + (f" and {more} more" if more > 0 else "")
+        return Check("crawled", False, f"the account may not pull from {named}")
+    if crawl.names_from_events:
+        return Check("crawled", None, NO_CATALOGUE)
     return Check("crawled", True, f"{crawl.tags} tags seen")
 
 
@@ -104,6 +112,8 @@ def _verified(queue: MigrationStore, status: PlanStatus, crawl: Run | None) -> C
         return Check("verified", False, "a crawl ended after the last verification began")
     if queue.is_wanted_since(status.name, run.started_at):
         return Check("verified", False, "something was pushed since the last verification began")
+    if run.names_from_events:
+        return Check("verified", None, NO_CATALOGUE)
     left_out = run.drift.get("left_out", 0)
     skipped = f", {left_out} were skipped by a person" if left_out else ""
     return Check("verified", True, f"{run.tags - left_out} tags are equal{skipped}")

@@ -12,7 +12,7 @@ from typing import Any
 from app.registry import Manifest, RegistryClient, RegistryError, parse_manifest
 from app.registry.manifests import OCI_INDEX
 
-TRIES = 3  # two workers may change the list at the same moment: the later write wins
+TRIES = 3  # two processes may change the list at the same moment: the later write wins
 
 _LIST_TAG = re.compile(r"sha256-[0-9a-f]{64}")
 
@@ -38,20 +38,25 @@ def list_referrer(
 
     A list that the source keeps under a tag is copied as any tag, and not touched here. A list is
     only ever added to.
+
+    Raises:
+        RegistryError: `server`: others wrote the list again and again.
     """
     subject = referrer.subject
     if subject is None:
         return
     tag = fallback_tag(subject.digest)
-    for _ in range(TRIES):
+    for left in reversed(range(TRIES + 1)):
         listed = target.referrers(target_repository, subject.digest)
         if any(entry.digest == referrer.digest for entry in listed):
             return
         if _find(source, repository, tag):
             return
-        target.put_manifest(
-            target_repository, tag, _with(_find(target, target_repository, tag), referrer)
-        )
+        if left:
+            index = _find(target, target_repository, tag)
+            target.put_manifest(target_repository, tag, _with(index, referrer))
+    message = f"{target.url}: {target_repository} does not list {referrer.digest} by its subject"
+    raise RegistryError("server", message, registry=target.url)
 
 
 def _find(client: RegistryClient, repository: str, tag: str) -> Manifest | None:

@@ -15,8 +15,9 @@ from threading import Event, Lock, Thread
 
 import msgspec
 
-from app.errors import InvalidReference, StoreUnavailable
+from app.errors import AppError, InvalidReference, StoreUnavailable
 from app.events import Descriptor
+from app.migration.copier import digest_of
 from app.migration.crawler import SAVE_EVERY_S, Names, find_repositories, no_names
 from app.migration.filters import compile_filter
 from app.migration.plan import Plan
@@ -126,13 +127,23 @@ class Verifier:
         run = msgspec.structs.replace(run, repositories=0, tags=0)
         found: list[Drift] = []
         saved = time.monotonic()
-        for repository in find_repositories(self._source, "", self._known):
+        instead: list[str] = []  # of the catalogue
+
+        def known() -> Iterable[str]:
+            instead.extend(self._known())
+            return instead
+
+        for repository in find_repositories(self._source, "", known):
             if not (self._plan.takes(repository) and self._extent.takes(repository)):
                 continue
             tags, rows = self.compare(repository)
             found += rows
             run = msgspec.structs.replace(
-                run, repositories=run.repositories + 1, tags=run.tags + tags, cursor=repository
+                run,
+                repositories=run.repositories + 1,
+                tags=run.tags + tags,
+                cursor=repository,
+                names_from_events=bool(instead),
             )
             if time.monotonic() - saved > SAVE_EVERY_S:
                 saved = time.monotonic()
@@ -151,7 +162,18 @@ class Verifier:
         return msgspec.structs.replace(run, drift=counts), found
 
     def compare(self, repository: str) -> tuple[int, list[Drift]]:
-        """How many tags a repository has that are compared, and how they differ."""
+        """How many tags a repository has that are compared, and how they differ.
+
+        One difference without a reference stands for all of a repository that cannot be listed.
+        """
+        try:
+            return self._compare(repository)
+        except (InvalidReference, RegistryError) as error:
+            if isinstance(error, RegistryError) and error.error_class != "forbidden":
+                raise
+            return 0, [self._row(repository, "", "unknown", message=str(error))]
+
+    def _compare(self, repository: str) -> tuple[int, list[Drift]]:
         every = self._source.tags(repository)
         tags = self._extent.choose(self._plan.tags.choose(every))
         try:
@@ -170,7 +192,7 @@ class Verifier:
     def _is_our_list(self, repository: str, tag: str) -> bool:
         """Whether a tag lists the referrers of an image whose source lists them by its API."""
         subject = subject_of(tag) if self._plan.options.referrers else ""
-        return subject != "" and _digest_of(self._source, repository, subject) != ""
+        return subject != "" and digest_of(self._source, repository, subject) != ""
 
     def _recheck(self, rows: Iterable[Drift]) -> Iterator[Drift | None]:
         self._sound.clear()
@@ -178,6 +200,8 @@ class Verifier:
         return self._threads.map(self._check_again, rows)
 
     def _check_again(self, row: Drift) -> Drift | None:
+        if not row.reference:
+            return row
         if row.kind != "extra":
             return self._check(row.repository, row.reference)
         is_extra = row.reference in self._target.tags(self._plan.map(row.repository))
@@ -189,7 +213,7 @@ class Verifier:
         job = self._find_job(repository, tag)
         try:
             row = self._compare_tag(repository, tag, job)
-        except RegistryError as error:
+        except (InvalidReference, RegistryError) as error:
             row = self._row(repository, tag, "unknown", message=str(error))
         if row and job and job.state == "skipped" and job.result == "waived":
             message = f"{row.kind}, and a person skipped it. {row.message}".rstrip()
@@ -197,9 +221,9 @@ class Verifier:
         return row
 
     def _compare_tag(self, repository: str, tag: str, job: Job | None) -> Drift | None:
-        source = _digest_of(self._source, repository, tag, job.source_digest if job else "")
+        source = digest_of(self._source, repository, tag, job.source_digest if job else "")
         target_repository = self._plan.map(repository)
-        target = _digest_of(self._target, target_repository, tag)
+        target = digest_of(self._target, target_repository, tag)
         if not source and tag in self._source.tags(repository):
             message = "the source lists it, but has no manifest"
             return self._row(repository, tag, "unknown", target=target, message=message)
@@ -282,16 +306,6 @@ class Verifier:
         return True
 
 
-def _digest_of(client: RegistryClient, repository: str, tag: str, known: str = "") -> str:
-    """The digest of a tag, "" if it is not there."""
-    try:
-        return client.head_manifest(repository, tag, known).digest
-    except RegistryError as error:
-        if error.error_class != "gone":
-            raise
-        return ""
-
-
 def wanted_again(rows: Sequence[Drift]) -> list[Drift]:
     """The differences that a job can repair."""
     return [row for row in rows if row.kind not in (*HARMLESS, "unknown")]
@@ -338,7 +352,7 @@ def verify_plan(
             target,
             threads,
             find_job=lambda repository, tag: queue.get_job(plan.name, repository, tag),
-            known=stores.catalogue.find_names,
+            known=lambda: stores.catalogue.find_names(plan.registry),
             extent=extent,
         )
         verified = verifier.verify(
@@ -367,6 +381,7 @@ def verify_plan(
 def _leased(queue: MigrationStore, run: Run, owner: str) -> Iterator[None]:
     """Keep the lease of a run while the block lasts: one blob alone may take minutes."""
     ended = Event()
+    why = "interrupted"
 
     def renew() -> None:
         while not ended.wait(LEASE.total_seconds() / 3):
@@ -377,10 +392,13 @@ def _leased(queue: MigrationStore, run: Run, owner: str) -> Iterator[None]:
     thread.start()
     try:
         yield
+    except AppError as error:
+        why = str(error)
+        raise
     finally:
         ended.set()
         thread.join()
-        queue.release_run(run, owner, present())
+        queue.release_run(run, owner, present(), why)
 
 
 def prune_extra(queue: MigrationStore, plan: Plan, rows: Iterable[Drift]) -> int:

@@ -32,6 +32,7 @@ from app.store.migrations import (
     BACKFILL,
     LEASE,
     LIVE,
+    WORKED,
     Breaker,
     Job,
     Outcome,
@@ -111,7 +112,7 @@ class PlanWorker:
         self._threads = ThreadPoolExecutor(limits.blobs, "blob")
         surroundings = Surroundings(
             holds=lambda job, putting: self._queue.renew(job, present(), putting),
-            target_leads=lambda: self.status().target_leads,
+            status=lambda: self.status(fresh=True),
             may_delete=self._may_delete,
             refuses_deletes=lambda: self._queue.set_cannot_delete(plan.name),
             find_blobs=lambda digests: self._queue.find_blob_repositories(
@@ -197,6 +198,8 @@ class PlanWorker:
     def dispatch_one(self) -> bool:
         """Begin a job, or see whether a plan that waits may go on; False if nothing is to do."""
         status = self.status()
+        if status.state not in WORKED:
+            return False
         if status.breaker:
             return self._probe(status, status.breaker)
         if not status.is_worked_on:
@@ -271,7 +274,9 @@ class PlanWorker:
         try:
             synced = self._copier.sync(job)
         except Later as later:
-            self._postpone(job, later.seconds, later.reason, str(later), counts=False)
+            self._postpone(
+                job, later.seconds, later.reason, str(later), counts=False, gone_at=later.gone_at
+            )
             return True
         except (LeaseLost, Aborted, StoreUnavailable):
             raise
@@ -319,11 +324,18 @@ class PlanWorker:
             self._end_failed(job, state, error_class, message)
 
     def _postpone(
-        self, job: Job, seconds: float, error_class: str, message: str, *, counts: bool
+        self,
+        job: Job,
+        seconds: float,
+        error_class: str,
+        message: str,
+        *,
+        counts: bool,
+        gone_at: datetime | None = None,
     ) -> None:
         due = present() + timedelta(seconds=seconds)
         shown = message[:MAX_MESSAGE_LENGTH]
-        self._queue.postpone(job, due, error_class, shown, counts=counts)
+        self._queue.postpone(job, due, error_class, shown, counts=counts, gone_at=gone_at)
         logger.info("%s: %s; again in %.0f s", job.id, shown, seconds)
 
     def _end_failed(self, job: Job, state: str, error_class: str, message: str) -> None:
@@ -362,7 +374,7 @@ class PlanWorker:
     def _probe(self, status: PlanStatus, breaker: Breaker) -> bool:
         """Try with one request and one job whether the endpoint works again."""
         now = present()
-        delay = min(LONGEST_PROBE_S, FIRST_PROBE_S * 2**breaker.probes)
+        delay = min(LONGEST_PROBE_S, FIRST_PROBE_S * 2 ** min(breaker.probes, 10))
         next_at = now + timedelta(seconds=delay)
         if breaker.probe_at > now or status.paused:
             return False
@@ -397,9 +409,13 @@ class PlanWorker:
                 return self._queue.take_delete(self.plan.name)
             if status.deletes_braked:
                 return False
-            deleted = self._queue.count_deleted_since(self.plan.name, present() - BRAKE_WINDOW)
-            done = self._queue.count_jobs(self.plan.name).get("done", 0)
-            if deleted < max(BRAKE_LEAST, BRAKE_SHARE * done):
+            since = present() - BRAKE_WINDOW
+            deleted = self._queue.count_deleted_since(
+                self.plan.name, max(since, status.brake_lifted_at or since)
+            )
+            if deleted < BRAKE_LEAST:
+                return True
+            if deleted < BRAKE_SHARE * self._queue.count_done(self.plan.name):
                 return True
             why = f"{deleted} deletes within {BRAKE_WINDOW.seconds // 60} minutes"
             self._queue.brake_deletes(self.plan.name, why, present())

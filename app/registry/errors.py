@@ -125,10 +125,17 @@ def error_from_answer(
     status: int,
     headers: Mapping[str, str],
     body: bytes,
+    *,
+    is_known: bool = False,
 ) -> RegistryError:
-    """The error that an answer of the registry stands for. `path` is shown: no query in it."""
+    """The error that an answer of the registry stands for. `path` is shown: no query in it.
+
+    `is_known`: the registry knows who we are, and a 401 only says that we may not do this.
+    """
     entry = _first_entry(body)
     error_class = _classify(method, subject, status, entry.code, body)
+    if error_class == "auth" and is_known:
+        error_class = "forbidden"
     what = " ".join(part for part in (entry.code, entry.message) if part)
     message = (
         f"{registry}: {method} {path}: {status} {clean_text(what, MAX_MESSAGE_LENGTH)}".strip()

@@ -16,7 +16,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from app.events import OWN_USER_AGENT, clean_text
-from app.registry.auth import Auth, Endpoint, hide_secrets, origin_of
+from app.registry.auth import Auth, Endpoint, hide_secrets, origin_of, parse_challenges
 from app.registry.errors import ErrorClass, RegistryError, Subject, error_from_answer
 from app.version import VERSION
 
@@ -104,7 +104,7 @@ class Transport:
         """
         response = self._send(method, url, scopes, headers, body)
         try:
-            self._expect(response, subject, expected)
+            self._expect(response, subject, expected, scopes)
             content = self._read_all(response, limit)
         finally:
             response.close()
@@ -118,7 +118,7 @@ class Transport:
         deadline = time.monotonic() + within_s
         response = self._send("GET", url, scopes)
         try:
-            self._expect(response, subject, (200,))
+            self._expect(response, subject, (200,), scopes)
             yield self._read(response, deadline)
         finally:
             response.close()
@@ -135,7 +135,11 @@ class Transport:
         return RegistryError(error_class, f"{self.url}: {message}", registry=self.url)
 
     def _expect(
-        self, response: requests.Response, subject: Subject, expected: Sequence[int]
+        self,
+        response: requests.Response,
+        subject: Subject,
+        expected: Sequence[int],
+        scopes: Sequence[str] = (),
     ) -> None:
         if response.status_code in expected:
             return
@@ -150,6 +154,7 @@ class Transport:
             response.status_code,
             response.headers,
             hide_secrets(body, response.request.headers.get("Authorization", "")),
+            is_known=bool(scopes) and _takes_token(response),
         )
 
     def _send(
@@ -272,3 +277,17 @@ class Transport:
         if "WRONG_VERSION_NUMBER" in reason:
             reason = "it speaks no TLS; for plain HTTP write http:// and plain_http: true"
         return self.error(error_class, f"no answer: {reason}")
+
+
+def _takes_token(response: requests.Response) -> bool:
+    """Whether a 401 to a token is about what the token allows, and not about the token.
+
+    Source: RFC 6750 section 3.1; distribution says one of the two errors, others often none.
+    """
+    request = response.request
+    if not request.headers.get("Authorization", "").startswith("Bearer "):
+        return False
+    challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
+    said = {challenge.parameters.get("error", "") for challenge in challenges}
+    is_new = not isinstance(request.body, Body)  # else it may have been too old
+    return "insufficient_scope" in said or (is_new and "invalid_token" not in said)

@@ -273,10 +273,11 @@ class Catalogue:
         documents, more = self._find_page("repository", query, scope, cursor, limit)
         return Page([_struct(Repository, document) for document in documents], more)
 
-    def find_names(self) -> list[str]:
-        """Every repository name of any registry, once, by name: for administrators."""
-        rows = self._collection.find({"type": "repository"}, {"repository": 1, "_id": 0})
-        return sorted({row["repository"] for row in rows})
+    def find_names(self, registry: str = "") -> list[str]:
+        """Every repository name of a registry, or of any, once, by name: for administrators."""
+        fields = {"registry": 1, "repository": 1, "_id": 0}
+        rows = self._collection.find({"type": "repository"}, fields)
+        return sorted({row["repository"] for row in rows if registry in ("", row["registry"])})
 
     def find_tags(
         self, query: CatalogueQuery, scope: Scope, *, cursor: str | None = None, limit: int = 50

@@ -74,7 +74,8 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
     recrawl: bool = False  # another crawl is wanted
     recrawl_why: str = ""
     deletes_braked: str = ""  # why deletes wait for a person, "" while they do not
-    deletes_allowed: int = 0  # how many a person allowed
+    deletes_allowed: int = 0  # how many a person allowed although they are braked
+    brake_lifted_at: datetime | None = None
     cannot_delete: bool = False  # the target refuses deletes
 
     @property
@@ -134,6 +135,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     prune: bool = False  # a person wants it deleted at the target, if the source has it no more
     error_class: str = ""  # of the last attempt that failed, "" after one that did not
     error: str = ""
+    gone_at: datetime | None = None  # when the source said first that it has it no more
     finished_at: datetime | None = None
 
 
@@ -184,6 +186,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     deep: bool = False  # everything that manifests name was asked for
     hashed: bool = False  # every blob of the target was read
     part: str = ""  # what was compared, "" is all
+    names_from_events: bool = False  # the source shows no catalogue: there may be more
+    forbidden: list[str] = []  # repositories that we may not list; the first hundred
     drift: dict[str, int] = {}
 
 
@@ -315,10 +319,10 @@ class MigrationStore:
         self.add_audit(AuditRow(plan=name, who=who, what="pause", at=now))
 
     def resume(self, name: str, who: str, now: datetime, deletes: int = 0) -> None:
-        """End a pause and close the breaker; `deletes` more may be carried out."""
+        """End a pause and close the breaker; `deletes` more may be carried out under the brake."""
         fields: Document = {"paused": "", "breaker": None}
         if deletes:
-            fields |= {"deletes_braked": "", "deletes_allowed": deletes, "cannot_delete": False}
+            fields |= {"deletes_allowed": deletes, "cannot_delete": False}
         self._set_plan(name, fields)
         what = f"resume, {deletes} deletes allowed" if deletes else "resume"
         self.add_audit(AuditRow(plan=name, who=who, what=what, at=now))
@@ -343,6 +347,12 @@ class MigrationStore:
         """Let deletes wait for a person."""
         self._set_plan(name, {"deletes_braked": why, "deletes_allowed": 0})
         self.add_audit(AuditRow(plan=name, who="brake", what=why, at=now))
+
+    def lift_brake(self, name: str, who: str, now: datetime) -> None:
+        """Let deletes be carried out as they come; those until now brake no more."""
+        fields = {"deletes_braked": "", "deletes_allowed": 0, "brake_lifted_at": now}
+        self._set_plan(name, fields)
+        self.add_audit(AuditRow(plan=name, who=who, what="lift the brake", at=now))
 
     def take_delete(self, name: str) -> bool:
         """Use up one of the deletes that a person allowed; False when none is left."""
@@ -403,11 +413,12 @@ class MigrationStore:
                         raise
 
     def retry(self, plan: str, who: str, now: datetime, **filters: str) -> int:
-        """Begin dead and conflicting jobs of a plan anew; says how many.
+        """Begin dead and conflicting jobs of a plan anew, a skipped one by its id; says how many.
 
         `filters` are fields and their values: `id`, `error_class`, `state`.
         """
-        query = _job_filter(plan, {"state": {"$in": ["dead", "conflict", "skipped"]}}, filters)
+        states = ["dead", "conflict", *(["skipped"] if filters.get("id") else [])]
+        query = _job_filter(plan, {"state": {"$in": states}}, filters)
         update = {"$set": {"state": "pending", "due": now, "wanted_at": now, "attempts": 0}}
         number = self._jobs.update_many(query, update).modified_count
         if number:
@@ -419,7 +430,8 @@ class MigrationStore:
     def waive(self, plan: str, who: str, key: str, now: datetime) -> bool:
         """Leave a job out until its reference is pushed again; False if it runs or is none."""
         query = {"_id": key, "plan": plan, "state": {"$ne": "running"}}
-        update = {"$set": {"state": "skipped", "result": "waived", "finished_at": now}}
+        over = {"state": "skipped", "result": "waived", "finished_at": now, "gone_at": None}
+        update = {"$set": over}
         is_waived = self._jobs.update_one(query, update).matched_count > 0
         if is_waived:
             self.add_audit(AuditRow(plan=plan, who=who, what=f"skip {key}", at=now))
@@ -502,7 +514,9 @@ class MigrationStore:
         fields = {
             key: value for key, value in msgspec.structs.asdict(outcome).items() if key != "state"
         }
-        if not outcome.put_digest:
+        if outcome.result in ("deleted", "absent"):  # whoever puts it there now is not us
+            fields["putting"] = ""
+        elif not outcome.put_digest:
             del fields["put_digest"]
         if outcome.result != "copied":
             del fields["bytes"]
@@ -516,6 +530,7 @@ class MigrationStore:
                 "attempts": 0,
                 "broken": False,
                 "prune": False,
+                "gone_at": None,
             }
         )
         same = {**held, "generation": job.generation}
@@ -526,7 +541,14 @@ class MigrationStore:
         return self._jobs.update_one(held, update).matched_count > 0
 
     def postpone(
-        self, job: Job, due: datetime, error_class: str = "", error: str = "", *, counts: bool
+        self,
+        job: Job,
+        due: datetime,
+        error_class: str = "",
+        error: str = "",
+        *,
+        counts: bool,
+        gone_at: datetime | None = None,
     ) -> bool:
         """Put a job back that failed, or that was not begun; False when the lease was lost.
 
@@ -535,7 +557,7 @@ class MigrationStore:
         """
         fields: Document = {**_NOT_LEASED, "state": "pending", "due": due}
         if error_class:
-            fields |= {"error_class": error_class, "error": error}
+            fields |= {"error_class": error_class, "error": error, "gone_at": gone_at}
         if not counts:
             fields["attempts"] = max(0, job.attempts - 1)
         held = {"_id": job.id, "token": job.token}
@@ -640,6 +662,10 @@ class MigrationStore:
             if row.get("put_digest") or row.get("putting"):
                 yield Wish(plan, row["repository"], row["reference"], BACKFILL)
 
+    def count_done(self, plan: str) -> int:
+        """How many jobs of a plan are done."""
+        return self._jobs.count_documents({"plan": plan, "state": "done"})
+
     def count_deleted_since(self, plan: str, moment: datetime) -> int:
         """How many jobs deleted something at the target after `moment`."""
         query = {"plan": plan, "state": "done", "result": "deleted", "finished_at": {"$gt": moment}}
@@ -723,10 +749,10 @@ class MigrationStore:
         query = {"_id": f"{run.plan} {run.kind}", "owner": owner, "state": "running"}
         self._runs.update_one(query, {"$set": {"lease_until": now + LEASE}})
 
-    def release_run(self, run: Run, owner: str, now: datetime) -> None:
-        """Let another worker go on with a run."""
+    def release_run(self, run: Run, owner: str, now: datetime, why: str) -> None:
+        """Let another worker go on with a run that is not complete; `why` is what stopped it."""
         query = {"_id": f"{run.plan} {run.kind}", "owner": owner, "state": "running"}
-        self._runs.update_one(query, {"$set": {"lease_until": now - LEASE}})
+        self._runs.update_one(query, {"$set": {"lease_until": now - LEASE, "message": why}})
 
     def clear_recrawl(self, plan: str) -> bool:
         """Take the wish for another crawl; False if there is none."""

@@ -22,7 +22,7 @@ from app.migration.advice import ADVICE
 from app.migration.progress import Progress, find_progress
 from app.migration.readiness import Check, find_checks_with
 from app.registry.pending import count_pending
-from app.store.migrations import Drift, Job, MigrationStore, present
+from app.store.migrations import WORKED, Drift, Job, MigrationStore, present
 from app.store.paging import Page
 from app.web import lists
 from app.web.forms import DriftFilter, JobFilter
@@ -43,6 +43,7 @@ TAKES: Mapping[str, set[str]] = {
     "start": set(),
     "pause": set(),
     "resume": {"allow_deletes"},
+    "lift-brake": set(),
     "retry": {"class", "id"},
     "skip": {"id"},
 }
@@ -122,7 +123,7 @@ def _list_page(template: str, found: Plan, form: Any, make_listing: Any) -> Any:
     )
 
 
-@bp.post("/<name>/<any(start, pause, resume, retry, skip):action>")
+@bp.post("/<name>/<any(start, pause, resume, 'lift-brake', retry, skip):action>")
 def act(name: str, action: str) -> Any:
     """Change a plan or its jobs; 303 back to the page, which says what became of it."""
     found = plan_named(name)
@@ -150,7 +151,10 @@ def carry_out(plan: Plan, action: str, given: Mapping[str, str | int]) -> str:
         raise InvalidQuery(f"{key[:40]}: {action} takes no such value; known: {known}")
     texts = {key: str(value).strip() for key, value in given.items()}
     if action == "start":
-        states.start(queue, plan, who, now)
+        if queue.get_plan(plan.name).state in WORKED:  # and stays in it: frozen, above all
+            states.crawl(queue, plan, who, now)
+        else:
+            states.start(queue, plan, who, now)
         return "Started: a worker crawls the source and copies what is missing."
     if action == "pause":
         queue.pause(plan.name, who, now)
@@ -159,6 +163,9 @@ def carry_out(plan: Plan, action: str, given: Mapping[str, str | int]) -> str:
         deletes = _number(texts.get("allow_deletes") or "0")
         queue.resume(plan.name, who, now, deletes)
         return f"Resumed, {deletes:,} deletes allowed." if deletes else "Resumed."
+    if action == "lift-brake":
+        queue.lift_brake(plan.name, who, now)
+        return "Deletes are braked no more."
     key, error_class = texts.get("id", ""), texts.get("class", "")
     if action == "retry":
         if bool(key) == bool(error_class):

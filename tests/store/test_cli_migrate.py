@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from test_cli import Run, rows, run
 
 from app import cli_migrate
 from app.migration.advice import advice
+from app.references import parse_repository
+from app.registry import RegistryClient
 from app.store import Stores
 from app.store.migrations import (
     Breaker,
@@ -79,6 +82,16 @@ def test_a_plan_is_started_paused_and_resumed(run: Run, queue: MigrationStore) -
 
     (row,) = rows(run("migrate", "status", "--json"))
     assert (row["state"], row["stopped"]) == ("backfill", None)
+
+
+def test_a_brake_is_lifted_by_its_own_command(run: Run, queue: MigrationStore) -> None:
+    queue.brake_deletes("dc2", "many deletes", present())
+
+    assert run("migrate", "resume", "--allow-deletes", "5").status == 0
+    assert queue.get_plan("dc2").deletes_braked == "many deletes"
+    assert run("migrate", "lift-brake").out == "deletes of dc2 are braked no more\n"
+
+    assert queue.get_plan("dc2").deletes_braked == ""
 
 
 def test_the_status_tells_why_a_plan_waits_and_what_failed(run: Run, queue: MigrationStore) -> None:
@@ -312,6 +325,30 @@ def test_a_registry_that_is_not_there_is_told(run: Run) -> None:
 
     assert result.status == 1
     assert "https://old.invalid: no answer" in result.err
+
+
+class Registry(RegistryClient):
+    """Has two empty repositories, one of a name that cannot be."""
+
+    def catalog(self, last: str = "") -> Iterator[list[str]]:
+        yield ["Odd/Name", "team/app"]
+
+    def tags(self, repository: str) -> list[str]:
+        parse_repository(repository)
+        return []
+
+
+def test_a_repository_whose_name_is_none_is_unknown_to_the_plan(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_migrate, "RegistryClient", Registry)
+
+    result = run("migrate", "plan", "--json")
+
+    assert [(row["repository"], row["unknown"]) for row in rows(result)] == [
+        ("Odd/Name", 1),
+        ("team/app", 0),
+    ]
 
 
 def test_an_import_needs_the_address_of_a_registry(run: Run) -> None:

@@ -107,7 +107,10 @@ def test_every_plan_of_a_registry_looks_at_a_push(stores: Stores) -> None:
     assert wished(stores) == wished(stores, "dc3") == {"team/app v1": 1}
 
 
-def test_a_new_process_of_the_registry_has_everything_crawled_again(stores: Stores) -> None:
+@pytest.mark.parametrize("action", ["push", "pull"])
+def test_a_new_process_of_the_registry_has_everything_crawled_again(
+    stores: Stores, action: str
+) -> None:
     queue = stores.migrations
     first = {"source": {"addr": "node", "instanceID": "one"}}
     receive(stores, wire_event(tag="v1") | first)
@@ -115,7 +118,9 @@ def test_a_new_process_of_the_registry_has_everything_crawled_again(stores: Stor
     receive(stores, wire_event(tag="v2") | first)
     assert not queue.get_plan("dc2").recrawl
 
-    receive(stores, wire_event(tag="v3") | {"source": {"addr": "node", "instanceID": "two"}})
+    receive(
+        stores, wire_event(action, tag="v3") | {"source": {"addr": "node", "instanceID": "two"}}
+    )
 
     assert queue.get_plan("dc2").recrawl
 

@@ -270,6 +270,17 @@ def test_dead_jobs_of_a_class_are_begun_anew(queue: MigrationStore) -> None:
     assert claimed(queue).reference == "a"
 
 
+def test_what_a_person_left_out_is_begun_anew_by_its_id_only(queue: MigrationStore) -> None:
+    wish(queue)
+    queue.finish(claimed(queue), Outcome(state="dead", error_class="down"), NOW)
+    key = job_of(queue).id
+    queue.waive("dc2", "alice", key, NOW)
+
+    assert queue.retry("dc2", "alice", NOW, error_class="down") == 0
+    assert queue.retry("dc2", "alice", NOW) == 0
+    assert queue.retry("dc2", "alice", NOW, id=key) == 1
+
+
 def test_who_begins_jobs_anew_or_leaves_one_out_is_on_record(queue: MigrationStore) -> None:
     wish(queue)
     queue.finish(claimed(queue), Outcome(state="dead", error_class="down"), NOW)

@@ -23,16 +23,28 @@ from app.migration import Plan, load_plans
 from app.migration import conductor as conductor_module
 from app.migration import worker as worker_module
 from app.migration.copier import MIN_MOUNT_BYTES, LeaseLost
-from app.migration.crawler import Crawler
+from app.migration.crawler import Crawler, find_repositories
 from app.migration.limits import Bucket, Width
+from app.migration.progress import find_progress
 from app.migration.ranking import rank_repositories
 from app.migration.readiness import find_checks
 from app.migration.verifier import Extent, Verifier, prune_extra, verify_plan
 from app.migration.worker import PlanWorker, Worker, retry_delay_s, state_after, wait_until
-from app.registry import Endpoint, RegistryClient, make_placeholder
+from app.references import parse_repository
+from app.registry import Endpoint, Manifest, RegistryClient, RegistryError, make_placeholder
 from app.settings import Migration, Settings
 from app.store import Stores
-from app.store.migrations import BACKFILL, LEASE, LIVE, Drift, Job, Run, Wish, present
+from app.store.migrations import (
+    BACKFILL,
+    LEASE,
+    LIVE,
+    Breaker,
+    Drift,
+    Job,
+    Run,
+    Wish,
+    present,
+)
 
 OLD, NEW = "https://old", "https://new"
 
@@ -69,8 +81,11 @@ class Setting:
             pass
 
     def hurry(self) -> None:
-        """Let no job wait any longer."""
-        self.queue._jobs.update_many({"state": "pending"}, {"$set": {"due": present()}})
+        """Let no job wait any longer, as if the time had passed."""
+        jobs = self.queue._jobs
+        jobs.update_many({"state": "pending"}, {"$set": {"due": present()}})
+        seen_gone = {"state": "pending", "gone_at": {"$ne": None}}
+        jobs.update_many(seen_gone, {"$set": {"gone_at": present() - LEASE}})
 
     def expire_leases(self) -> None:
         """Let the workers of all running jobs have been silent for long."""
@@ -271,6 +286,47 @@ def test_a_tag_is_deleted_at_the_second_look_and_its_image_stays(
     assert setting.outcome() == ("done", "deleted", "")
 
 
+def test_the_second_look_is_not_brought_forward_by_a_push_during_the_first(
+    make: Callable[..., Setting],
+) -> None:
+    setting = deleting(make, "tags")
+
+    def push(method: str, *arguments: str) -> None:
+        if method == "ping":
+            setting.source.fail = lambda *_: None
+            setting.wish("v1")
+
+    setting.source.fail = push
+    setting.drain()
+
+    assert "team/app:v1" in setting.target.state()
+    assert setting.outcome() == ("pending", "copied", "gone")
+
+
+def test_a_copy_that_fails_as_its_image_is_gone_is_no_first_look(
+    make: Callable[..., Setting],
+) -> None:
+    setting = deleting(make, "tags")
+    setting.source.push("team/app", "v1", "new")
+
+    def lose(method: str, *arguments: str) -> None:
+        if method == "get_manifest":
+            setting.source.fail = lambda *_: None
+            setting.source.content["team/app"].tags.pop("v1")
+            setting.source.content["team/app"].manifests.pop(arguments[1])
+
+    setting.source.fail = lose
+    setting.drain()
+    assert setting.outcome() == ("pending", "copied", "gone")
+    setting.hurry()
+    setting.drain()
+
+    assert "team/app:v1" in setting.target.state()
+    setting.hurry()
+    setting.drain()
+    assert "team/app:v1" not in setting.target.state()
+
+
 def test_a_tag_that_comes_back_before_the_second_look_stays(make: Callable[..., Setting]) -> None:
     setting = deleting(make, "tags")
     setting.drain()
@@ -347,6 +403,44 @@ def test_a_tag_that_somebody_moved_at_the_target_is_not_deleted(
     assert setting.outcome() == ("skipped", "kept", "")
 
 
+def test_a_tag_that_a_person_restored_at_the_target_stays(make: Callable[..., Setting]) -> None:
+    setting = deleting(make, "tags")
+    there = setting.target.content["team/app"].tags
+    digest = there["v1"]
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
+    assert "v1" not in there
+
+    there["v1"] = digest
+    setting.wish("v1")
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
+
+    assert there["v1"] == digest
+    assert setting.outcome() == ("skipped", "kept", "")
+
+
+def test_a_tag_that_another_repository_of_the_source_still_has_is_not_deleted(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"deletes": "tags"}, map=[{"from": "old/", "to": "team/"}])
+    for repository in ("old/app", "team/app"):
+        setting.source.push(repository, "v1", "image")
+        setting.wish("v1", repository=repository)
+        setting.drain()
+    del setting.source.content["old/app"].tags["v1"]
+
+    setting.wish("v1", repository="old/app")
+    for _ in range(2):
+        setting.hurry()
+        setting.drain()
+
+    assert set(setting.target.state()) == {"team/app:v1"}
+    assert setting.job("v1", "old/app").error == "team/app of the source has it"
+
+
 def test_a_source_that_fails_deletes_nothing(make: Callable[..., Setting]) -> None:
     setting = deleting(make, "tags")
 
@@ -413,6 +507,35 @@ def test_many_deletes_at_once_wait_for_a_person(
     assert look_twice() == 0
 
 
+def test_a_brake_holds_beyond_the_deletes_that_a_person_allowed_until_it_is_lifted(
+    make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "BRAKE_LEAST", 4)
+    setting = make(options={"deletes": "tags"})
+    tags = [f"v{number}" for number in range(5)]
+    for tag in tags:
+        setting.source.push("team/app", tag)
+    setting.wish(*tags)
+    setting.drain()
+    setting.queue.brake_deletes("dc2", "a crawl saw 0 tags, the one before it 5", present())
+    setting.source.content["team/app"].tags.clear()
+    setting.wish(*tags)
+
+    def look_thrice() -> int:
+        for _ in range(3):
+            setting.hurry()
+            setting.drain()
+        return len(setting.target.state())
+
+    assert look_thrice() == 5
+    setting.queue.resume("dc2", "admin", present(), deletes=3)
+    assert look_thrice() == 2
+    setting.queue.resume("dc2", "admin", present())
+    assert look_thrice() == 2
+    setting.queue.lift_brake("dc2", "admin", present())
+    assert look_thrice() == 0
+
+
 def test_a_target_that_deletes_nothing_is_told_once(make: Callable[..., Setting]) -> None:
     setting = deleting(make, "tags")
 
@@ -431,12 +554,9 @@ def test_a_target_that_deletes_nothing_is_told_once(make: Callable[..., Setting]
 
 # After the cut-over
 
-AFTER = ["cut_over", "rolled_back"]
 
-
-@pytest.mark.parametrize("state", AFTER)
 def test_after_the_cut_over_nothing_is_overwritten_that_changed_at_the_target(
-    make: Callable[..., Setting], state: Any
+    make: Callable[..., Setting],
 ) -> None:
     setting = make()
     tags = ["moved", "deleted", "stays", "new", "theirs"]
@@ -444,8 +564,7 @@ def test_after_the_cut_over_nothing_is_overwritten_that_changed_at_the_target(
         setting.source.push("team/app", tag)
     setting.wish(*tags[:3])
     setting.drain()
-    setting.queue.set_state("dc2", state, "admin", present())
-    setting.worker.status(fresh=True)
+    setting.queue.set_state("dc2", "cut_over", "admin", present())
     moved = setting.target.push("team/app", "moved", "of a client").digest
     theirs = setting.target.push("team/app", "theirs", "of a client").digest
     del setting.target.content["team/app"].tags["deleted"]
@@ -460,6 +579,90 @@ def test_after_the_cut_over_nothing_is_overwritten_that_changed_at_the_target(
     there = late | {"team/app:moved": moved, "team/app:theirs": theirs}
     assert setting.target.state() == there
     assert setting.outcome("moved") == ("skipped", "kept", "")
+
+
+def while_a_layer_comes(setting: Setting, happens: Callable[[], object]) -> None:
+    """Have something happen once, while a layer is read from the source."""
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "open_blob":
+            setting.source.fail = lambda *_: None
+            happens()
+
+    setting.source.fail = fail
+
+
+def test_what_a_client_pushes_while_a_late_push_is_copied_stays(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1", "first")
+    setting.wish("v1")
+    setting.drain()
+    setting.queue.set_state("dc2", "cut_over", "admin", present())
+    setting.source.push("team/app", "v1", "late")
+    while_a_layer_comes(setting, lambda: setting.target.push("team/app", "v1", "of a client"))
+
+    setting.wish("v1")
+    setting.drain()
+
+    of_client = setting.target.push("team/other", "", "of a client").digest
+    assert setting.target.state() == {"team/app:v1": of_client}
+    assert setting.outcome() == ("skipped", "kept", "")
+
+
+@pytest.mark.parametrize(
+    ("existing", "outcome", "is_kept"),
+    [
+        ("overwrite", ("done", "copied", ""), False),
+        ("skip", ("skipped", "kept", ""), True),
+        ("fail", ("conflict", "kept", "exists"), True),
+        ("backup", ("done", "copied", ""), True),
+    ],
+)
+def test_a_tag_that_somebody_makes_while_it_is_copied_is_treated_as_the_plan_says(
+    make: Callable[..., Setting], existing: str, outcome: Any, is_kept: bool
+) -> None:
+    setting = make(options={"existing": existing})
+    setting.source.push("team/app", "v1", "ours")
+    while_a_layer_comes(setting, lambda: setting.target.push("team/app", "v1", "theirs"))
+
+    setting.wish("v1")
+    setting.drain()
+
+    theirs = setting.target.push("team/other", "", "theirs").digest
+    assert setting.outcome() == outcome
+    assert (theirs in setting.target.state().values()) == is_kept
+
+
+@pytest.mark.parametrize("state", ["rolled_back", "closed"])
+def test_a_job_that_is_under_way_when_its_plan_ends_writes_nothing_more(
+    make: Callable[..., Setting], state: Any
+) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+    while_a_layer_comes(setting, lambda: setting.queue.set_state("dc2", state, "admin", present()))
+
+    setting.wish("v1")
+    setting.drain()
+
+    assert setting.target.state() == {}
+    assert (setting.job().state, setting.job().attempts) == ("pending", 0)
+
+
+def test_a_plan_that_is_rolled_back_is_not_tried_although_an_endpoint_failed(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+    setting.wish("v1")
+    setting.queue.open_breaker("dc2", breaker())
+    setting.queue.set_state("dc2", "rolled_back", "admin", present())
+    setting.worker.status(fresh=True)
+
+    assert not setting.worker.dispatch_one()
+
+    assert setting.target.state() == {}
 
 
 def test_after_the_cut_over_nothing_is_deleted(make: Callable[..., Setting]) -> None:
@@ -518,17 +721,22 @@ def test_what_was_pushed_after_the_cut_over_comes_back_under_its_old_name(
 # Referrers
 
 
+def sign(setting: Setting, image: Manifest, number: int = 1) -> list[Manifest]:
+    """Have the source keep signatures of an image, and list them by its API."""
+    setting.source._has_referrers_api = True
+    subject = {"mediaType": image.media_type, "digest": image.digest, "size": len(image.body)}
+    return [
+        setting.source.push("team/app", "", f"signature {number} {image.digest}", subject=subject)
+        for number in range(number)
+    ]
+
+
 def test_a_referrer_comes_with_its_image_and_is_listed_where_the_target_lists_none(
     make: Callable[..., Setting],
 ) -> None:
     setting = make()
-    setting.source._has_referrers_api = True
     image = setting.source.push("team/app", "v1")
-    subject = {"mediaType": image.media_type, "digest": image.digest, "size": len(image.body)}
-    signatures = [
-        setting.source.push("team/app", "", f"signature {number}", subject=subject)
-        for number in range(2)
-    ]
+    signatures = sign(setting, image, 2)
 
     setting.wish("v1")
     setting.drain()
@@ -537,6 +745,104 @@ def test_a_referrer_comes_with_its_image_and_is_listed_where_the_target_lists_no
     assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
     assert setting.outcome(signatures[0].digest) == ("done", "copied", "")
     assert verify(setting) == {}  # although only the target has a tag for the list
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["at once", "at the second attempt"])
+def test_referrers_of_the_children_of_an_index_come_with_it(
+    make: Callable[..., Setting], is_killed: bool
+) -> None:
+    setting = make()
+    child = setting.source.push("team/app", "", "child")
+    index = setting.source.push_index("team/app", "v1", [child])
+    signatures = [*sign(setting, child), *sign(setting, index)]
+
+    def die(method: str, *arguments: str) -> None:
+        if method == "referrers" and is_killed:
+            setting.source.fail = lambda *_: None
+            raise LeaseLost
+
+    setting.source.fail = die
+    setting.wish("v1")
+    setting.drain()
+    setting.expire_leases()
+    setting.drain()
+
+    there = setting.target.content["team/app"].manifests
+    assert {signature.digest for signature in signatures} <= set(there)
+
+
+@pytest.mark.parametrize("tries", [1, 4], ids=["for once", "for a while"])
+def test_a_referrer_that_could_not_be_listed_is_listed_by_the_next_attempt(
+    make: Callable[..., Setting], tries: int
+) -> None:
+    setting = make()
+    image = setting.source.push("team/app", "v1")
+    (signature,) = sign(setting, image)
+    refused: list[str] = []
+
+    def refuse(method: str, *arguments: str) -> None:
+        is_list = method == "put_manifest" and arguments[1].startswith("sha256-")
+        if is_list and len(refused) < tries:
+            refused.append(arguments[1])
+            raise setting.target.error("rate_limited", status=429)
+
+    setting.target.fail = refuse
+    setting.wish("v1")
+    for _ in range(tries + 1):
+        setting.drain()
+        setting.hurry()
+
+    assert setting.target.referrers("team/app", image.digest) == [signature.descriptor]
+    assert setting.outcome(signature.digest) == ("done", "present", "")
+
+
+def test_referrers_of_an_image_that_come_at_the_same_time_are_all_listed(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    image = setting.source.push("team/app", "v1")
+    signatures = sign(setting, image, 4)
+    setting.wish("v1")
+    setting.worker.run_one()
+    begun = threading.Barrier(len(signatures))
+
+    def begin_together(method: str, *arguments: str) -> None:
+        if method == "put_manifest" and arguments[1].startswith("sha256-"):
+            try:
+                begun.wait(0.05)
+            except threading.BrokenBarrierError:
+                begun.reset()
+
+    setting.target.fail = begin_together
+    threads = [threading.Thread(target=setting.worker.run_one) for _ in signatures]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    listed = setting.target.referrers("team/app", image.digest)
+    assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
+
+
+def test_a_referrer_that_the_target_does_not_list_is_not_done(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    image = setting.source.push("team/app", "v1")
+    (signature,) = sign(setting, image)
+
+    def lose(method: str, *arguments: str) -> None:  # to another process that writes later
+        if method == "referrers":
+            setting.target.content["team/app"].tags.pop(arguments[1].replace(":", "-"), None)
+
+    setting.target.fail = lose
+    setting.wish("v1")
+    setting.drain()
+
+    assert (setting.job(signature.digest).state, setting.job(signature.digest).error_class) == (
+        "pending",
+        "server",
+    )
 
 
 def test_a_list_of_referrers_of_an_image_that_is_gone_is_extra(
@@ -697,6 +1003,22 @@ def test_an_outage_stops_the_plan_and_uses_up_no_attempts(make: Callable[..., Se
     assert setting.queue.get_plan("dc2").breaker is None
     setting.drain()
     assert setting.target.state() == setting.source.state()
+
+
+def breaker(probes: int = 0) -> Breaker:
+    now = present()
+    return Breaker(
+        registry=NEW, error_class="down", message="", since=now, probe_at=now, probes=probes
+    )
+
+
+def test_a_plan_goes_on_by_itself_after_the_longest_outage(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.queue.open_breaker("dc2", breaker(probes=10_000))
+
+    assert setting.worker.dispatch_one()
+
+    assert setting.queue.get_plan("dc2").breaker is None
 
 
 def test_pushes_go_first_but_do_not_starve_the_backfill(make: Callable[..., Setting]) -> None:
@@ -975,6 +1297,100 @@ def test_without_a_catalogue_the_known_repositories_are_crawled(
     assert seen == ["team/app"]
 
 
+def check_of(setting: Setting, name: str) -> bool | None:
+    checks = find_checks(setting.queue, setting.plan, present())
+    return next(check.is_met for check in checks if check.name == name)
+
+
+def test_a_crawl_by_names_that_events_told_is_not_known_to_be_of_everything(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for name in ("team/app", "team/quiet"):
+        setting.source.push(name, "v1")
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "catalog":
+            raise setting.source.error("forbidden", status=401)
+
+    setting.source.fail = fail
+    for registry, name in (("default", "team/app"), ("other", "team/other")):
+        push = wire_event("push", name, at=present())
+        Ingest(setting.stores).receive(envelope(push), registry, present())
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+    assert verify_plan_of(setting) == []
+
+    assert ("tags", "team/other") not in setting.source.calls
+    assert check_of(setting, "crawled") is check_of(setting, "verified") is None
+    setting.source.fail = lambda *_: None
+    setting.queue.start("dc2", "test", present())
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+    assert verify_plan_of(setting) == []
+    assert check_of(setting, "crawled") is check_of(setting, "verified") is True
+
+
+def test_a_repository_that_we_may_not_list_holds_up_the_cut_over_and_nothing_else(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for name in ("team/app", "team/secret", "team/z"):
+        setting.source.push(name, "v1")
+
+    def refuse(method: str, *arguments: str) -> None:
+        if arguments[:1] == ("team/secret",):
+            raise setting.source.error("forbidden", status=401)
+
+    setting.source.fail = refuse
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+
+    assert set(setting.target.state()) == {"team/app:v1", "team/z:v1"}
+    assert check_of(setting, "crawled") is False
+    run = setting.queue.get_run("dc2", "crawl")
+    assert run
+    assert (run.state, run.forbidden) == ("done", ["team/secret"])
+    (row,) = verify_plan_of(setting)
+    assert (row.repository, row.reference, row.kind) == ("team/secret", "", "unknown")
+
+
+def test_a_crawl_by_names_that_was_interrupted_at_the_last_one_ends(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "catalog":
+            raise setting.source.error("unsupported", status=404)
+
+    setting.source.fail = fail
+
+    assert list(find_repositories(setting.source, "b", lambda: ["a", "b"])) == []  # type: ignore[arg-type]
+
+
+def test_a_crawl_is_held_until_its_last_job_is_wished_for(
+    make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = make(options={"untagged": "all_known"})
+    setting.source.push("team/app", "v1")
+    soon = present() + LEASE * 1.5
+    taken: list[Run | None] = []
+
+    def look_long(*_: Any) -> dict[str, set[str]]:
+        setting.worker.conductor.beat(present() + LEASE)
+        taken.append(setting.queue.begin_run("dc2", "crawl", "other", soon))
+        return {}
+
+    monkeypatch.setattr(conductor_module, "find_digests", look_long)
+    setting.worker.conductor.conduct_once()
+
+    assert taken == [None]
+    run = setting.queue.get_run("dc2", "crawl")
+    assert run
+    assert run.state == "done"
+
+
 def test_a_source_that_refuses_the_crawl_stops_the_plan_at_once(
     make: Callable[..., Setting],
 ) -> None:
@@ -1104,15 +1520,6 @@ def verify_plan_of(setting: Setting, **extent: Any) -> list[Drift]:
     return rows
 
 
-def verified(setting: Setting) -> bool | None:
-    (check,) = (
-        check
-        for check in find_checks(setting.queue, setting.plan, present())
-        if check.name == "verified"
-    )
-    return check.is_met
-
-
 def test_only_a_verification_of_everything_makes_a_plan_ready(make: Callable[..., Setting]) -> None:
     setting = make()
     setting.source.push("team/app", "v1")
@@ -1121,14 +1528,14 @@ def test_only_a_verification_of_everything_makes_a_plan_ready(make: Callable[...
 
     assert verify_plan_of(setting, share=0.5) == []
     assert verify_plan_of(setting, repositories="team/*") == []
-    assert not verified(setting)
+    assert not check_of(setting, "verified")
     assert verify_plan_of(setting) == []
-    assert verified(setting)
+    assert check_of(setting, "verified")
 
     del setting.target.content["team/app"].tags["v1"]
     (row,) = verify_plan_of(setting, repositories="team/*")
     assert setting.queue.find_drift("dc2").items == [row]
-    assert not verified(setting)  # as it is to be copied anew
+    assert not check_of(setting, "verified")  # as it is to be copied anew
     setting.drain()
     assert setting.target.state() == setting.source.state()
 
@@ -1146,13 +1553,51 @@ def test_what_a_person_skipped_is_shown_and_is_no_reason_against_a_cut_over(
     (row,) = verify_plan_of(setting)
 
     assert (row.reference, row.kind) == ("bad", "left_out")
-    assert verified(setting)
+    assert check_of(setting, "verified")
     assert not setting.worker.run_one(), "it is left out until it is pushed again"
 
     setting.wish("bad")
-    assert not verified(setting)
+    assert not check_of(setting, "verified")
     setting.drain()
     assert verify_plan_of(setting) == []
+
+
+def test_a_repository_whose_name_is_none_is_a_difference_and_stops_no_verification(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for name in ("Odd/Name", "team/app"):
+        setting.source.push(name, "v1")
+
+    def check(method: str, *arguments: str) -> None:
+        if method == "tags":
+            parse_repository(arguments[0])
+
+    setting.source.fail = check
+
+    (unknown, missing) = verify_plan_of(setting)
+
+    assert (unknown.repository, unknown.reference, unknown.kind) == ("Odd/Name", "", "unknown")
+    assert (missing.repository, missing.kind) == ("team/app", "missing")
+
+
+def test_a_verification_that_is_broken_off_says_why(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "tags":
+            raise setting.source.error("down")
+
+    setting.source.fail = fail
+    with pytest.raises(RegistryError):
+        verify_plan_of(setting)
+
+    run = setting.queue.get_run("dc2", "verify")
+    assert run
+    assert (run.state, run.message) == ("running", f"{OLD}: down")
+    setting.queue.pause("dc2", "test", present())
+    assert not find_progress(setting.queue, setting.plan, present()).is_going_on
 
 
 def test_two_verifications_are_not_under_way_at_a_time(make: Callable[..., Setting]) -> None:

@@ -209,7 +209,7 @@ def test_nobody_but_administrators_sees_or_changes_anything(
         answer = client.get(path)
         assert answer.status_code == 403, path
         assert "old.invalid" not in answer.text, path
-    for action in ("start", "pause", "resume", "retry", "skip"):
+    for action in ("start", "pause", "resume", "lift-brake", "retry", "skip"):
         form = {"csrf_token": token, "class": "forbidden"}
         assert client.post(f"/migration/dc2/{action}", data=form).status_code == 403
         url, json = f"/api/v1/migrations/dc2/{action}", {"class": "forbidden"}
@@ -244,14 +244,34 @@ def test_an_administrator_starts_pauses_and_resumes_a_plan_and_that_is_on_record
     post(admin, "/migration/dc2/resume", allow_deletes="30")
 
     status = queue.get_plan("dc2")
-    assert (status.paused, status.deletes_braked, status.deletes_allowed) == ("", "", 30)
+    assert (status.paused, status.deletes_braked, status.deletes_allowed) == (
+        "",
+        "many deletes",
+        30,
+    )
+    assert "Lift the brake" in admin.get("/migration/dc2").text
+    post(admin, "/migration/dc2/lift-brake")
+    assert queue.get_plan("dc2").deletes_braked == ""
     assert sorted((row.who, row.what) for row in queue.find_audit("dc2")) == [
+        ("admin", "lift the brake"),
         ("admin", "pause"),
         ("admin", "resume, 30 deletes allowed"),
         ("admin", "start"),
         ("admin", "state backfill"),
         ("brake", "many deletes"),
     ]
+
+
+@pytest.mark.parametrize("state", ["live", "frozen", "cut_over"])
+def test_another_crawl_leaves_the_state_of_a_plan_as_it_is(
+    admin: FlaskClient, queue: MigrationStore, state: Any
+) -> None:
+    queue.set_state("dc2", state, "alice", present())
+
+    post(admin, "/migration/dc2/start")
+
+    status = queue.get_plan("dc2")
+    assert (status.state, status.recrawl) == (state, True)
 
 
 def test_an_administrator_retries_a_class_or_a_job_and_skips_a_job(

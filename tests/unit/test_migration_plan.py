@@ -107,6 +107,17 @@ def test_a_prefix_may_be_added_to_everything() -> None:
     assert plan(map=[{"from": "", "to": "mirror/"}]).map("a/b") == "mirror/a/b"
 
 
+def test_repositories_that_are_mapped_to_one_are_known_of_each_other() -> None:
+    mapped = plan(
+        map=[{"from": "old/", "to": "team/"}, {"from": "older/", "to": "team/"}],
+        repos={"exclude": ["older/**"]},
+    )
+
+    assert mapped.find_sharers("old/app") == ["team/app"]
+    assert mapped.find_sharers("team/app") == ["old/app"]
+    assert mapped.find_sharers("other/app") == []
+
+
 def test_a_name_that_cannot_be_is_refused() -> None:
     with pytest.raises(InvalidReference):
         plan(map=[{"from": "team/", "to": "Team"}]).map("team/app")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import logging
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -646,6 +648,47 @@ def test_a_new_token_that_is_refused_too_is_an_error(
     assert len(fake.requests) == 3
 
 
+@pytest.mark.parametrize(
+    ("said", "error_class"),
+    [
+        ("", "forbidden"),
+        (',error="insufficient_scope"', "forbidden"),
+        (',error="invalid_token"', "auth"),
+    ],
+)
+def test_a_token_that_does_not_allow_a_repository_says_nothing_about_the_others(
+    fake: FakeRegistry, make_client: MakeClient, said: str, error_class: str
+) -> None:
+    TokenServer(fake, fake)
+    challenge = f'Bearer realm="{fake.url}/token"{said}'
+    refused = Answer(401, b"", {"WWW-Authenticate": challenge})
+    fake.on("HEAD", "/v2/a/manifests/v1", refused)
+
+    with pytest.raises(RegistryError) as caught:
+        make_client(fake).head_manifest("a", "v1")
+
+    assert (caught.value.error_class, caught.value.status) == (error_class, 401)
+
+
+@pytest.mark.parametrize(
+    ("said", "error_class"), [("", "auth"), (',error="insufficient_scope"', "forbidden")]
+)
+def test_a_token_that_is_refused_for_a_stream_may_only_be_too_old(
+    fake: FakeRegistry, make_client: MakeClient, said: str, error_class: str
+) -> None:
+    tokens = TokenServer(fake, fake)
+    tokens.protect("POST", "/v2/b/blobs/uploads/", Answer(202, b"", {"Location": "/session"}))
+    challenge = f'Bearer realm="{fake.url}/token"{said}'
+    fake.on("PUT", "/session", Answer(401, b"", {"WWW-Authenticate": challenge}))
+    client = make_client(fake)
+    upload = client.start_upload("b")
+
+    with pytest.raises(RegistryError) as caught:
+        client.put_upload("b", upload, BLOB_DIGEST, Body([BLOB], len(BLOB)))
+
+    assert caught.value.error_class == error_class
+
+
 def test_a_mount_asks_for_a_token_of_both_repositories(
     fake: FakeRegistry, make_client: MakeClient
 ) -> None:
@@ -1005,6 +1048,21 @@ def test_a_blob_comes_as_a_stream(fake: FakeRegistry, client: RegistryClient) ->
 
     assert b"".join(pieces) == BLOB
     assert max(map(len, pieces)) <= 256 * 1024
+
+
+def test_a_blob_may_come_slowly_as_long_as_it_comes(
+    fake: FakeRegistry, client: RegistryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.registry.client.MIN_BLOB_S", 0.0)
+    seconds = itertools.count(0, 0.5)  # for each piece of at most 256 kB
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr("app.registry.transport.time", clock)
+    has_source(fake)
+
+    with client.open_blob("a", DESCRIPTOR) as stream:
+        list(stream.take(len(BLOB)))
+
+    assert next(seconds) > 5
 
 
 def test_a_blob_that_trickles_is_given_up(
