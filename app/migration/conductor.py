@@ -95,7 +95,7 @@ class Conductor:
             run = self._queue.begin_run(self._plan.name, "crawl", self._owner, present())
             if run:
                 self._crawl(run, is_new=not is_unfinished)
-        elif status.state == "backfill" and not self._queue.count_open(self._plan.name, BACKFILL):
+        elif status.state == "backfill" and not self._queue.has_open(self._plan.name, BACKFILL):
             # A crawl that ended meanwhile has put its jobs there before it was over.
             fresh = self._status()
             crawl = self._queue.get_run(self._plan.name, "crawl")

@@ -450,7 +450,7 @@ class MigrationStore:
 
     # The queue, as workers see it
 
-    def find_due(self, plan: str, priority: int, now: datetime, limit: int = 50) -> list[str]:
+    def find_due(self, plan: str, priority: int, now: datetime, limit: int = 500) -> list[str]:
         """The ids of jobs of this priority that may be begun, those due the longest first.
 
         To be claimed one by one: the embedded database reads all that are due whenever it looks
@@ -633,11 +633,12 @@ class MigrationStore:
         rows = self._jobs.aggregate([{"$match": query}, {"$group": group}])
         return {str(row["_id"]): row["number"] for row in rows}
 
-    def count_open(self, plan: str, priority: int) -> int:
-        """How many jobs of this priority are pending or running."""
-        return sum(
-            self._jobs.count_documents({"plan": plan, "state": state, "priority": priority})
-            for state in ("pending", "running")
+    def has_open(self, plan: str, priority: int) -> bool:
+        """Whether any job of this priority is running or pending."""
+        # The few that run first: the embedded database reads all that match to find one.
+        return any(
+            self._jobs.find_one({"plan": plan, "state": state, "priority": priority}, {"_id": 1})
+            for state in ("running", "pending")
         )
 
     def oldest_wish(self, plan: str) -> datetime | None:
