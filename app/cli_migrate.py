@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import getpass
 import io
 import logging.config
 import os
@@ -90,7 +91,11 @@ def _with_plan(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _who() -> str:
     """Who runs the command, for the audit."""
-    return f"{os.environ.get('USER') or os.getuid()} at the command line"
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # as in a container whose user has no name
+        name = f"user {os.getuid()}"
+    return f"{name} at the command line"
 
 
 @contextlib.contextmanager
