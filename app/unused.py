@@ -86,7 +86,7 @@ def find_unused(
     judged = [tag for tag in tags if tag.registry not in too_new and tag.digest]
     if usage.missing:
         return Report(since, [], 0, 0, too_new, usage.missing)
-    manifests = _find_manifests(stores, judged)
+    manifests = _find_manifests(stores, judged, usage.rows)
     needed = _find_needed(judged, manifests, usage.rows, since)
     unused = _without_need(judged, manifests, needed)
     chosen = [
@@ -112,9 +112,14 @@ def _all_tags(stores: Stores, scope: Scope, registry: str | None) -> Iterable[Ta
             return
 
 
-def _find_manifests(stores: Stores, tags: Iterable[Tag]) -> dict[str, Manifest]:
-    """What the tags point to, and the children of that, by digest."""
-    found = stores.catalogue.find_manifests(tag.digest or "" for tag in tags)
+def _find_manifests(
+    stores: Stores, tags: Iterable[Tag], rows: Iterable[Row]
+) -> dict[str, Manifest]:
+    """What the tags point to, what was pulled though no tag does any more, and the children."""
+    digests = {tag.digest for tag in tags} | {
+        row.digest for row in rows if row.action in (PULL, PULL_PART)
+    }
+    found = stores.catalogue.find_manifests(digest for digest in digests if digest)
     children = {
         reference.digest
         for manifest in found.values()

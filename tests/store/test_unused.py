@@ -133,6 +133,17 @@ def test_a_child_of_a_used_index_is_kept(stores: Stores, send: Send) -> None:
     assert unused(stores) == ["team/app:alone"]
 
 
+def test_a_child_of_a_used_index_is_kept_though_the_tag_of_the_index_has_moved_on(
+    stores: Stores, send: Send
+) -> None:
+    send("push", tag="v1-amd64", of="amd64")
+    send("push", tag="v1", of="index", media_type=INDEX, children=["amd64", "arm64"])
+    send("push", tag="v1", of="next", day=1)
+    send("pull", of="index", media_type=INDEX, day=90)
+
+    assert unused(stores) == ["team/app:v1"]
+
+
 def test_an_index_is_kept_whose_child_is_used(stores: Stores, send: Send) -> None:
     send("push", tag="v1", of="index", media_type=INDEX, children=["amd64"])
     send("pull", of="amd64", day=90)
@@ -186,6 +197,19 @@ def test_layers_are_freed_once_and_only_if_nothing_kept_holds_them(
 
     assert {row.tag: row.size for row in report.tags} == {"a": 111, "b": 1011, "unknown": None}
     assert (report.freed, report.unknown) == (1110, 1)
+
+
+def test_layers_of_what_is_used_without_a_tag_are_not_freed(stores: Stores, send: Send) -> None:
+    send("push", tag="old", of="old", **layers(1, 10))
+    send("push", tag="v1", of="pinned", **layers(1, 100))
+    send("push", tag="v1", of="next", day=1, **layers(1000))
+    send("pull", of="pinned", day=90)
+    close(stores)
+
+    report = find_unused(stores, everything(stores), 30, NOW)
+
+    assert [row.tag for row in report.tags] == ["old", "v1"]
+    assert report.freed == 1010
 
 
 def test_each_account_gets_its_own_unused_tags(stores: Stores, send: Send) -> None:
