@@ -17,6 +17,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -44,6 +45,7 @@ from app.usage import (
 )
 
 Found = TypeVar("Found")
+Image = tuple[str, str, str | None, str | None]  # registry, repository, tag, digest
 
 # Lists within a document are bytes: the database need not know what is in them.
 _ROWS: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
@@ -293,11 +295,32 @@ class UsageStore:
         """
 
         def read(cover: Cover) -> Usage:
-            closed = self._read_rows(cover, _parts(query, scope, "digests"))
-            made, missing = self._make_rows(cover, query, scope)
-            return Usage([row for row in (*closed, *made) if _matches(row, query)], missing)
+            rows, missing = self._find_rows(cover, query, scope)
+            return Usage(list(rows), missing)
 
         return self._settled(query, now, read) or Usage([], [])
+
+    def find_pulled(
+        self, query: UsageQuery, scope: Scope, now: datetime
+    ) -> tuple[set[Image], Sequence[date]]:
+        """What was pulled in a period, children of indexes too, and the `missing` days; as `read`.
+
+        By whom and how often is not kept: that would be most of what the rows of months take.
+        """
+
+        def read(cover: Cover) -> tuple[set[Image], Sequence[date]]:
+            rows, missing = self._find_rows(cover, query, scope)
+            pulls = (row for row in rows if row.action in (PULL, PULL_PART))
+            return {(row.registry, row.repository, row.tag, row.digest) for row in pulls}, missing
+
+        return self._settled(query, now, read) or (set(), [])
+
+    def _find_rows(
+        self, cover: Cover, query: UsageQuery, scope: Scope
+    ) -> tuple[Iterator[Row], list[date]]:
+        closed = self._read_rows(cover, _parts(query, scope, "digests"))
+        made, missing = self._make_rows(cover, query, scope)
+        return (row for row in chain(closed, made) if _matches(row, query)), missing
 
     def read_sums(
         self, query: UsageQuery, scope: Scope, now: datetime, *, tops: Sequence[str] = tuple(TOPS)
