@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
@@ -60,6 +61,9 @@ FORM = 3  # of the summaries; days that were summarised in another one are made 
 EVERYTHING = "everything"
 BULK = 50  # documents in one command
 MAX_LIVE_ROWS = 20_000  # that one page makes from the events of days that are not closed
+
+# Of `usage_days`: a day that may be opened, as its events are all there.
+NOT_REMOVED: dict[str, Any] = {"removed": {"$ne": True}}
 
 _PROJECTION = {
     **dict.fromkeys(("registry", "namespace", "repository", "tag", "digest", "action"), 1),
@@ -134,37 +138,42 @@ class UsageStore:
         events are removed already keep their figures. At most one command for each older hour of
         today, or older day.
         """
-        first = self.first_kept_day(now)
         old = [moment for moment in moments if moment + SETTLED <= now]
         spans = {self._noted(moment, now) for moment in old}
         for span in spans:
-            if span.end + SETTLED <= now and (first is None or span.day >= first):
+            if span.end + SETTLED <= now:
                 change = {"run": None, "opened_at": now}
-                self._days.update_one({"_id": span.key}, {"$set": change}, upsert=True)
+                with suppress(DuplicateKeyError):  # its events are removed
+                    self._days.update_one(
+                        {"_id": span.key, **NOT_REMOVED}, {"$set": change}, upsert=True
+                    )
 
     def _noted(self, moment: datetime, now: datetime) -> Span:
         """The day of a time if that is settled, else its hour."""
         day = self.calendar.span_of(self.calendar.day_of(moment))
         return day if day.end + SETTLED <= now else self.calendar.hour_of(moment)
 
-    def first_kept_day(self, now: datetime) -> date | None:
-        """The oldest day whose events are not removed yet, or None: all are kept."""
-        if not self.retention_days:
-            return None
-        return self.calendar.day_of(now) - timedelta(days=self.retention_days)
-
     def remove_events(self, now: datetime) -> int:
         """Remove what is older than the retention, from closed days only; returns how many.
 
-        In slices of an hour, so that nobody waits long.
+        In slices of an hour, so that nobody waits long. Before that it is put on record that the
+        day's events are gone: whatever the settings become, its figures are final.
         """
-        first, kept = self.find_first_day(), self.first_kept_day(now)
-        if first is None or kept is None or first >= kept:
+        if not self.retention_days:
+            return 0
+        kept = self.calendar.day_of(now) - timedelta(days=self.retention_days)
+        # Bounded, and next to nothing but what is to be removed: see find_first_day.
+        old = between(None, position_at(self.calendar.start_of(kept)))
+        oldest = self._events.find(old, {"timestamp": 1}).sort("position", 1).limit(1)
+        days = [self.calendar.day_of(event["timestamp"]) for event in oldest]
+        if not days:
             return 0
         removed = 0
-        states = self._find_states(first, kept)
-        for day in days_between(first, kept - timedelta(days=1)):
-            if not self._run_of(day, states.get(day.isoformat()), kept):
+        states = self._find_states(days[0], kept)
+        for day in days_between(days[0], kept - timedelta(days=1)):
+            run = self._run_of(states.get(day.isoformat()))
+            closed, final = {"_id": day.isoformat(), "run": run}, {"$set": {"removed": True}}
+            if not run or not self._days.update_one(closed, final).matched_count:
                 break
             for hour in self.calendar.hours_of(day):
                 bounds = between(position_at(hour.start), position_at(hour.end))
@@ -178,24 +187,29 @@ class UsageStore:
 
     def find_open_days(self, now: datetime) -> list[date]:
         """The days that are over, not closed, and may be closed now; oldest first."""
-        first, kept = self.find_first_day(), self.first_kept_day(now)
-        if first is None:
-            return []
-        states = self._find_states(first, self.calendar.day_of(now))
+        return [day for day, state in self._find_settled(now) if not self._run_of(state)]
+
+    def find_settled_days(
+        self, now: datetime, first: date | None = None, last: date | None = None
+    ) -> list[date]:
+        """The days from `first` to `last` that may be closed now, once more if they are."""
         return [
             day
-            for day in days_between(first, self.calendar.day_of(now))
-            if not self._run_of(day, states.get(day.isoformat()), kept)
-            and _is_settled(self.calendar.span_of(day), states.get(day.isoformat()), now)
+            for day, state in self._find_settled(now)
+            if (first or day) <= day <= (last or day) and not (state or {}).get("removed")
         ]
+
+    def _find_settled(self, now: datetime) -> list[tuple[date, Document | None]]:
+        first, today = self.find_first_day(), self.calendar.day_of(now)
+        if first is None:
+            return []
+        states = self._find_states(first, today)
+        days = [(day, states.get(day.isoformat())) for day in days_between(first, today)]
+        return [row for row in days if _is_settled(self.calendar.span_of(row[0]), row[1], now)]
 
     def find_open_hours(self, now: datetime) -> list[Span]:
         """The hours that may be closed now, of days that may not yet; oldest first."""
-        today, kept, first = (
-            self.calendar.day_of(now),
-            self.first_kept_day(now),
-            self.find_first_day(),
-        )
+        today, first = self.calendar.day_of(now), self.find_first_day()
         yesterday = today - timedelta(days=1)
         states = self._find_states(yesterday, today)
         return [
@@ -206,7 +220,7 @@ class UsageStore:
             and day.isoformat() not in states
             and not _is_settled(self.calendar.span_of(day), None, now)
             for hour in self.calendar.hours_of(day)
-            if not self._run_of(day, states.get(hour.key), kept)
+            if not self._run_of(states.get(hour.key))
             and _is_settled(hour, states.get(hour.key), now)
         ]
 
@@ -224,10 +238,7 @@ class UsageStore:
         return first
 
     def close_day(self, day: date) -> int:
-        """Summarise one day anew; returns the number of its rows. Idempotent, safe at any crash.
-
-        Never of a day whose events are removed: that would lose its figures.
-        """
+        """Summarise one day anew; returns the number of its rows. Idempotent, safe at any crash."""
         number = self.close(self.calendar.span_of(day))
         state = self._days.find_one({"_id": day.isoformat()}) or {}
         if state.get("run"):
@@ -238,17 +249,22 @@ class UsageStore:
         return number
 
     def close(self, span: Span) -> int:
-        """Summarise a day or an hour; see close_day."""
+        """Summarise a day or an hour; see close_day.
+
+        Not a day whose events are removed, or begin to be meanwhile: that would lose its figures.
+        """
         key = {"_id": span.key}
         state = self._days.find_one(key) or {}
+        if state.get("removed"):
+            return 0
         run = secrets.token_hex(8)
         number, registries = self._write(span, run)
-        # Unless an event came meanwhile: then it stays open.
+        # Unless an event came meanwhile, or its events are removed: then it stays as it is.
         closed = {"run": run, "form": FORM, "zone": self.calendar.zone, "registries": registries}
-        unchanged = key | {"opened_at": state.get("opened_at"), "run": state.get("run")}
+        unchanged = {"opened_at": state.get("opened_at"), "run": state.get("run")}
         others: Any = {"$ne": run}
         try:
-            self._days.update_one(unchanged, {"$set": closed}, upsert=True)
+            self._days.update_one(key | unchanged | NOT_REMOVED, {"$set": closed}, upsert=True)
         except DuplicateKeyError:
             others = run
         for collection in (self._usage, self._sums):
@@ -383,32 +399,30 @@ class UsageStore:
         if first is None or last < max(first, query.first):
             return None
         days = list(days_between(max(first, query.first), last))
-        cover = self._cover(days, now)
+        cover = self._cover(days)
         for _ in range(3):
             found = read(cover)
-            before, cover = cover, self._cover(days, now)
+            before, cover = cover, self._cover(days)
             if cover == before:
                 break
         return found
 
-    def _cover(self, days: Sequence[date], now: datetime) -> Cover:
-        states, kept = self._find_states(days[0], days[-1]), self.first_kept_day(now)
+    def _cover(self, days: Sequence[date]) -> Cover:
+        states = self._find_states(days[0], days[-1])
         cover = Cover({}, [])
         for day in days:
             state = states.get(day.isoformat())
-            if run := self._run_of(day, state, kept):
+            if run := self._run_of(state):
                 cover.runs[day.isoformat()] = run
             elif state or not any(hour.key in states for hour in self.calendar.hours_of(day)):
                 cover.open.append(self.calendar.span_of(day))
             else:
-                self._cover_hours(cover, day, states, kept)
+                self._cover_hours(cover, day, states)
         return cover
 
-    def _cover_hours(
-        self, cover: Cover, day: date, states: Mapping[str, Document], kept: date | None
-    ) -> None:
+    def _cover_hours(self, cover: Cover, day: date, states: Mapping[str, Document]) -> None:
         for hour in self.calendar.hours_of(day):
-            if run := self._run_of(day, states.get(hour.key), kept):
+            if run := self._run_of(states.get(hour.key)):
                 cover.runs[hour.key] = run
             elif cover.open and cover.open[-1].end == hour.start:
                 cover.open[-1] = cover.open[-1]._replace(end=hour.end)
@@ -509,7 +523,7 @@ class UsageStore:
         bounds = {"_id": {"$gte": first.isoformat(), "$lt": _after(last)}}
         return {row["_id"]: row for row in self._days.find(bounds)}
 
-    def _run_of(self, day: date, state: Document | None, kept: date | None) -> str | None:
+    def _run_of(self, state: Document | None) -> str | None:
         """The run whose summaries are those of a closed day or hour; None of an open one.
 
         Another time zone, or form, opens every day whose events are still there.
@@ -517,8 +531,7 @@ class UsageStore:
         if state is None:
             return None
         is_ours = (state.get("zone"), state.get("form")) == (self.calendar.zone, FORM)
-        is_last = kept is not None and day < kept
-        return state.get("run") if is_ours or is_last else None
+        return state.get("run") if is_ours or state.get("removed") else None
 
     # Who closes days
 

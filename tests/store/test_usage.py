@@ -17,7 +17,7 @@ from app import demo
 from app.ingest import Ingest
 from app.store import Stores
 from app.store.scope import Scope
-from app.store.usage import UsageQuery
+from app.store.usage import FORM, UsageQuery
 from app.usage import COUNTED, Row, Span, Sums
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
@@ -464,6 +464,109 @@ def test_another_zone_keeps_the_figures_of_removed_days(mock_database: Any) -> N
     close_days(berlin, now)
 
     assert pushes(berlin, now) == 6
+
+
+def removed_days(database: Any, now: datetime) -> Stores:
+    """Stores that removed the events of three days of six, on each of which there was a push."""
+    stores = Stores(database, retention_days=2)
+    for day in range(6):
+        push(stores, NOON + day * DAY)
+    close_days(stores, now)
+    assert stores.usage.remove_events(now) == 3
+    return stores
+
+
+@pytest.mark.parametrize("retention_days", [0, 30])
+@pytest.mark.parametrize("form", [FORM, FORM + 1])
+@pytest.mark.parametrize("time_zone", ["UTC", "Europe/Berlin"])
+def test_a_longer_retention_keeps_the_figures_of_removed_days(
+    mock_database: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    retention_days: int,
+    form: int,
+    time_zone: str,
+) -> None:
+    now = NOON + 5 * DAY
+    removed_days(mock_database, now)
+    monkeypatch.setattr("app.store.usage.FORM", form)
+    stores = Stores(mock_database, retention_days=retention_days, time_zone=time_zone)
+
+    push(stores, NOON + MINUTE, now)
+    close_days(stores, now + 2 * MINUTE)
+    for day in stores.usage.find_settled_days(now, START.date()):
+        stores.usage.close_day(day)
+
+    assert pushes(stores, now + 2 * MINUTE) == 6
+
+
+def test_a_day_whose_events_are_removed_stays_closed_when_one_comes_late(
+    stores: Stores,
+) -> None:
+    stores.usage.retention_days = 2
+    push(stores, NOON)
+    now = NOON + 5 * DAY
+    close_days(stores, now)
+    assert stores.usage.remove_events(now) == 1
+
+    push(stores, NOON + MINUTE, now)
+
+    assert pushes(stores, now) == 1
+    assert START.date() not in stores.usage.find_settled_days(now)
+    assert stores.usage.close_day(START.date()) == 0
+    assert pushes(stores, now) == 1
+    assert stores.usage.remove_events(now) == 1
+
+
+def test_events_removed_while_their_day_is_closed_anew_stay_in_its_figures(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.usage.retention_days = 2
+    push(stores, NOON)
+    now = NOON + 5 * DAY
+    close_days(stores, now)
+    write: Callable[..., Any] = stores.usage._write
+
+    def slow_write(span: Span, run: str) -> Any:
+        assert stores.usage.remove_events(now) == 1
+        return write(span, run)
+
+    monkeypatch.setattr(stores.usage, "_write", slow_write)
+    stores.usage.close_day(START.date())
+
+    assert pushes(stores, now) == 1
+
+
+def test_retention_deletes_nothing_where_nothing_is_left(
+    mock_database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = NOON + 5 * DAY
+    stores = removed_days(mock_database, now)
+    deletes: list[Any] = []
+    delete: Callable[..., Any] = stores.usage._events.delete_many
+
+    def delete_many(query: Any) -> Any:
+        deletes.append(query)
+        return delete(query)
+
+    monkeypatch.setattr(stores.usage._events, "delete_many", delete_many)
+
+    assert stores.usage.remove_events(now) == 0
+    assert deletes == []
+    assert stores.usage.remove_events(now + DAY) == 1
+    assert len(deletes) == 24, "of that day alone"
+
+
+def test_a_day_is_closed_anew_only_when_it_is_settled_and_its_events_are_there(
+    mock_database: Any,
+) -> None:
+    now = NOON + 5 * DAY
+    stores = removed_days(mock_database, now)
+    days = [START.date() + number * DAY for number in range(6)]
+    over = START + 6 * DAY + HOUR
+
+    assert stores.usage.find_settled_days(over + timedelta(seconds=59)) == days[3:5]
+    assert stores.usage.find_settled_days(over + MINUTE) == days[3:]
+    assert stores.usage.find_settled_days(over + MINUTE, days[4], days[4]) == [days[4]]
 
 
 def test_an_imported_event_is_in_the_figures_of_its_day(stores: Stores, mock_database: Any) -> None:
