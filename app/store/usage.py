@@ -60,7 +60,9 @@ MAX_ROWS = 5_000  # of one document: below 16 MB whatever the names
 FORM = 3  # of the summaries; days that were summarised in another one are made anew
 EVERYTHING = "everything"
 BULK = 50  # documents in one command
-MAX_LIVE_ROWS = 20_000  # that one page makes from the events of days that are not closed
+# That one page makes from the events of days that are not closed, and what an open time has more:
+# each is counted whole.
+MAX_LIVE_ROWS = 20_000
 
 # Of `usage_days`: a day that may be opened, as its events are all there.
 NOT_REMOVED: dict[str, Any] = {"removed": {"$ne": True}}
@@ -97,10 +99,14 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Cover(NamedTuple):
-    """How the figures of a period are found: `runs` of what is closed, by key; the rest is open."""
+    """How the figures of a period are found: `runs` of what is closed, by key; the rest is open.
+
+    The events of `removed` days are gone: their figures are in the summaries alone.
+    """
 
     runs: dict[str, str]
     open: list[Span]
+    removed: list[date]
 
 
 @translate_errors
@@ -314,7 +320,7 @@ class UsageStore:
             rows, missing = self._find_rows(cover, query, scope)
             return Usage(list(rows), missing)
 
-        return self._settled(query, now, read) or Usage([], [])
+        return self._settled(query, now, read)
 
     def find_pulled(
         self, query: UsageQuery, scope: Scope, now: datetime
@@ -329,7 +335,7 @@ class UsageStore:
             pulls = (row for row in rows if row.action in (PULL, PULL_PART))
             return {(row.registry, row.repository, row.tag, row.digest) for row in pulls}, missing
 
-        return self._settled(query, now, read) or (set(), [])
+        return self._settled(query, now, read)
 
     def _find_rows(
         self, cover: Cover, query: UsageQuery, scope: Scope
@@ -360,44 +366,49 @@ class UsageStore:
                     sums.add(row)
             return sums
 
-        return self._settled(query, now, read) or Sums()
+        return self._settled(query, now, read)
 
-    def read_hours(self, query: UsageQuery, scope: Scope, now: datetime) -> dict[datetime, Counts]:
-        """How often what happened in each hour (local time) of a few days."""
+    def read_hours(
+        self, query: UsageQuery, scope: Scope, now: datetime
+    ) -> dict[Span, Counts] | None:
+        """How often what happened in each hour of a few days, in order.
 
-        def read(cover: Cover) -> dict[datetime, Counts]:
+        None where only events tell, and they are removed or too many for a page.
+        """
+
+        def read(cover: Cover) -> dict[Span, Counts] | None:
             named, parts = _split(query, scope)
-            hours: dict[datetime, Counts] = {}
+            hours: dict[Span, Counts] = {hour: {} for hour in wanted}
             fields = dict.fromkeys(("day", "run", "registry", "hours"), 1)
             for document in self._read_sums(cover, query, named, fields):
-                starts = self.calendar.hours_of(_day_of(document["day"]))
+                of_day = self.calendar.hours_of(_day_of(document["day"]))
                 for number, counts in document.get("hours", ()):
-                    add_counts(hours.setdefault(starts[number].start, {}), counts)
-            for day in days_between(query.first, query.last):
-                for hour in self.calendar.hours_of(day):
-                    found = hours.setdefault(hour.start, {})
-                    is_open = any(span.start <= hour.start < span.end for span in cover.open)
-                    wanted = _parts(query, scope) if is_open or query.digest else parts
-                    for _, row in self._count(wanted, hour.start, hour.end):
-                        if row.action in COUNTED and _matches(row, query):
-                            add_counts(found, {row.action: row.number})
-            return {self.calendar.local(start): counts for start, counts in hours.items()}
+                    if number < len(of_day):  # a day of another time zone may have been longer
+                        add_counts(hours[of_day[number]], counts)
+            if parts and cover.removed:
+                return None
+            rows = 0
+            for hour, found in hours.items():
+                is_open = any(span.start <= hour.start < span.end for span in cover.open)
+                chosen = _parts(query, scope) if is_open or query.digest else parts
+                for _, row in self._count(chosen, hour.start, hour.end):
+                    rows += 1
+                    if row.action in COUNTED and _matches(row, query):
+                        add_counts(found, {row.action: row.number})
+                if rows >= self.max_live_rows:
+                    return None
+            return hours
 
-        found = self._settled(query, now, read) or {}
-        hours = [h for day in days_between(query.first, query.last) for h in self._locals(day)]
-        return {hour: found.get(hour, {}) for hour in hours}
+        days = days_between(query.first, query.last)
+        wanted = [hour for day in days for hour in self.calendar.hours_of(day)]
+        return self._settled(query, now, read)
 
-    def _locals(self, day: date) -> list[datetime]:
-        return [self.calendar.local(hour.start) for hour in self.calendar.hours_of(day)]
-
-    def _settled(
-        self, query: UsageQuery, now: datetime, read: Callable[[Cover], Found]
-    ) -> Found | None:
-        """What `read` finds while nothing is closed or opened; None if nothing is on record."""
+    def _settled(self, query: UsageQuery, now: datetime, read: Callable[[Cover], Found]) -> Found:
+        """What `read` finds while nothing is closed or opened."""
         last = min(query.last, self.calendar.day_of(now))
         first = self.find_first_day()
         if first is None or last < max(first, query.first):
-            return None
+            return read(Cover({}, [], []))
         days = list(days_between(max(first, query.first), last))
         cover = self._cover(days)
         for _ in range(3):
@@ -409,9 +420,11 @@ class UsageStore:
 
     def _cover(self, days: Sequence[date]) -> Cover:
         states = self._find_states(days[0], days[-1])
-        cover = Cover({}, [])
+        cover = Cover({}, [], [])
         for day in days:
             state = states.get(day.isoformat())
+            if state and state.get("removed"):
+                cover.removed.append(day)
             if run := self._run_of(state):
                 cover.runs[day.isoformat()] = run
             elif state or not any(hour.key in states for hour in self.calendar.hours_of(day)):

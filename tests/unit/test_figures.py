@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 
 from app.ingest import Ingest
 from app.store import Stores
+from app.usage import Calendar
 
 SignIn = Callable[[str], FlaskClient]
 Store = Callable[..., None]
@@ -205,6 +206,47 @@ def test_a_short_period_is_shown_by_the_hour(store: Store, sign_in: SignIn) -> N
 
     assert len(slots) == 24
     assert [(slot["pushes"], slot["pulls"]) for slot in slots][2:5] == [(0, 0), (1, 1), (0, 0)]
+
+
+def test_each_hour_of_the_day_on_which_clocks_go_back_is_one_hour(
+    store: Store, sign_in: SignIn, mock_stores: Stores
+) -> None:
+    mock_stores.usage.calendar = Calendar("Europe/Berlin")
+    for hour in (0, 1):
+        store(wire_event("push", tag="v1", at=datetime(2025, 10, 26, hour, 30, tzinfo=UTC)))
+    query, client = {"from": "2025-10-26", "to": "2025-10-26"}, sign_in("alice")
+
+    slots = client.get("/api/v1/usage", query_string=query).json["slots"]
+    page = client.get("/analysis/", query_string=query).text
+
+    assert [slot["pushes"] for slot in slots] == [0, 0, 1, 1] + 21 * [0]
+    starts = [datetime.fromisoformat(slot["start"]) for slot in slots]
+    ends = [datetime.fromisoformat(slot["end"]) for slot in slots]
+    assert {end - start for start, end in zip(starts, ends, strict=True)} == {timedelta(hours=1)}
+    assert ends[:-1] == starts[1:]
+    assert "from=2025-10-26T00:00:00Z&amp;to=2025-10-26T01:00:00Z" in page
+    assert "from=2025-10-26T01:00:00Z&amp;to=2025-10-26T02:00:00Z" in page
+
+
+def test_a_short_period_is_shown_by_the_day_where_hours_are_not_known(
+    store: Store, sign_in: SignIn, mock_stores: Stores
+) -> None:
+    store(wire_event("push", tag="v1", at=FIRST))
+    for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
+        mock_stores.usage.close_day(day)
+    mock_stores.usage.retention_days = 1
+    assert mock_stores.usage.remove_events(datetime.now(UTC)) == 1
+    query, client = {"from": "2026-11-10", "to": "2026-11-10"}, sign_in("alice")
+    query_one = {**query, "repository": "team/app"}
+
+    of_all = client.get("/api/v1/usage", query_string=query).json
+    of_one = client.get("/api/v1/usage", query_string=query_one).json
+
+    assert (of_all["hourly"], len(of_all["slots"])) == (True, 24)
+    assert (of_one["hourly"], [slot["pushes"] for slot in of_one["slots"]]) == (False, [1])
+    note = "By day: the hours of what you selected"
+    assert note in client.get("/analysis/", query_string=query_one).text
+    assert note not in client.get("/analysis/", query_string=query).text
 
 
 @pytest.mark.parametrize(
