@@ -584,12 +584,8 @@ def _parts(query: UsageQuery, scope: Scope, digest: str = "digest") -> list[dict
 
 
 def _wanted(query: UsageQuery) -> dict[str, Any]:
-    wanted: dict[str, Any] = {}
-    if query.registry is not None:
-        wanted["registry"] = query.registry
-    if query.namespace is not None and query.repository is None:
-        wanted["namespace"] = query.namespace
-    return wanted
+    wanted = {"registry": query.registry, "namespace": query.namespace}
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def _matches(row: Row, query: UsageQuery) -> bool:

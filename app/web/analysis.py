@@ -135,7 +135,7 @@ def find_recall(form: RecallFilter) -> Recall:
     """What a valid form asks for."""
     stores, scope = runtime().stores, viewer().scope
     if form.digest.data:
-        return recall_digest(stores, scope, form.digest.data)
+        return recall_digest(stores, scope, form.digest.data, form.registry.data or None)
     registry = form.registry.data or runtime().settings.registries[0].name
     return recall_tag(
         stores,

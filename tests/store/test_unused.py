@@ -310,6 +310,19 @@ def test_what_a_tag_pointed_to_for_a_time_is_recalled(stores: Stores, send: Send
     assert recall(-5, -1).consumers == []
 
 
+def test_a_tag_is_recalled_in_its_own_registry(stores: Stores, send: Send) -> None:
+    send("push", tag="v1", of="bad")
+    send("pull", tag="v1", of="bad", day=1, actor="here")
+    pull = wire_event("pull", tag="v1", of="bad", at=START + 2 * DAY, actor="there")
+    Ingest(stores).receive(envelope(pull), "other", START + 2 * DAY)
+
+    of_tag = recall_tag(stores, everything(stores), "default", "team/app", "v1", None, None)
+    of_digest = recall_digest(stores, everything(stores), digest("bad"))
+
+    assert consumers(of_tag) == [("here", 1, 0)]
+    assert consumers(of_digest) == [("there", 1, 0), ("here", 1, 0)]
+
+
 def test_a_recall_shows_only_what_may_be_seen(stores: Stores, send: Send) -> None:
     send("push", tag="v1", of="bad")
     send("pull", tag="v1", of="bad", day=1)

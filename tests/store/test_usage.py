@@ -667,6 +667,8 @@ QUERIES: list[tuple[dict[str, Any], int]] = [
     ({"namespace": ""}, 1),
     ({"repository": "team/app"}, 2),
     ({"repository": "team"}, 0),
+    ({"repository": "team/app", "namespace": "team"}, 2),
+    ({"repository": "team/app", "namespace": "ops"}, 0),
     ({"actor": "alice"}, 2),
     ({"actor": ""}, 1),
     ({"tag": "v1"}, 3),

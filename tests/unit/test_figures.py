@@ -88,6 +88,8 @@ FILTERS: list[tuple[dict[str, str], Callable[[Happening], bool]]] = [
     ({"client": "helm"}, lambda row: row[5] == "helm"),
     ({"registry": "other"}, lambda row: False),
     ({"repository": "team/app", "client": "docker"}, lambda r: r[2:6:3] == ("team/app", "docker")),
+    ({"repository": "team/app", "namespace": "ops"}, lambda row: False),
+    ({"repository": "team/app", "namespace": "team"}, lambda row: row[2] == "team/app"),
 ]
 
 
@@ -360,12 +362,28 @@ def test_recall_is_the_same_on_page_api_and_export(forgotten: None, sign_in: Sig
     assert len(export) == 1
 
 
+def test_recall_by_digest_is_narrowed_to_a_registry(store: Store, sign_in: SignIn) -> None:
+    for registry in ("default", "other"):
+        at = FIRST + timedelta(hours=1)
+        store(wire_event("pull", of="bad", at=at, id=f"in-{registry}"), registry=registry)
+    client = sign_in("alice")
+
+    def registries(query: str) -> list[str]:
+        answer = client.get(f"/api/v1/recall?digest={digest('bad')}{query}").json
+        return sorted(row["registry"] for row in answer["items"])
+
+    assert registries("") == ["default", "other"]
+    assert registries("&registry=other") == ["other"]
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
         ("", "digest"),
         ("digest=sha256:abc", "digest"),
         (f"digest={digest('a')}&tag=v1", "digest"),
+        (f"digest={digest('a')}&from=2026-11-10", "digest"),
+        (f"digest={digest('a')}&to=2026-11-10", "digest"),
         ("repository=team/app", "tag"),
         ("tag=v1", "repository"),
         ("repository=team/app&tag=v1&from=2026-11-10&to=2026-11-09", "to"),
