@@ -11,7 +11,7 @@ import msgspec
 from flask import url_for
 
 from app.store.catalogue import CatalogueQuery
-from app.store.events import NONE
+from app.store.events import NONE, address_key
 from app.store.paging import Count, Page
 from app.store.usage import UsageQuery
 from app.usage import CHECK, DELETE, PULL, PUSH, Counts, Span, Sums, days_between
@@ -38,12 +38,12 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class Top(msgspec.Struct, frozen=True):
-    """One line of a top list; `filters` select its records."""
+    """One line of a top list; `filters` select its records, None where no filter can."""
 
     name: str
     pulls: int
     pushes: int
-    filters: dict[str, str]
+    filters: dict[str, str] | None
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -184,9 +184,7 @@ def _tops(found: Sums) -> dict[str, Sequence[Top]]:
     """The most pulled (then pushed) of each kind, ten at most."""
     return {
         kind: [
-            Top(
-                _name(kind, key), pulls, pushes, dict(zip(_FILTERS[kind], _given(key), strict=True))
-            )
+            Top(_name(kind, key), pulls, pushes, _filters(kind, key))
             for key, (pulls, pushes) in nsmallest(TOP, lines.items(), key=_by_pulls)
         ]
         for kind, lines in found.tops.items()
@@ -204,9 +202,13 @@ def _name(kind: str, key: tuple[str, ...]) -> str:
     return f"{key[1]}:{key[2]}" if kind == "tags" else key[-1]
 
 
-def _given(key: tuple[str, ...]) -> tuple[str, ...]:
-    """The values of filters: that of requests without account is `-`."""
-    return tuple(name or NONE for name in key)
+def _filters(kind: str, key: tuple[str, ...]) -> dict[str, str] | None:
+    """That of requests without account is `-`. A form strips names, and an address is an IP."""
+    if any(name == NONE or name != name.strip() for name in key):
+        return None
+    if kind == "addresses" and address_key(key[0]) is None:
+        return None
+    return {field: name or NONE for field, name in zip(_FILTERS[kind], key, strict=True)}
 
 
 def records_linker(filters: Mapping[str, str], first: date, last: date) -> Callable[..., str]:

@@ -197,6 +197,33 @@ def test_every_number_leads_to_exactly_as_many_records(
         assert shown[1] == number, href
 
 
+def test_what_no_filter_can_select_has_no_link(store: Store, sign_in: SignIn) -> None:
+    at = FIRST + timedelta(hours=1)
+    for number, who in enumerate(({"address": "@"}, {"actor": " bob "}, {"actor": "-"})):
+        store(wire_event("pull", tag="v1", at=at + timedelta(minutes=2 * number), **who))
+    client = sign_in("alice")
+
+    figures = client.get("/api/v1/usage", query_string=PERIOD).json["tops"]
+    pages = [
+        client.get("/analysis/", query_string=PERIOD).text,
+        client.get(f"/analysis/recall?digest={digest('image')}").text,
+        client.get("/analysis/user/login/?action=pull").text,
+    ]
+
+    found = {top["name"]: top["filters"] for top in figures["accounts"] + figures["addresses"]}
+    assert found == {
+        "alice": {"actor": "alice"},
+        " bob ": None,
+        "-": None,
+        "10.0.0.1": {"address": "10.0.0.1"},
+        "@": None,
+    }
+    for page in pages:
+        links = re.findall(r'href="(/analysis/user/login/[^"]*)"', page)
+        assert '<td class="n' in page
+        assert {client.get(href.replace("&amp;", "&")).status_code for href in links} == {200}
+
+
 def test_a_short_period_is_shown_by_the_hour(store: Store, sign_in: SignIn) -> None:
     store(
         wire_event("push", tag="v1", at=FIRST + timedelta(hours=3, minutes=10)),
