@@ -65,8 +65,9 @@ def find_unused(
     """The tags that were neither pushed nor pulled in the last `days` days, nor are needed.
 
     A tag is needed whose digest was pulled in its repository, also by another tag or by digest,
-    or is the child of an index that was, or is an index with such a child; a signature while its
-    subject is needed. Checks are no use. Only pulls by `clients` (classes) count.
+    or is the child of an index that was, or is an index with such a child; a signature, or list of
+    referrers, while its subject is needed. Checks are no use. Only pulls by `clients` (classes)
+    count.
     """
     calendar = stores.usage.calendar
     first = calendar.day_of(now) - timedelta(days=days)

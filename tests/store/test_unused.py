@@ -164,6 +164,17 @@ def test_a_signature_is_kept_with_its_subject(stores: Stores, send: Send) -> Non
     )
 
 
+def test_the_list_of_referrers_is_kept_with_its_subject(stores: Stores, send: Send) -> None:
+    send("push", tag="used", of="used")
+    send("push", tag="gone", of="gone")
+    shape = {"media_type": INDEX, "children": ["signature"]}
+    for name in ("used", "gone"):
+        send("push", tag=digest(name).replace(":", "-"), of=f"referrers of {name}", **shape)
+    send("pull", tag="used", of="used", day=90)
+
+    assert unused(stores) == ["team/app:gone", f"team/app:{digest('gone').replace(':', '-')}"]
+
+
 def test_nothing_is_unused_that_could_not_have_been_seen_used(stores: Stores, send: Send) -> None:
     send("push", tag="v1", day=80)
 
