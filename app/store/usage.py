@@ -341,7 +341,7 @@ class UsageStore:
         self, cover: Cover, query: UsageQuery, scope: Scope
     ) -> tuple[Iterator[Row], list[date]]:
         closed = self._read_rows(cover, _parts(query, scope, "digests"))
-        made, missing = self._make_rows(cover, query, scope)
+        made, missing = self._make_rows(cover, _parts(query, scope))
         return (row for row in chain(closed, made) if _matches(row, query)), missing
 
     def read_sums(
@@ -360,7 +360,7 @@ class UsageStore:
             fields = dict.fromkeys(("day", "run", "registry", "counts", "bytes", *tops), 1)
             for document in self._read_sums(cover, query, named, fields):
                 _add_document(sums, document, tops)
-            made, sums.missing = self._make_rows(cover, query, scope)
+            made, sums.missing = self._make_rows(cover, _parts(query, scope))
             for row in (*self._read_rows(cover, parts), *made):
                 if _matches(row, query):
                     sums.add(row)
@@ -443,14 +443,14 @@ class UsageStore:
                 cover.open.append(hour)
 
     def _make_rows(
-        self, cover: Cover, query: UsageQuery, scope: Scope
+        self, cover: Cover, parts: Sequence[dict[str, Any]]
     ) -> tuple[list[Row], list[date]]:
         """Rows of what is open, made from the events; and the days for which that is too much."""
         rows: list[Row] = []
         spans = list(cover.open)
         while spans and len(rows) < self.max_live_rows:
             span = spans.pop()
-            rows += (row for _, row in self._count(_parts(query, scope), span.start, span.end))
+            rows += (row for _, row in self._count(parts, span.start, span.end))
         return rows, sorted({span.day for span in spans})
 
     def _read_rows(self, cover: Cover, parts: Iterable[dict[str, Any]]) -> Iterator[Row]:
@@ -477,17 +477,26 @@ class UsageStore:
                     yield document
 
     def find_last_pulls(
-        self, repositories: Iterable[str], scope: Scope, now: datetime
+        self, repositories: Iterable[str], scope: Scope, now: datetime, clients: frozenset[str]
     ) -> dict[tuple[str, str, str], Row]:
-        """The newest pull of every tag of some repositories: (registry, repository, tag) → row."""
-        found: dict[tuple[str, str, str], Row] = {}
-        for repository in repositories:
-            query = UsageQuery(first=date.min, last=date.max, repository=repository)
-            for row in self.read(query, scope, now).rows:
+        """The newest pull of every tag of some repositories: (registry, repository, tag) → row.
+
+        Only pulls by `clients` (classes) count.
+        """
+        query = UsageQuery(first=date.min, last=date.max, clients=clients)
+        parts = [part for name in repositories for part in scope.within(name)]
+
+        def read(cover: Cover) -> dict[tuple[str, str, str], Row]:
+            found: dict[tuple[str, str, str], Row] = {}
+            made, _ = self._make_rows(cover, parts)
+            for row in chain(self._read_rows(cover, parts), made):
                 key = (row.registry, row.repository, row.tag or "")
-                if row.action == PULL and (key not in found or row.last > found[key].last):
+                is_newer = key not in found or row.last > found[key].last
+                if is_newer and row.action == PULL and _matches(row, query):
                     found[key] = row
-        return found
+            return found
+
+        return self._settled(query, now, read)
 
     def _count(
         self, parts: Iterable[dict[str, Any]], start: datetime, end: datetime

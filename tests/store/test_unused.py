@@ -16,7 +16,7 @@ from app.ingest import Ingest
 from app.recall import recall_digest, recall_tag
 from app.store import Stores
 from app.store.scope import Scope
-from app.unused import find_unused
+from app.unused import USERS, find_unused
 
 START = datetime(2026, 8, 1, 12, tzinfo=UTC)
 NOW = START + timedelta(days=100)
@@ -261,6 +261,27 @@ def test_unused_tags_are_filtered(stores: Stores, send: Send) -> None:
     assert unused(stores, namespace="ops") == ["ops/app:v1"]
     assert unused(stores, repository="team/app") == ["team/app:v1"]
     assert unused(stores, registry="other") == []
+
+
+def test_the_last_pull_is_the_newest_by_clients_that_count(
+    stores: Stores, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["team/app", "team/db", "ops/app"]
+    for name in names:
+        send("pull", name, tag="v1", day=1)
+        send("pull", name, tag="v1", day=2, actor="other")
+        send("pull", name, tag="v1", day=3, user_agent="trivy/0.5")
+    close(stores)
+    covers: list[Any] = []
+    cover: Callable[..., Any] = stores.usage._cover
+    monkeypatch.setattr(stores.usage, "_cover", lambda days: covers.append(days) or cover(days))
+
+    pulls = stores.usage.find_last_pulls(names, everything(stores), NOW, frozenset(USERS))
+
+    assert {key: row.last for key, row in pulls.items()} == {
+        ("default", name, "v1"): START + 2 * DAY for name in names
+    }
+    assert len(covers) == 2, "before and after, whatever the number of repositories"
 
 
 # Recall

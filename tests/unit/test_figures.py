@@ -324,10 +324,32 @@ def test_unused_tags_are_the_same_on_page_api_and_export(forgotten: None, sign_i
 
     assert "regctl tag delete REGISTRY/team/app:old" in page.text
     assert "ops/app" not in page.text
+    assert 'href="/api/v1/unused?days=30"' in page.text
     assert [(row["repository"], row["tag"]) for row in answer["items"]] == [("team/app", "old")]
     assert answer["items"][0]["last_pulled_at"] == "2026-08-02T00:00:00Z"
     assert len(export) == 2
     assert "team/app" in export[1]
+
+
+def test_the_api_says_why_no_tag_is_called_unused(
+    store: Store, sign_in: SignIn, mock_stores: Stores
+) -> None:
+    store(wire_event("push", tag="v1", at=FIRST))
+    client, url = sign_in("alice"), "/api/v1/unused?days=1"
+
+    mock_stores.usage.max_live_rows = 0
+    unprepared = client.get(url).json
+    for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
+        mock_stores.usage.close_day(day)
+    mock_stores.usage.max_live_rows = 1
+    judged = client.get(url).json
+    too_new = client.get("/api/v1/unused?days=1000").json
+
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    assert (unprepared["items"], unprepared["missing"][0]) == ([], yesterday)
+    assert [row["tag"] for row in judged["items"]] == ["v1"]
+    assert (judged["since"], judged["too_new"]) == (f"{yesterday}T00:00:00Z", {})
+    assert (too_new["items"], list(too_new["too_new"])) == ([], ["default"])
 
 
 def test_the_clients_whose_pulls_count_can_be_chosen(
@@ -342,6 +364,8 @@ def test_the_clients_whose_pulls_count_can_be_chosen(
         return len(client.get(f"/api/v1/unused?days=30{query}").json["items"])
 
     assert [unused(""), unused("&clients=scanner, docker"), unused("&clients=docker")] == [1, 0, 1]
+    [row] = client.get("/api/v1/unused?days=30").json["items"]
+    assert row["last_pulled_at"] == "2026-08-02T00:00:00Z", "the scanner's pull counts nowhere"
     wrong = client.get("/api/v1/unused?clients=nobody")
     assert wrong.status_code == 400
     assert wrong.json["error"].startswith("clients: no such client: nobody")
