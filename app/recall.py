@@ -50,15 +50,15 @@ class Recall(msgspec.Struct, frozen=True):
     consumers: Sequence[Consumer]
 
 
-def recall_digest(stores: Stores, scope: Scope, digest: str) -> Recall:
-    """Who pulled this digest, or a child of it, anywhere that the scope allows.
+def recall_digest(stores: Stores, scope: Scope, digest: str, registry: str | None = None) -> Recall:
+    """Who pulled this digest, or a child of it, anywhere that the scope allows, or in one registry.
 
     Where nothing of it may be seen, its children are not told either.
     """
     seen = stores.events.find_page(RecordQuery(digest=digest, parts=True), scope, limit=1).items
     pushed = stores.catalogue.find_tags(CatalogueQuery(digest=digest, deleted=True), scope, limit=1)
     digests = _with_children(stores, [digest]) if seen or pushed.items else [digest]
-    return Recall(digests, [], _find_consumers(stores, scope, digests, None))
+    return Recall(digests, [], _find_consumers(stores, scope, digests, None, registry))
 
 
 def recall_tag(
@@ -72,7 +72,7 @@ def recall_tag(
 ) -> Recall:
     """Who pulled, at any time, what the tag pointed to at some moment from `since` to `until`.
 
-    None leaves that side open.
+    In the tag's registry and repository, by whatever name. None leaves a side open.
 
     Raises:
         NotFound: no such tag, or none that may be seen.
@@ -87,7 +87,8 @@ def recall_tag(
         and (since is None or interval.until is None or interval.until > since)
     ]
     digests = _with_children(stores, [interval.digest for interval in intervals])
-    return Recall(digests, intervals, _find_consumers(stores, scope, digests, repository))
+    consumers = _find_consumers(stores, scope, digests, repository, registry)
+    return Recall(digests, intervals, consumers)
 
 
 def _intervals(history: Sequence[Move]) -> list[Interval]:
@@ -109,12 +110,17 @@ def _with_children(stores: Stores, digests: Iterable[str]) -> list[str]:
 
 
 def _find_consumers(
-    stores: Stores, scope: Scope, digests: Sequence[str], repository: str | None
+    stores: Stores,
+    scope: Scope,
+    digests: Sequence[str],
+    repository: str | None,
+    registry: str | None,
 ) -> list[Consumer]:
-    found: dict[tuple[str, ...], list[Consumer]] = {}
-    for event in stores.events.find_by_digests(digests, scope, repository):
+    found: dict[tuple[str, ...], Consumer] = {}
+    wanted = set(digests)
+    for event in stores.events.find_by_digests(digests, scope, repository, registry):
         # The index is counted; its child went with it.
-        is_pull = event.action == "pull" and event.parent not in digests
+        is_pull = event.action == "pull" and event.parent not in wanted
         is_check = event.action == "check" and not event.followed_by
         if not is_pull and not is_check:
             continue
@@ -131,20 +137,18 @@ def _find_consumers(
             last=event.timestamp,
             user_agent=event.user_agent,
         )
-        found.setdefault(key, []).append(one)
-    consumers = [_sum(rows) for rows in found.values()]
-    return sorted(consumers, key=_order, reverse=True)
+        found[key] = _sum(found[key], one) if key in found else one
+    return sorted(found.values(), key=_order, reverse=True)
 
 
 def _order(row: Consumer) -> tuple[datetime, str, str, str, str, str]:
     return (row.last, row.actor, row.address, row.client, row.repository, row.registry)
 
 
-def _sum(rows: Sequence[Consumer]) -> Consumer:
-    newest = max(rows, key=lambda row: row.last)
+def _sum(row: Consumer, other: Consumer) -> Consumer:
     return msgspec.structs.replace(
-        newest,
-        pulls=sum(row.pulls for row in rows),
-        checks=sum(row.checks for row in rows),
-        first=min(row.first for row in rows),
+        max(row, other, key=lambda one: one.last),
+        pulls=row.pulls + other.pulls,
+        checks=row.checks + other.checks,
+        first=min(row.first, other.first),
     )

@@ -17,7 +17,9 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[A-Za-z0-9=_-]{32,}")
-_DIGEST_TAG = re.compile(r"sha256-[0-9a-f]{64}\.(sig|att|sbom)")
+# cosign's, and without an ending that of OCI distribution-spec 1.1, "Referrers Tag Schema".
+_DIGEST_TAG = re.compile(r"sha256-[0-9a-f]{64}(?:\.(sig|att|sbom))?")
+_KINDS = {"sig": "signature", "att": "attestation", "sbom": "sbom"}
 
 
 def parse_repository(name: str) -> str:
@@ -61,9 +63,14 @@ def namespace_of(repository: str) -> str:
 def digest_tag_kind(tag: str) -> str | None:
     """What a cosign-style tag `sha256-<hex>.sig|att|sbom` holds: signature, attestation or sbom."""
     match = _DIGEST_TAG.fullmatch(tag)
-    return {"sig": "signature", "att": "attestation", "sbom": "sbom"}[match[1]] if match else None
+    return _KINDS.get(match[1]) if match else None
 
 
 def digest_tag_subject(tag: str) -> str | None:
-    """The digest that a cosign-style tag `sha256-<hex>.sig|att|sbom` is about."""
+    """The digest that a tag `sha256-<hex>`, or with `.sig|att|sbom` after it, is about."""
     return f"sha256:{tag[7:71]}" if _DIGEST_TAG.fullmatch(tag) else None
+
+
+def referrers_tag_subject(tag: str) -> str | None:
+    """The digest whose referrers are listed under a tag `sha256-<hex>`."""
+    return None if digest_tag_kind(tag) else digest_tag_subject(tag)

@@ -13,7 +13,6 @@ from datetime import UTC, date, datetime
 
 from app.errors import AppError, StoreUnavailable
 from app.store import Stores
-from app.usage import days_between
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +30,8 @@ def close_days(
     """Close the days that are open; yields each day, its number of rows, and how many are left.
 
     After them the hours of the day that is not over. With `first` or `last` all days between them
-    are summarised anew, except those whose events the retention removed. What is done is kept when
-    the caller stops.
+    that are settled are summarised anew, except those whose events the retention removed. What is
+    done is kept when the caller stops.
 
     Raises:
         Busy: another one does it right now.
@@ -41,8 +40,9 @@ def close_days(
     if not usage.take_lease(LEASE, owner, datetime.now(UTC)):
         raise Busy("another process is summarising; try again in a few minutes")
     try:
-        days = _chosen(stores, first, last) if first or last else None
-        days = usage.find_open_days(datetime.now(UTC)) if days is None else days
+        now = datetime.now(UTC)
+        is_chosen = first is not None or last is not None
+        days = usage.find_settled_days(now, first, last) if is_chosen else usage.find_open_days(now)
         for index, day in enumerate(days, 1):
             rows = usage.close_day(day)
             if not usage.take_lease(LEASE, owner, datetime.now(UTC)):
@@ -54,18 +54,6 @@ def close_days(
                 return
     finally:
         usage.give_lease_back(LEASE, owner)
-
-
-def _chosen(stores: Stores, first: date | None, last: date | None) -> list[date]:
-    """The days from `first` to `last` that are over and whose events are there."""
-    now = datetime.now(UTC)
-    oldest, today = stores.usage.find_first_day(), stores.usage.calendar.day_of(now)
-    if oldest is None:
-        return []
-    kept = stores.usage.first_kept_day(now)
-    begin = max(day for day in (oldest, first, kept) if day is not None)
-    days = list(days_between(begin, last or today))
-    return [day for day in days if day < today]
 
 
 class Closer(threading.Thread):

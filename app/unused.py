@@ -12,8 +12,7 @@ from app.references import digest_tag_subject
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Manifest, Tag
 from app.store.scope import Scope
-from app.store.usage import UsageQuery
-from app.usage import PULL, PULL_PART, Row
+from app.store.usage import Image, UsageQuery
 
 # Pulls by these do not mean that anybody runs the image.
 USERS = tuple(client for client in CLIENTS if client not in ("scanner", "mirror"))
@@ -66,8 +65,9 @@ def find_unused(
     """The tags that were neither pushed nor pulled in the last `days` days, nor are needed.
 
     A tag is needed whose digest was pulled in its repository, also by another tag or by digest,
-    or is the child of an index that was, or is an index with such a child; a signature while its
-    subject is needed. Checks are no use. Only pulls by `clients` (classes) count.
+    or is the child of an index that was, or is an index with such a child; a signature, or list of
+    referrers, while its subject is needed. Checks are no use. Only pulls by `clients` (classes)
+    count.
     """
     calendar = stores.usage.calendar
     first = calendar.day_of(now) - timedelta(days=days)
@@ -75,7 +75,7 @@ def find_unused(
     query = UsageQuery(
         first=first, last=calendar.day_of(now), registry=registry, clients=frozenset(clients)
     )
-    usage = stores.usage.read(query, scope, now)
+    pulled, missing = stores.usage.find_pulled(query, scope, now)
     tags = list(_all_tags(stores, scope, registry))
     known = stores.usage.find_known_since()
     too_new = {
@@ -84,20 +84,19 @@ def find_unused(
         if (since_when := known.get(name, calendar.end_of(query.last))) > since
     }
     judged = [tag for tag in tags if tag.registry not in too_new and tag.digest]
-    if usage.missing:
-        return Report(since, [], 0, 0, too_new, usage.missing)
-    manifests = _find_manifests(stores, judged)
-    needed = _find_needed(judged, manifests, usage.rows, since)
+    if missing:
+        return Report(since, [], 0, 0, too_new, missing)
+    manifests = _find_manifests(stores, judged, pulled)
+    needed = _find_needed(judged, manifests, pulled, since)
     unused = _without_need(judged, manifests, needed)
     chosen = [
         tag
         for tag in unused
         if namespace in (None, tag.namespace) and repository in (None, tag.repository)
     ]
-    freed, unknown = _freed(chosen, judged, manifests, usage.rows)
-    return Report(
-        since, [_item(tag, manifests) for tag in chosen], freed, unknown, too_new, usage.missing
-    )
+    freed, unknown = _freed(chosen, judged, manifests, pulled)
+    items = [_item(tag, manifests) for tag in chosen]
+    return Report(since, items, freed, unknown, too_new, missing)
 
 
 def _all_tags(stores: Stores, scope: Scope, registry: str | None) -> Iterable[Tag]:
@@ -112,9 +111,12 @@ def _all_tags(stores: Stores, scope: Scope, registry: str | None) -> Iterable[Ta
             return
 
 
-def _find_manifests(stores: Stores, tags: Iterable[Tag]) -> dict[str, Manifest]:
-    """What the tags point to, and the children of that, by digest."""
-    found = stores.catalogue.find_manifests(tag.digest or "" for tag in tags)
+def _find_manifests(
+    stores: Stores, tags: Iterable[Tag], pulled: Iterable[Image]
+) -> dict[str, Manifest]:
+    """What the tags point to, what was pulled though no tag does any more, and the children."""
+    digests = {tag.digest for tag in tags} | {digest for *_, digest in pulled}
+    found = stores.catalogue.find_manifests(digest for digest in digests if digest)
     children = {
         reference.digest
         for manifest in found.values()
@@ -125,12 +127,11 @@ def _find_manifests(stores: Stores, tags: Iterable[Tag]) -> dict[str, Manifest]:
 
 
 def _find_needed(
-    tags: Sequence[Tag], manifests: Mapping[str, Manifest], rows: Iterable[Row], since: datetime
+    tags: Sequence[Tag], manifests: Mapping[str, Manifest], pulled: Iterable[Image], since: datetime
 ) -> set[Place]:
     """The digests, by repository, that were pulled or that tags in use point to, with children."""
-    pulls = [row for row in rows if row.action in (PULL, PULL_PART)]
-    pulled_tags = {(row.registry, row.repository, row.tag or "") for row in pulls}
-    needed = {(row.registry, row.repository, row.digest or "") for row in pulls}
+    pulled_tags = {(registry, repository, tag) for registry, repository, tag, _ in pulled}
+    needed = {(registry, repository, digest or "") for registry, repository, _, digest in pulled}
     for tag in tags:
         is_young = tag.pushed_at is None or tag.pushed_at >= since
         if is_young or (tag.registry, tag.repository, tag.tag) in pulled_tags:
@@ -187,12 +188,12 @@ def _freed(
     unused: Sequence[Tag],
     tags: Sequence[Tag],
     manifests: Mapping[str, Manifest],
-    rows: Iterable[Row],
+    pulled: Iterable[Image],
 ) -> tuple[int, int]:
     """Bytes of the blobs that only `unused` hold, each once in a registry; tags without a size."""
     going = {(tag.registry, tag.repository, tag.tag) for tag in unused}
     kept: set[tuple[str, str]] = set()
-    used = {(row.registry, row.digest) for row in rows if row.digest}
+    used = {(registry, digest) for registry, _, _, digest in pulled}
     staying = {
         (tag.registry, tag.digest)
         for tag in tags

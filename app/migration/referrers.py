@@ -6,7 +6,6 @@ Source: OCI distribution-spec 1.1, "Referrers Tag Schema".
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from app.registry import Manifest, RegistryClient, RegistryError, parse_manifest
@@ -14,17 +13,10 @@ from app.registry.manifests import OCI_INDEX
 
 TRIES = 3  # two processes may change the list at the same moment: the later write wins
 
-_LIST_TAG = re.compile(r"sha256-[0-9a-f]{64}")
-
 
 def fallback_tag(digest: str) -> str:
     """The tag under which the referrers of a digest are listed."""
     return digest.replace(":", "-", 1)[:128]
-
-
-def subject_of(tag: str) -> str:
-    """The digest whose referrers are listed under a tag, "" if that is no such tag."""
-    return tag.replace("-", ":", 1) if _LIST_TAG.fullmatch(tag) else ""
 
 
 def list_referrer(

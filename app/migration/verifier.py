@@ -21,7 +21,7 @@ from app.migration.copier import digest_of
 from app.migration.crawler import SAVE_EVERY_S, Names, find_repositories, no_names
 from app.migration.filters import compile_filter
 from app.migration.plan import Plan
-from app.migration.referrers import subject_of
+from app.references import referrers_tag_subject
 from app.registry import RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
@@ -191,8 +191,8 @@ class Verifier:
 
     def _is_our_list(self, repository: str, tag: str) -> bool:
         """Whether a tag lists the referrers of an image whose source lists them by its API."""
-        subject = subject_of(tag) if self._plan.options.referrers else ""
-        return subject != "" and digest_of(self._source, repository, subject) != ""
+        subject = referrers_tag_subject(tag) if self._plan.options.referrers else None
+        return subject is not None and digest_of(self._source, repository, subject) != ""
 
     def _recheck(self, rows: Iterable[Drift]) -> Iterator[Drift | None]:
         self._sound.clear()

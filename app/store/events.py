@@ -232,12 +232,17 @@ class EventStore:
         return page.items[0] if page.items else None
 
     def find_by_digests(
-        self, digests: Sequence[str], scope: Scope, repository: str | None = None
+        self,
+        digests: Sequence[str],
+        scope: Scope,
+        repository: str | None = None,
+        registry: str | None = None,
     ) -> Iterator[Event]:
         """Every pull and check of these digests, parts too, but our own; in no order."""
+        of_registry = {} if registry is None else {"registry": registry}
         for digest in digests:
             for part in scope.within(repository):
-                query = all_of({"digest": digest}, part, NOT_OWN)
+                query = all_of({"digest": digest}, part, of_registry, NOT_OWN)
                 for document in self._collection.find(query):
                     if document["action"] in ("pull", "check"):
                         yield _event(document)

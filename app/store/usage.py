@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, timedelta
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -44,6 +46,7 @@ from app.usage import (
 )
 
 Found = TypeVar("Found")
+Image = tuple[str, str, str | None, str | None]  # registry, repository, tag, digest
 
 # Lists within a document are bytes: the database need not know what is in them.
 _ROWS: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
@@ -57,7 +60,12 @@ MAX_ROWS = 5_000  # of one document: below 16 MB whatever the names
 FORM = 3  # of the summaries; days that were summarised in another one are made anew
 EVERYTHING = "everything"
 BULK = 50  # documents in one command
-MAX_LIVE_ROWS = 20_000  # that one page makes from the events of days that are not closed
+# That one page makes from the events of days that are not closed, and what an open time has more:
+# each is counted whole.
+MAX_LIVE_ROWS = 20_000
+
+# Of `usage_days`: a day that may be opened, as its events are all there.
+NOT_REMOVED: dict[str, Any] = {"removed": {"$ne": True}}
 
 _PROJECTION = {
     **dict.fromkeys(("registry", "namespace", "repository", "tag", "digest", "action"), 1),
@@ -91,10 +99,14 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Cover(NamedTuple):
-    """How the figures of a period are found: `runs` of what is closed, by key; the rest is open."""
+    """How the figures of a period are found: `runs` of what is closed, by key; the rest is open.
+
+    The events of `removed` days are gone: their figures are in the summaries alone.
+    """
 
     runs: dict[str, str]
     open: list[Span]
+    removed: list[date]
 
 
 @translate_errors
@@ -132,37 +144,42 @@ class UsageStore:
         events are removed already keep their figures. At most one command for each older hour of
         today, or older day.
         """
-        first = self.first_kept_day(now)
         old = [moment for moment in moments if moment + SETTLED <= now]
         spans = {self._noted(moment, now) for moment in old}
         for span in spans:
-            if span.end + SETTLED <= now and (first is None or span.day >= first):
+            if span.end + SETTLED <= now:
                 change = {"run": None, "opened_at": now}
-                self._days.update_one({"_id": span.key}, {"$set": change}, upsert=True)
+                with suppress(DuplicateKeyError):  # its events are removed
+                    self._days.update_one(
+                        {"_id": span.key, **NOT_REMOVED}, {"$set": change}, upsert=True
+                    )
 
     def _noted(self, moment: datetime, now: datetime) -> Span:
         """The day of a time if that is settled, else its hour."""
         day = self.calendar.span_of(self.calendar.day_of(moment))
         return day if day.end + SETTLED <= now else self.calendar.hour_of(moment)
 
-    def first_kept_day(self, now: datetime) -> date | None:
-        """The oldest day whose events are not removed yet, or None: all are kept."""
-        if not self.retention_days:
-            return None
-        return self.calendar.day_of(now) - timedelta(days=self.retention_days)
-
     def remove_events(self, now: datetime) -> int:
         """Remove what is older than the retention, from closed days only; returns how many.
 
-        In slices of an hour, so that nobody waits long.
+        In slices of an hour, so that nobody waits long. Before that it is put on record that the
+        day's events are gone: whatever the settings become, its figures are final.
         """
-        first, kept = self.find_first_day(), self.first_kept_day(now)
-        if first is None or kept is None or first >= kept:
+        if not self.retention_days:
+            return 0
+        kept = self.calendar.day_of(now) - timedelta(days=self.retention_days)
+        # Bounded, and next to nothing but what is to be removed: see find_first_day.
+        old = between(None, position_at(self.calendar.start_of(kept)))
+        oldest = self._events.find(old, {"timestamp": 1}).sort("position", 1).limit(1)
+        days = [self.calendar.day_of(event["timestamp"]) for event in oldest]
+        if not days:
             return 0
         removed = 0
-        states = self._find_states(first, kept)
-        for day in days_between(first, kept - timedelta(days=1)):
-            if not self._run_of(day, states.get(day.isoformat()), kept):
+        states = self._find_states(days[0], kept)
+        for day in days_between(days[0], kept - timedelta(days=1)):
+            run = self._run_of(states.get(day.isoformat()))
+            closed, final = {"_id": day.isoformat(), "run": run}, {"$set": {"removed": True}}
+            if not run or not self._days.update_one(closed, final).matched_count:
                 break
             for hour in self.calendar.hours_of(day):
                 bounds = between(position_at(hour.start), position_at(hour.end))
@@ -176,24 +193,29 @@ class UsageStore:
 
     def find_open_days(self, now: datetime) -> list[date]:
         """The days that are over, not closed, and may be closed now; oldest first."""
-        first, kept = self.find_first_day(), self.first_kept_day(now)
-        if first is None:
-            return []
-        states = self._find_states(first, self.calendar.day_of(now))
+        return [day for day, state in self._find_settled(now) if not self._run_of(state)]
+
+    def find_settled_days(
+        self, now: datetime, first: date | None = None, last: date | None = None
+    ) -> list[date]:
+        """The days from `first` to `last` that may be closed now, once more if they are."""
         return [
             day
-            for day in days_between(first, self.calendar.day_of(now))
-            if not self._run_of(day, states.get(day.isoformat()), kept)
-            and _is_settled(self.calendar.span_of(day), states.get(day.isoformat()), now)
+            for day, state in self._find_settled(now)
+            if (first or day) <= day <= (last or day) and not (state or {}).get("removed")
         ]
+
+    def _find_settled(self, now: datetime) -> list[tuple[date, Document | None]]:
+        first, today = self.find_first_day(), self.calendar.day_of(now)
+        if first is None:
+            return []
+        states = self._find_states(first, today)
+        days = [(day, states.get(day.isoformat())) for day in days_between(first, today)]
+        return [row for row in days if _is_settled(self.calendar.span_of(row[0]), row[1], now)]
 
     def find_open_hours(self, now: datetime) -> list[Span]:
         """The hours that may be closed now, of days that may not yet; oldest first."""
-        today, kept, first = (
-            self.calendar.day_of(now),
-            self.first_kept_day(now),
-            self.find_first_day(),
-        )
+        today, first = self.calendar.day_of(now), self.find_first_day()
         yesterday = today - timedelta(days=1)
         states = self._find_states(yesterday, today)
         return [
@@ -204,7 +226,7 @@ class UsageStore:
             and day.isoformat() not in states
             and not _is_settled(self.calendar.span_of(day), None, now)
             for hour in self.calendar.hours_of(day)
-            if not self._run_of(day, states.get(hour.key), kept)
+            if not self._run_of(states.get(hour.key))
             and _is_settled(hour, states.get(hour.key), now)
         ]
 
@@ -222,10 +244,7 @@ class UsageStore:
         return first
 
     def close_day(self, day: date) -> int:
-        """Summarise one day anew; returns the number of its rows. Idempotent, safe at any crash.
-
-        Never of a day whose events are removed: that would lose its figures.
-        """
+        """Summarise one day anew; returns the number of its rows. Idempotent, safe at any crash."""
         number = self.close(self.calendar.span_of(day))
         state = self._days.find_one({"_id": day.isoformat()}) or {}
         if state.get("run"):
@@ -236,17 +255,22 @@ class UsageStore:
         return number
 
     def close(self, span: Span) -> int:
-        """Summarise a day or an hour; see close_day."""
+        """Summarise a day or an hour; see close_day.
+
+        Not a day whose events are removed, or begin to be meanwhile: that would lose its figures.
+        """
         key = {"_id": span.key}
         state = self._days.find_one(key) or {}
+        if state.get("removed"):
+            return 0
         run = secrets.token_hex(8)
         number, registries = self._write(span, run)
-        # Unless an event came meanwhile: then it stays open.
+        # Unless an event came meanwhile, or its events are removed: then it stays as it is.
         closed = {"run": run, "form": FORM, "zone": self.calendar.zone, "registries": registries}
-        unchanged = key | {"opened_at": state.get("opened_at"), "run": state.get("run")}
+        unchanged = {"opened_at": state.get("opened_at"), "run": state.get("run")}
         others: Any = {"$ne": run}
         try:
-            self._days.update_one(unchanged, {"$set": closed}, upsert=True)
+            self._days.update_one(key | unchanged | NOT_REMOVED, {"$set": closed}, upsert=True)
         except DuplicateKeyError:
             others = run
         for collection in (self._usage, self._sums):
@@ -293,11 +317,32 @@ class UsageStore:
         """
 
         def read(cover: Cover) -> Usage:
-            closed = self._read_rows(cover, _parts(query, scope, "digests"))
-            made, missing = self._make_rows(cover, query, scope)
-            return Usage([row for row in (*closed, *made) if _matches(row, query)], missing)
+            rows, missing = self._find_rows(cover, query, scope)
+            return Usage(list(rows), missing)
 
-        return self._settled(query, now, read) or Usage([], [])
+        return self._settled(query, now, read)
+
+    def find_pulled(
+        self, query: UsageQuery, scope: Scope, now: datetime
+    ) -> tuple[set[Image], Sequence[date]]:
+        """What was pulled in a period, children of indexes too, and the `missing` days; as `read`.
+
+        By whom and how often is not kept: that would be most of what the rows of months take.
+        """
+
+        def read(cover: Cover) -> tuple[set[Image], Sequence[date]]:
+            rows, missing = self._find_rows(cover, query, scope)
+            pulls = (row for row in rows if row.action in (PULL, PULL_PART))
+            return {(row.registry, row.repository, row.tag, row.digest) for row in pulls}, missing
+
+        return self._settled(query, now, read)
+
+    def _find_rows(
+        self, cover: Cover, query: UsageQuery, scope: Scope
+    ) -> tuple[Iterator[Row], list[date]]:
+        closed = self._read_rows(cover, _parts(query, scope, "digests"))
+        made, missing = self._make_rows(cover, _parts(query, scope))
+        return (row for row in chain(closed, made) if _matches(row, query)), missing
 
     def read_sums(
         self, query: UsageQuery, scope: Scope, now: datetime, *, tops: Sequence[str] = tuple(TOPS)
@@ -315,77 +360,82 @@ class UsageStore:
             fields = dict.fromkeys(("day", "run", "registry", "counts", "bytes", *tops), 1)
             for document in self._read_sums(cover, query, named, fields):
                 _add_document(sums, document, tops)
-            made, sums.missing = self._make_rows(cover, query, scope)
+            made, sums.missing = self._make_rows(cover, _parts(query, scope))
             for row in (*self._read_rows(cover, parts), *made):
                 if _matches(row, query):
                     sums.add(row)
             return sums
 
-        return self._settled(query, now, read) or Sums()
+        return self._settled(query, now, read)
 
-    def read_hours(self, query: UsageQuery, scope: Scope, now: datetime) -> dict[datetime, Counts]:
-        """How often what happened in each hour (local time) of a few days."""
+    def read_hours(
+        self, query: UsageQuery, scope: Scope, now: datetime
+    ) -> dict[Span, Counts] | None:
+        """How often what happened in each hour of a few days, in order.
 
-        def read(cover: Cover) -> dict[datetime, Counts]:
+        None where only events tell, and they are removed or too many for a page.
+        """
+
+        def read(cover: Cover) -> dict[Span, Counts] | None:
             named, parts = _split(query, scope)
-            hours: dict[datetime, Counts] = {}
+            hours: dict[Span, Counts] = {hour: {} for hour in wanted}
             fields = dict.fromkeys(("day", "run", "registry", "hours"), 1)
             for document in self._read_sums(cover, query, named, fields):
-                starts = self.calendar.hours_of(_day_of(document["day"]))
+                of_day = self.calendar.hours_of(_day_of(document["day"]))
                 for number, counts in document.get("hours", ()):
-                    add_counts(hours.setdefault(starts[number].start, {}), counts)
-            for day in days_between(query.first, query.last):
-                for hour in self.calendar.hours_of(day):
-                    found = hours.setdefault(hour.start, {})
-                    is_open = any(span.start <= hour.start < span.end for span in cover.open)
-                    wanted = _parts(query, scope) if is_open or query.digest else parts
-                    for _, row in self._count(wanted, hour.start, hour.end):
-                        if row.action in COUNTED and _matches(row, query):
-                            add_counts(found, {row.action: row.number})
-            return {self.calendar.local(start): counts for start, counts in hours.items()}
+                    if number < len(of_day):  # a day of another time zone may have been longer
+                        add_counts(hours[of_day[number]], counts)
+            if parts and cover.removed:
+                return None
+            rows = 0
+            for hour, found in hours.items():
+                is_open = any(span.start <= hour.start < span.end for span in cover.open)
+                chosen = _parts(query, scope) if is_open or query.digest else parts
+                for _, row in self._count(chosen, hour.start, hour.end):
+                    rows += 1
+                    if row.action in COUNTED and _matches(row, query):
+                        add_counts(found, {row.action: row.number})
+                if rows >= self.max_live_rows:
+                    return None
+            return hours
 
-        found = self._settled(query, now, read) or {}
-        hours = [h for day in days_between(query.first, query.last) for h in self._locals(day)]
-        return {hour: found.get(hour, {}) for hour in hours}
+        days = days_between(query.first, query.last)
+        wanted = [hour for day in days for hour in self.calendar.hours_of(day)]
+        return self._settled(query, now, read)
 
-    def _locals(self, day: date) -> list[datetime]:
-        return [self.calendar.local(hour.start) for hour in self.calendar.hours_of(day)]
-
-    def _settled(
-        self, query: UsageQuery, now: datetime, read: Callable[[Cover], Found]
-    ) -> Found | None:
-        """What `read` finds while nothing is closed or opened; None if nothing is on record."""
+    def _settled(self, query: UsageQuery, now: datetime, read: Callable[[Cover], Found]) -> Found:
+        """What `read` finds while nothing is closed or opened."""
         last = min(query.last, self.calendar.day_of(now))
         first = self.find_first_day()
         if first is None or last < max(first, query.first):
-            return None
+            return read(Cover({}, [], []))
         days = list(days_between(max(first, query.first), last))
-        cover = self._cover(days, now)
+        cover = self._cover(days)
         for _ in range(3):
             found = read(cover)
-            before, cover = cover, self._cover(days, now)
+            before, cover = cover, self._cover(days)
             if cover == before:
                 break
         return found
 
-    def _cover(self, days: Sequence[date], now: datetime) -> Cover:
-        states, kept = self._find_states(days[0], days[-1]), self.first_kept_day(now)
-        cover = Cover({}, [])
+    def _cover(self, days: Sequence[date]) -> Cover:
+        states = self._find_states(days[0], days[-1])
+        cover = Cover({}, [], [])
         for day in days:
             state = states.get(day.isoformat())
-            if run := self._run_of(day, state, kept):
+            if state and state.get("removed"):
+                cover.removed.append(day)
+            if run := self._run_of(state):
                 cover.runs[day.isoformat()] = run
             elif state or not any(hour.key in states for hour in self.calendar.hours_of(day)):
                 cover.open.append(self.calendar.span_of(day))
             else:
-                self._cover_hours(cover, day, states, kept)
+                self._cover_hours(cover, day, states)
         return cover
 
-    def _cover_hours(
-        self, cover: Cover, day: date, states: Mapping[str, Document], kept: date | None
-    ) -> None:
+    def _cover_hours(self, cover: Cover, day: date, states: Mapping[str, Document]) -> None:
         for hour in self.calendar.hours_of(day):
-            if run := self._run_of(day, states.get(hour.key), kept):
+            if run := self._run_of(states.get(hour.key)):
                 cover.runs[hour.key] = run
             elif cover.open and cover.open[-1].end == hour.start:
                 cover.open[-1] = cover.open[-1]._replace(end=hour.end)
@@ -393,14 +443,14 @@ class UsageStore:
                 cover.open.append(hour)
 
     def _make_rows(
-        self, cover: Cover, query: UsageQuery, scope: Scope
+        self, cover: Cover, parts: Sequence[dict[str, Any]]
     ) -> tuple[list[Row], list[date]]:
         """Rows of what is open, made from the events; and the days for which that is too much."""
         rows: list[Row] = []
         spans = list(cover.open)
         while spans and len(rows) < self.max_live_rows:
             span = spans.pop()
-            rows += (row for _, row in self._count(_parts(query, scope), span.start, span.end))
+            rows += (row for _, row in self._count(parts, span.start, span.end))
         return rows, sorted({span.day for span in spans})
 
     def _read_rows(self, cover: Cover, parts: Iterable[dict[str, Any]]) -> Iterator[Row]:
@@ -427,17 +477,26 @@ class UsageStore:
                     yield document
 
     def find_last_pulls(
-        self, repositories: Iterable[str], scope: Scope, now: datetime
+        self, repositories: Iterable[str], scope: Scope, now: datetime, clients: frozenset[str]
     ) -> dict[tuple[str, str, str], Row]:
-        """The newest pull of every tag of some repositories: (registry, repository, tag) → row."""
-        found: dict[tuple[str, str, str], Row] = {}
-        for repository in repositories:
-            query = UsageQuery(first=date.min, last=date.max, repository=repository)
-            for row in self.read(query, scope, now).rows:
+        """The newest pull of every tag of some repositories: (registry, repository, tag) → row.
+
+        Only pulls by `clients` (classes) count.
+        """
+        query = UsageQuery(first=date.min, last=date.max, clients=clients)
+        parts = [part for name in repositories for part in scope.within(name)]
+
+        def read(cover: Cover) -> dict[tuple[str, str, str], Row]:
+            found: dict[tuple[str, str, str], Row] = {}
+            made, _ = self._make_rows(cover, parts)
+            for row in chain(self._read_rows(cover, parts), made):
                 key = (row.registry, row.repository, row.tag or "")
-                if row.action == PULL and (key not in found or row.last > found[key].last):
+                is_newer = key not in found or row.last > found[key].last
+                if is_newer and row.action == PULL and _matches(row, query):
                     found[key] = row
-        return found
+            return found
+
+        return self._settled(query, now, read)
 
     def _count(
         self, parts: Iterable[dict[str, Any]], start: datetime, end: datetime
@@ -486,7 +545,7 @@ class UsageStore:
         bounds = {"_id": {"$gte": first.isoformat(), "$lt": _after(last)}}
         return {row["_id"]: row for row in self._days.find(bounds)}
 
-    def _run_of(self, day: date, state: Document | None, kept: date | None) -> str | None:
+    def _run_of(self, state: Document | None) -> str | None:
         """The run whose summaries are those of a closed day or hour; None of an open one.
 
         Another time zone, or form, opens every day whose events are still there.
@@ -494,8 +553,7 @@ class UsageStore:
         if state is None:
             return None
         is_ours = (state.get("zone"), state.get("form")) == (self.calendar.zone, FORM)
-        is_last = kept is not None and day < kept
-        return state.get("run") if is_ours or is_last else None
+        return state.get("run") if is_ours or state.get("removed") else None
 
     # Who closes days
 
@@ -535,12 +593,8 @@ def _parts(query: UsageQuery, scope: Scope, digest: str = "digest") -> list[dict
 
 
 def _wanted(query: UsageQuery) -> dict[str, Any]:
-    wanted: dict[str, Any] = {}
-    if query.registry is not None:
-        wanted["registry"] = query.registry
-    if query.namespace is not None and query.repository is None:
-        wanted["namespace"] = query.namespace
-    return wanted
+    wanted = {"registry": query.registry, "namespace": query.namespace}
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def _matches(row: Row, query: UsageQuery) -> bool:

@@ -78,21 +78,26 @@ def find_report(form: UnusedFilter) -> Report:
         viewer().scope,
         form.days.data or 90,
         datetime.now(UTC),
-        clients=form.client_classes() or USERS,
+        clients=_clients(form),
         registry=form.registry.data or None,
         namespace="" if form.namespace.data == NONE else form.namespace.data or None,
         repository=form.repository.data or None,
     )
 
 
+def _clients(form: UnusedFilter) -> frozenset[str]:
+    return frozenset(form.client_classes() or USERS)
+
+
 def unused_listing(form: UnusedFilter, report: Report | None = None) -> Listing:
-    """The unused tags, each with its last pull before, if that is on record."""
+    """The unused tags, each with its last pull before that counts, if one is on record."""
     tags = (report or find_report(form)).tags
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
         rows, more = lists.slice_of(tags, _tag_key, cursor, limit)
         names = {row.repository for row in rows}
-        pulls = runtime().stores.usage.find_last_pulls(names, viewer().scope, datetime.now(UTC))
+        usage, now = runtime().stores.usage, datetime.now(UTC)
+        pulls = usage.find_last_pulls(names, viewer().scope, now, _clients(form))
         return Page([_unused_item(row, pulls) for row in rows], more)
 
     columns = (*UnusedTag.__struct_fields__, "last_pulled_at", "last_pulled_by")
@@ -135,7 +140,7 @@ def find_recall(form: RecallFilter) -> Recall:
     """What a valid form asks for."""
     stores, scope = runtime().stores, viewer().scope
     if form.digest.data:
-        return recall_digest(stores, scope, form.digest.data)
+        return recall_digest(stores, scope, form.digest.data, form.registry.data or None)
     registry = form.registry.data or runtime().settings.registries[0].name
     return recall_tag(
         stores,

@@ -11,7 +11,7 @@ from werkzeug.exceptions import NotFound
 from app.errors import InvalidQuery
 from app.web import lists
 from app.web.access import explanation, sign_in_listing
-from app.web.analysis import recall_listing, record_listing, unused_listing
+from app.web.analysis import find_report, recall_listing, record_listing, unused_listing
 from app.web.figures import find_figures, slot_listing
 from app.web.forms import (
     AccessFilter,
@@ -45,7 +45,6 @@ _LISTS: dict[str, tuple[Any, Any]] = {
     "repositories": (RepositoryFilter, repository_listing),
     "tags": (TagFilter, tag_listing),
     "records": (RecordFilter, record_listing),
-    "unused": (UnusedFilter, unused_listing),
     "recall": (RecallFilter, recall_listing),
     "sign-ins": (SignInFilter, sign_in_listing),
 }
@@ -73,7 +72,7 @@ def refuse_forgery() -> None:
         raise InvalidQuery("Content-Type: expected application/json")
 
 
-@bp.get("/<any(repositories, tags, records, unused, recall, 'sign-ins'):name>")
+@bp.get("/<any(repositories, tags, records, recall, 'sign-ins'):name>")
 def listing(name: str) -> Response:
     """One page of a list: 200, 400 for a filter that cannot be used, 401, 403."""
     viewer()
@@ -81,6 +80,18 @@ def listing(name: str) -> Response:
     form = form_class(request.args)
     _check(form, _OF_EVERY_LIST)
     return _answer(make_listing(form))
+
+
+@bp.get("/unused")
+def unused() -> Response:
+    """Unused tags, and why some could not be judged: 200, 400, 401."""
+    viewer()
+    form = UnusedFilter(request.args)
+    _check(form, _OF_EVERY_LIST)
+    report = find_report(form)
+    found = unused_listing(form, report)
+    judged = {"since": report.since, "too_new": report.too_new, "missing": report.missing}
+    return lists.export(found) or json_response(lists.api_page(found) | judged)
 
 
 @bp.get("/usage")

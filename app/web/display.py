@@ -9,6 +9,7 @@ import humanize
 from flask import Flask
 from markupsafe import Markup
 
+from app.store.events import address_key
 from app.store.paging import Count
 from app.version import VERSION
 from app.web import lists
@@ -20,6 +21,7 @@ def init_app(app: Flask) -> None:
     app.jinja_env.filters.update(
         moment=moment, ago=ago, duration=duration, size=size, short=short_digest, total=total
     )
+    app.jinja_env.tests["ip"] = lambda address: address_key(address) is not None
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.context_processor(_page_names)
 

@@ -11,10 +11,10 @@ import msgspec
 from flask import url_for
 
 from app.store.catalogue import CatalogueQuery
-from app.store.events import NONE
+from app.store.events import NONE, address_key
 from app.store.paging import Count, Page
 from app.store.usage import UsageQuery
-from app.usage import CHECK, DELETE, PULL, PUSH, Counts, Sums, days_between
+from app.usage import CHECK, DELETE, PULL, PUSH, Counts, Span, Sums, days_between
 from app.web.forms import UsageFilter
 from app.web.lists import Listing, fields_of
 from app.web.runtime import runtime
@@ -38,12 +38,12 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class Top(msgspec.Struct, frozen=True):
-    """One line of a top list; `filters` select its records."""
+    """One line of a top list; `filters` select its records, None where no filter can."""
 
     name: str
     pulls: int
     pushes: int
-    filters: dict[str, str]
+    filters: dict[str, str] | None
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -55,13 +55,14 @@ class Figures(msgspec.Struct, frozen=True):
     totals: dict[str, int]
     before: dict[str, int]
     slots: Sequence[Slot]
+    hourly: bool  # whether the slots are hours
     tops: dict[str, Sequence[Top]]
     missing: Sequence[date]  # days that are being prepared and are not in any figure
 
     @property
-    def hourly(self) -> bool:
-        """Whether the slots are hours."""
-        return (self.last - self.first).days < MAX_HOURLY_DAYS
+    def lacks_hours(self) -> bool:
+        """Whether days are shown as the hours of a short period are not known."""
+        return not self.hourly and (self.last - self.first).days < MAX_HOURLY_DAYS
 
 
 class Recent(msgspec.Struct, frozen=True):
@@ -108,14 +109,16 @@ def find_figures(form: UsageFilter) -> Figures:
     query_before = form.query(first - length, first - timedelta(days=1))
     found = stores.usage.read_sums(query, scope, now)
     before = stores.usage.read_sums(query_before, scope, now, tops=("repositories",))
-    is_hourly = (last - first).days < MAX_HOURLY_DAYS
+    is_short = (last - first).days < MAX_HOURLY_DAYS
+    hours = stores.usage.read_hours(query, scope, now) if is_short else None
     return Figures(
         first=first,
         last=last,
         time_zone=calendar.zone,
         totals=_totals(found, query),
         before=_totals(before, query_before),
-        slots=_hours(query, now) if is_hourly else _days(found, query),
+        slots=_days(found, query) if hours is None else _hours(hours),
+        hourly=hours is not None,
         tops=_tops(found),
         missing=[*before.missing, *found.missing],
     )
@@ -146,9 +149,9 @@ def _totals(found: Sums, query: UsageQuery) -> dict[str, int]:
     return totals
 
 
-def _hours(query: UsageQuery, now: datetime) -> list[Slot]:
-    hours = runtime().stores.usage.read_hours(query, viewer().scope, now)
-    return [_slot(start, start + timedelta(hours=1), counts) for start, counts in hours.items()]
+def _hours(hours: Mapping[Span, Counts]) -> list[Slot]:
+    local = runtime().stores.usage.calendar.local
+    return [_slot(local(hour.start), local(hour.end), counts) for hour, counts in hours.items()]
 
 
 def _days(found: Sums, query: UsageQuery) -> list[Slot]:
@@ -181,9 +184,7 @@ def _tops(found: Sums) -> dict[str, Sequence[Top]]:
     """The most pulled (then pushed) of each kind, ten at most."""
     return {
         kind: [
-            Top(
-                _name(kind, key), pulls, pushes, dict(zip(_FILTERS[kind], _given(key), strict=True))
-            )
+            Top(_name(kind, key), pulls, pushes, _filters(kind, key))
             for key, (pulls, pushes) in nsmallest(TOP, lines.items(), key=_by_pulls)
         ]
         for kind, lines in found.tops.items()
@@ -201,9 +202,13 @@ def _name(kind: str, key: tuple[str, ...]) -> str:
     return f"{key[1]}:{key[2]}" if kind == "tags" else key[-1]
 
 
-def _given(key: tuple[str, ...]) -> tuple[str, ...]:
-    """The values of filters: that of requests without account is `-`."""
-    return tuple(name or NONE for name in key)
+def _filters(kind: str, key: tuple[str, ...]) -> dict[str, str] | None:
+    """That of requests without account is `-`. A form strips names, and an address is an IP."""
+    if any(name == NONE or name != name.strip() for name in key):
+        return None
+    if kind == "addresses" and address_key(key[0]) is None:
+        return None
+    return {field: name or NONE for field, name in zip(_FILTERS[kind], key, strict=True)}
 
 
 def records_linker(filters: Mapping[str, str], first: date, last: date) -> Callable[..., str]:

@@ -441,10 +441,14 @@ class RecallFilter(FilterForm):
     registry = _text("Registry")
 
     def validate_digest(self, field: Field) -> None:
-        """Whole, and not beside a tag."""
+        """Whole, and not beside a tag, nor a time: whoever pulled it at any time has it."""
         if field.data:
             if self.repository.data or self.tag.data:
                 raise ValidationError("give a digest, or a repository and tag")
+            if self.since.data or self.until.data:
+                raise ValidationError(
+                    "from and to are when a tag pointed to it: give a repository and tag"
+                )
             try:
                 parse_digest(field.data)
             except InvalidReference:

@@ -16,12 +16,13 @@ from app.ingest import Ingest
 from app.recall import recall_digest, recall_tag
 from app.store import Stores
 from app.store.scope import Scope
-from app.unused import find_unused
+from app.unused import USERS, find_unused
 
 START = datetime(2026, 8, 1, 12, tzinfo=UTC)
 NOW = START + timedelta(days=100)
 DAY = timedelta(days=1)
 Send = Callable[..., None]
+Thing = tuple[str, str]  # a repository and what has a digest there
 
 
 @pytest.fixture
@@ -133,6 +134,17 @@ def test_a_child_of_a_used_index_is_kept(stores: Stores, send: Send) -> None:
     assert unused(stores) == ["team/app:alone"]
 
 
+def test_a_child_of_a_used_index_is_kept_though_the_tag_of_the_index_has_moved_on(
+    stores: Stores, send: Send
+) -> None:
+    send("push", tag="v1-amd64", of="amd64")
+    send("push", tag="v1", of="index", media_type=INDEX, children=["amd64", "arm64"])
+    send("push", tag="v1", of="next", day=1)
+    send("pull", of="index", media_type=INDEX, day=90)
+
+    assert unused(stores) == ["team/app:v1"]
+
+
 def test_an_index_is_kept_whose_child_is_used(stores: Stores, send: Send) -> None:
     send("push", tag="v1", of="index", media_type=INDEX, children=["amd64"])
     send("pull", of="amd64", day=90)
@@ -150,6 +162,17 @@ def test_a_signature_is_kept_with_its_subject(stores: Stores, send: Send) -> Non
     assert unused(stores) == sorted(
         ["team/app:gone", f"team/app:{digest('gone').replace(':', '-')}.sig"]
     )
+
+
+def test_the_list_of_referrers_is_kept_with_its_subject(stores: Stores, send: Send) -> None:
+    send("push", tag="used", of="used")
+    send("push", tag="gone", of="gone")
+    shape = {"media_type": INDEX, "children": ["signature"]}
+    for name in ("used", "gone"):
+        send("push", tag=digest(name).replace(":", "-"), of=f"referrers of {name}", **shape)
+    send("pull", tag="used", of="used", day=90)
+
+    assert unused(stores) == ["team/app:gone", f"team/app:{digest('gone').replace(':', '-')}"]
 
 
 def test_nothing_is_unused_that_could_not_have_been_seen_used(stores: Stores, send: Send) -> None:
@@ -188,6 +211,29 @@ def test_layers_are_freed_once_and_only_if_nothing_kept_holds_them(
     assert (report.freed, report.unknown) == (1110, 1)
 
 
+def test_layers_of_what_is_used_without_a_tag_are_not_freed(stores: Stores, send: Send) -> None:
+    send("push", tag="old", of="old", **layers(1, 10))
+    send("push", tag="v1", of="pinned", **layers(1, 100))
+    send("push", tag="v1", of="next", day=1, **layers(1000))
+    send("pull", of="pinned", day=90)
+    close(stores)
+
+    report = find_unused(stores, everything(stores), 30, NOW)
+
+    assert [row.tag for row in report.tags] == ["old", "v1"]
+    assert report.freed == 1010
+
+
+def test_a_check_of_an_unused_tag_does_not_keep_its_layers(stores: Stores, send: Send) -> None:
+    send("push", tag="old", of="old", **layers(1, 10))
+    send("check", tag="old", of="old", day=90)
+    close(stores)
+
+    report = find_unused(stores, everything(stores), 30, NOW)
+
+    assert ([row.tag for row in report.tags], report.freed) == (["old"], 11)
+
+
 def test_each_account_gets_its_own_unused_tags(stores: Stores, send: Send) -> None:
     send("push", tag="v1", of="a", **layers(7))
     send("push", "ops/app", tag="v1", of="b", **layers(7))
@@ -215,6 +261,27 @@ def test_unused_tags_are_filtered(stores: Stores, send: Send) -> None:
     assert unused(stores, namespace="ops") == ["ops/app:v1"]
     assert unused(stores, repository="team/app") == ["team/app:v1"]
     assert unused(stores, registry="other") == []
+
+
+def test_the_last_pull_is_the_newest_by_clients_that_count(
+    stores: Stores, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["team/app", "team/db", "ops/app"]
+    for name in names:
+        send("pull", name, tag="v1", day=1)
+        send("pull", name, tag="v1", day=2, actor="other")
+        send("pull", name, tag="v1", day=3, user_agent="trivy/0.5")
+    close(stores)
+    covers: list[Any] = []
+    cover: Callable[..., Any] = stores.usage._cover
+    monkeypatch.setattr(stores.usage, "_cover", lambda days: covers.append(days) or cover(days))
+
+    pulls = stores.usage.find_last_pulls(names, everything(stores), NOW, frozenset(USERS))
+
+    assert {key: row.last for key, row in pulls.items()} == {
+        ("default", name, "v1"): START + 2 * DAY for name in names
+    }
+    assert len(covers) == 2, "before and after, whatever the number of repositories"
 
 
 # Recall
@@ -275,6 +342,19 @@ def test_what_a_tag_pointed_to_for_a_time_is_recalled(stores: Stores, send: Send
     assert recall(-5, -1).consumers == []
 
 
+def test_a_tag_is_recalled_in_its_own_registry(stores: Stores, send: Send) -> None:
+    send("push", tag="v1", of="bad")
+    send("pull", tag="v1", of="bad", day=1, actor="here")
+    pull = wire_event("pull", tag="v1", of="bad", at=START + 2 * DAY, actor="there")
+    Ingest(stores).receive(envelope(pull), "other", START + 2 * DAY)
+
+    of_tag = recall_tag(stores, everything(stores), "default", "team/app", "v1", None, None)
+    of_digest = recall_digest(stores, everything(stores), digest("bad"))
+
+    assert consumers(of_tag) == [("here", 1, 0)]
+    assert consumers(of_digest) == [("there", 1, 0), ("here", 1, 0)]
+
+
 def test_a_recall_shows_only_what_may_be_seen(stores: Stores, send: Send) -> None:
     send("push", tag="v1", of="bad")
     send("pull", tag="v1", of="bad", day=1)
@@ -304,61 +384,112 @@ def test_what_an_index_holds_is_told_only_to_those_who_may_see_it(
 # Against a recount
 
 
+class History:
+    """A random history of tags that move, of images and of indexes of images that have tags too."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.day = 0.0
+        self.events: list[Any] = []
+        self.tags: dict[tuple[str, str], tuple[str, float]] = {}
+        self.shapes: dict[Thing, dict[str, Any]] = {}
+        self.pulls: list[tuple[float, str, str, str, str]] = []
+        for number in range(60):
+            self.day += self.dice.choice([0.3, 1.5, 3])
+            repository, tag = self.dice.choice(["team/app", "ops"]), f"v{self.dice.randrange(5)}"
+            if (repository, tag) not in self.tags or self.dice.random() < 0.3:
+                self.push(repository, tag, number)
+            elif self.dice.random() < 0.2:
+                self.event("delete", repository, tag=tag, of=None)
+                del self.tags[repository, tag]
+            else:
+                self.use(repository, tag)
+
+    def event(self, action: str, repository: str, **fields: Any) -> str:
+        at = START + self.day * DAY
+        event = wire_event(action, repository, at=at, **fields)
+        self.events.append(event)
+        return str(event["id"])
+
+    def names(self, repository: str) -> list[str]:
+        return [of for where, of in self.shapes if where == repository]
+
+    def push(self, repository: str, tag: str, number: int) -> None:
+        of = f"{repository} {number // 3}"
+        images = [
+            name
+            for name in self.names(repository)
+            if name != of and "children" not in self.shapes[repository, name]
+        ]
+        shape = layers(1000 + number, number % 5)
+        if images and self.dice.random() < 0.4:
+            children = self.dice.sample(images, min(2, len(images)))
+            shape = {"media_type": INDEX, "children": children}
+        shape = self.shapes.setdefault((repository, of), shape)
+        self.event("push", repository, tag=tag, of=of, **shape)
+        self.tags[repository, tag] = (of, self.day)
+
+    def use(self, repository: str, tag: str) -> None:
+        of, actor = self.tags[repository, tag][0], self.dice.choice(["a", "b"])
+        action, name = self.dice.choice(["pull", "pull", "pull", "check"]), tag
+        if action == "pull" and self.dice.random() < 0.4:
+            # By digest, also of what no tag points to any more.
+            of, name = self.dice.choice([of, *self.names(repository)]), None
+        shape = self.shapes[repository, of]
+        id = self.event(action, repository, tag=name, of=of, actor=actor, **shape)
+        if action == "pull":
+            self.pulls.append((self.day, repository, id, of, actor))
+
+    def whole(self, things: set[Thing]) -> set[Thing]:
+        """These and their children."""
+        children = {
+            (repository, child)
+            for repository, of in things
+            for child in self.shapes[repository, of].get("children", ())
+        }
+        return things | children
+
+    def blobs(self, things: set[Thing]) -> dict[str, int]:
+        shapes = [self.shapes[thing] for thing in self.whole(things)]
+        found = [blob for shape in shapes for blob in shape.get("references", ())]
+        return {blob["digest"]: blob["size"] for blob in found}
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_unused_and_recall_equal_a_recount_of_any_history(seed: int) -> None:
     stores = Stores(mongomock.MongoClient(tz_aware=True)["registry"])
     stores.ensure_indexes()
-    dice, ingest = random.Random(seed), Ingest(stores)
-    tags: dict[tuple[str, str], tuple[str, float]] = {}
-    pulls: list[tuple[float, str, str | None, str, str]] = []
-    events = []
-    day = 0.0
-    for number in range(60):
-        day += dice.choice([0.3, 1.5, 3])
-        at = START + day * DAY
-        repository, tag = dice.choice(["team/app", "ops"]), f"v{dice.randrange(5)}"
-        known = tags.get((repository, tag))
-        actor = dice.choice(["a", "b"])
-        if known is None or dice.random() < 0.3:
-            of = f"{repository} {number // 3}"
-            events.append((at, wire_event("push", repository, tag=tag, of=of, at=at)))
-            tags[repository, tag] = (of, day)
-        elif dice.random() < 0.2:
-            events.append((at, wire_event("delete", repository, tag=tag, of=None, at=at)))
-            del tags[repository, tag]
-        else:
-            of = known[0]
-            by_tag = dice.random() < 0.7
-            event = wire_event(
-                "pull", repository, tag=tag if by_tag else None, of=of, at=at, actor=actor
-            )
-            events.append((at, event))
-            pulls.append((day, repository, tag if by_tag else None, of, actor))
-    dice.shuffle(events)
-    now = START + day * DAY
-    for _, event in events:
+    history, ingest = History(seed), Ingest(stores)
+    now = START + history.day * DAY
+    for event in history.dice.sample(history.events, len(history.events)):
         ingest.receive(envelope(event), "default", now)
 
-    window = 20
     close(stores, now + timedelta(minutes=2))
-    report = find_unused(stores, everything(stores), window, now)
+    report = find_unused(stores, everything(stores), 20, now)
 
+    # The tag of a pull by digest is what the catalogue told when the event came.
+    told = {event.id: event.tag for event in stores.events.iterate()}
     since = (report.since - START) / DAY
-    lately = [pull for pull in pulls if pull[0] >= since]
-    digests = {(repository, of) for _, repository, _, of, _ in lately}
-    for (repository, tag), (of, pushed) in tags.items():
-        by_name = any(pull[1:3] == (repository, tag) for pull in lately)
-        if pushed >= since or by_name:
-            digests.add((repository, of))
-    expected = [
-        f"{repository}:{tag}"
-        for (repository, tag), (of, _) in tags.items()
-        if (repository, of) not in digests
-    ]
-    assert [f"{row.repository}:{row.tag}" for row in report.tags] == sorted(expected)
+    lately = [pull[1:4] for pull in history.pulls if pull[0] >= since]
+    pulled = {(repository, of) for repository, _, of in lately}
+    by_name = {(repository, told[id]) for repository, id, _ in lately}
+    used = {
+        (key[0], of)
+        for key, (of, pushed) in history.tags.items()
+        if pushed >= since or key in by_name
+    }
+    needed = history.whole(pulled | used)
+    ends = {key: (key[0], of) for key, (of, _) in history.tags.items()}
+    expected = sorted(key for key, thing in ends.items() if not history.whole({thing}) & needed)
+    assert [(row.repository, row.tag) for row in report.tags] == expected
 
-    for of in sorted({pull[3] for pull in pulls}):
+    going = history.blobs({ends[key] for key in expected})
+    kept = history.blobs(pulled | {ends[key] for key in ends if key not in expected})
+    assert report.freed == sum(going[blob] for blob in going.keys() - kept.keys())
+
+    for repository, of in sorted({(pull[1], pull[3]) for pull in history.pulls}):
         found = recall_digest(stores, everything(stores), digest(of))
-        counted = {(row.actor, row.repository): row.pulls for row in found.consumers}
-        matching = [(actor, repository) for _, repository, _, what, actor in pulls if what == of]
+        counted = {(row.actor, row.repository): row.pulls for row in found.consumers if row.pulls}
+        wanted = history.whole({(repository, of)})
+        matching = [(pull[4], pull[1]) for pull in history.pulls if (pull[1], pull[3]) in wanted]
         assert counted == {key: matching.count(key) for key in set(matching)}

@@ -17,10 +17,11 @@ from app import demo
 from app.ingest import Ingest
 from app.store import Stores
 from app.store.scope import Scope
-from app.store.usage import UsageQuery
-from app.usage import COUNTED, Row, Span, Sums
+from app.store.usage import FORM, UsageQuery
+from app.usage import COUNTED, Calendar, Row, Span, Sums
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
+CLOCKS_BACK = datetime(2026, 10, 25, tzinfo=UTC)  # in Berlin, an hour later
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -28,14 +29,20 @@ Key = tuple[Any, ...]
 
 
 class History:
-    """A random history: the events in the order in which they happened, and what they come to."""
+    """A random history: the events in the order in which they happened, and what they come to.
+
+    Every other one goes on while the clocks of its zone are put back.
+    """
 
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
+        self.start = CLOCKS_BACK - DAY if seed % 2 else START
+        self.zone = "Europe/Berlin" if seed % 2 else "UTC"
+        self.day_of = Calendar(self.zone).day_of
         self.events: list[tuple[datetime, dict[str, Any]]] = []
         self.expected: Counter[Key] = Counter()
         self.bytes: Counter[Key] = Counter()
-        self.now = START + timedelta(hours=20)
+        self.now = self.start + timedelta(hours=20)
         self.tags: dict[tuple[str, str], tuple[str, list[str]]] = {}
         for number in range(self.dice.randint(15, 40)):
             # Each is apart from the next by more than a pair's minute, and some cross midnight.
@@ -51,7 +58,7 @@ class History:
         self.events.append((self.now, wire_event(action, repository, at=self.now, **fields)))
 
     def count(self, action: str, repository: str, tag: str | None, who: dict[str, str]) -> None:
-        key = (self.now.date(), repository, tag, action, who["actor"], who["address"][:-5])
+        key = (self.day_of(self.now), repository, tag, action, who["actor"], who["address"][:-5])
         self.expected[key] += 1
 
     def who(self) -> dict[str, str]:
@@ -69,7 +76,7 @@ class History:
         children = [f"{of} {n}" for n in range(self.dice.choice([0, 0, 2]))]
         for child in children:
             self.event("push", repository, 0.4, of=child, **who)
-            self.bytes[self.now.date()] += 500
+            self.bytes[self.day_of(self.now)] += 500
         media_type = INDEX if children else IMAGE
         self.event(
             "push",
@@ -81,7 +88,7 @@ class History:
             children=children or None,
             **who,
         )
-        self.bytes[self.now.date()] += 500
+        self.bytes[self.day_of(self.now)] += 500
         self.tags[repository, tag] = (of, children)
         self.count("push", repository, tag, who)
 
@@ -137,9 +144,9 @@ def figures(stores: Stores, now: datetime) -> tuple[Counter[Key], Counter[Key]]:
     return counts, sizes
 
 
-def check_sums(stores: Stores, dice: random.Random, now: datetime) -> None:
+def check_sums(stores: Stores, dice: random.Random, start: date, now: datetime) -> None:
     """The sums of everything, a namespace, a client, an account are those of the rows."""
-    query = UsageQuery(first=START.date(), last=START.date() + 6 * DAY)
+    query = UsageQuery(first=start, last=start + 6 * DAY)
     rows = stores.usage.read(query, everything(stores), now).rows
     scope = dice.choice([everything(stores), stores.catalogue.find_scope(rule("a", TEAM_ACL))])
     filters = dice.choice(
@@ -158,10 +165,10 @@ def check_sums(stores: Stores, dice: random.Random, now: datetime) -> None:
     assert found.bytes_pushed == expected.bytes_pushed
     by_day = {day: Counter(counts) for day, counts in found.days.items()}
     assert by_day == {day: Counter(counts) for day, counts in expected.days.items()}
-    day = dice.choice(sorted(found.days or {START.date(): {}}))
+    day = dice.choice(sorted(found.days or {start: {}}))
     of_hours: Counter[str] = Counter()
     of_day = msgspec.structs.replace(narrow, first=day, last=day)
-    for counts in stores.usage.read_hours(of_day, scope, now).values():
+    for counts in (stores.usage.read_hours(of_day, scope, now) or {}).values():
         of_hours.update(counts)
     assert of_hours == by_day.get(day, Counter())
 
@@ -187,9 +194,11 @@ def close_days(stores: Stores, now: datetime) -> list[date]:
     return days
 
 
-def check_history(stores: Stores, seed: int) -> None:
-    history, ingest = History(seed), Ingest(stores)
-    now = START
+def check_history(database: Any, seed: int) -> None:
+    history = History(seed)
+    stores = Stores(database, time_zone=history.zone)
+    stores.ensure_indexes()
+    ingest, now = Ingest(stores), history.start
     for now, event in history.deliveries():
         ingest.receive(envelope(event), "default", now)
         if history.dice.random() < 0.2:
@@ -199,23 +208,19 @@ def check_history(stores: Stores, seed: int) -> None:
         counts, sizes = figures(stores, now + later)
         assert counts == history.expected, (seed, later)
         assert +sizes == +history.bytes, (seed, later)
-        check_sums(stores, history.dice, now + later)
+        check_sums(stores, history.dice, history.start.date(), now + later)
         close_days(stores, now + later)
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_figures_equal_a_recount_of_any_history(seed: int) -> None:
-    stores = Stores(mongomock.MongoClient(tz_aware=True)["registry"])
-    stores.ensure_indexes()
-    check_history(stores, seed)
+    check_history(mongomock.MongoClient(tz_aware=True)["registry"], seed)
 
 
 @pytest.mark.wire
 @pytest.mark.parametrize("seed", range(5))
 def test_figures_equal_a_recount_on_the_server(wire_database: Any, seed: int) -> None:
-    stores = Stores(wire_database)
-    stores.ensure_indexes()
-    check_history(stores, seed)
+    check_history(wire_database, seed)
 
 
 # Days
@@ -395,6 +400,63 @@ def test_days_begin_in_the_zone_of_the_configuration(mock_database: Any) -> None
     assert pushes(berlin, now, first=date(2026, 11, 21), last=date(2026, 11, 21)) == 1
 
 
+def hourly(stores: Stores, now: datetime, day: date, **query: Any) -> list[int] | None:
+    """The number of pushes in each hour of a day."""
+    bounds = UsageQuery(first=day, last=day, **query)
+    hours = stores.usage.read_hours(bounds, everything(stores), now)
+    return None if hours is None else [counts.get("push", 0) for counts in hours.values()]
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_the_hour_that_is_there_twice_when_clocks_go_back_is_two_hours(
+    mock_database: Any, is_closed: bool
+) -> None:
+    stores = Stores(mock_database, time_zone="Europe/Berlin")
+    for hour in range(-1, 4):
+        push(stores, CLOCKS_BACK + hour * HOUR)
+    now = CLOCKS_BACK + 3 * DAY
+    if is_closed:
+        close_days(stores, now)
+
+    assert hourly(stores, now, CLOCKS_BACK.date()) == [0, 1, 1, 1, 1, 1] + 19 * [0]
+
+
+def test_the_25th_hour_of_a_day_of_another_zone_is_left_out(mock_database: Any) -> None:
+    berlin = Stores(mock_database, time_zone="Europe/Berlin", retention_days=1)
+    push(berlin, CLOCKS_BACK + 12 * HOUR)
+    push(berlin, CLOCKS_BACK + 22.5 * HOUR)
+    now = CLOCKS_BACK + 3 * DAY
+    close_days(berlin, now)
+    assert berlin.usage.remove_events(now) == 2
+
+    utc = Stores(mock_database, retention_days=1)
+
+    assert sum(hourly(utc, now, CLOCKS_BACK.date()) or []) == 1
+
+
+@pytest.mark.parametrize("filters", [{"repository": "team/app"}, {"namespace": "team"}])
+def test_hours_of_removed_events_are_known_where_they_were_summed_up_and_else_not(
+    mock_database: Any, filters: dict[str, str]
+) -> None:
+    now = NOON + 5 * DAY
+    stores = removed_days(mock_database, now)
+    is_summed_up = "namespace" in filters
+
+    removed = hourly(stores, now, START.date(), **filters)
+    kept = hourly(stores, now, START.date() + 3 * DAY, **filters)
+
+    assert kept == [0] * 12 + [1] + [0] * 11
+    assert removed == (kept if is_summed_up else None)
+
+
+def test_hours_are_not_counted_when_there_are_too_many_events_for_a_page(stores: Stores) -> None:
+    for number in range(4):
+        push(stores, NOON + number * MINUTE, repository=f"team/app{number}")
+    stores.usage.max_live_rows = 4
+
+    assert hourly(stores, NOON + HOUR, START.date()) is None
+
+
 def test_another_zone_makes_every_day_anew(mock_database: Any) -> None:
     evening = datetime(2026, 11, 20, 23, 30, tzinfo=UTC)
     utc, berlin = Stores(mock_database), Stores(mock_database, time_zone="Europe/Berlin")
@@ -466,6 +528,109 @@ def test_another_zone_keeps_the_figures_of_removed_days(mock_database: Any) -> N
     assert pushes(berlin, now) == 6
 
 
+def removed_days(database: Any, now: datetime) -> Stores:
+    """Stores that removed the events of three days of six, on each of which there was a push."""
+    stores = Stores(database, retention_days=2)
+    for day in range(6):
+        push(stores, NOON + day * DAY)
+    close_days(stores, now)
+    assert stores.usage.remove_events(now) == 3
+    return stores
+
+
+@pytest.mark.parametrize("retention_days", [0, 30])
+@pytest.mark.parametrize("form", [FORM, FORM + 1])
+@pytest.mark.parametrize("time_zone", ["UTC", "Europe/Berlin"])
+def test_a_longer_retention_keeps_the_figures_of_removed_days(
+    mock_database: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    retention_days: int,
+    form: int,
+    time_zone: str,
+) -> None:
+    now = NOON + 5 * DAY
+    removed_days(mock_database, now)
+    monkeypatch.setattr("app.store.usage.FORM", form)
+    stores = Stores(mock_database, retention_days=retention_days, time_zone=time_zone)
+
+    push(stores, NOON + MINUTE, now)
+    close_days(stores, now + 2 * MINUTE)
+    for day in stores.usage.find_settled_days(now, START.date()):
+        stores.usage.close_day(day)
+
+    assert pushes(stores, now + 2 * MINUTE) == 6
+
+
+def test_a_day_whose_events_are_removed_stays_closed_when_one_comes_late(
+    stores: Stores,
+) -> None:
+    stores.usage.retention_days = 2
+    push(stores, NOON)
+    now = NOON + 5 * DAY
+    close_days(stores, now)
+    assert stores.usage.remove_events(now) == 1
+
+    push(stores, NOON + MINUTE, now)
+
+    assert pushes(stores, now) == 1
+    assert START.date() not in stores.usage.find_settled_days(now)
+    assert stores.usage.close_day(START.date()) == 0
+    assert pushes(stores, now) == 1
+    assert stores.usage.remove_events(now) == 1
+
+
+def test_events_removed_while_their_day_is_closed_anew_stay_in_its_figures(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.usage.retention_days = 2
+    push(stores, NOON)
+    now = NOON + 5 * DAY
+    close_days(stores, now)
+    write: Callable[..., Any] = stores.usage._write
+
+    def slow_write(span: Span, run: str) -> Any:
+        assert stores.usage.remove_events(now) == 1
+        return write(span, run)
+
+    monkeypatch.setattr(stores.usage, "_write", slow_write)
+    stores.usage.close_day(START.date())
+
+    assert pushes(stores, now) == 1
+
+
+def test_retention_deletes_nothing_where_nothing_is_left(
+    mock_database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = NOON + 5 * DAY
+    stores = removed_days(mock_database, now)
+    deletes: list[Any] = []
+    delete: Callable[..., Any] = stores.usage._events.delete_many
+
+    def delete_many(query: Any) -> Any:
+        deletes.append(query)
+        return delete(query)
+
+    monkeypatch.setattr(stores.usage._events, "delete_many", delete_many)
+
+    assert stores.usage.remove_events(now) == 0
+    assert deletes == []
+    assert stores.usage.remove_events(now + DAY) == 1
+    assert len(deletes) == 24, "of that day alone"
+
+
+def test_a_day_is_closed_anew_only_when_it_is_settled_and_its_events_are_there(
+    mock_database: Any,
+) -> None:
+    now = NOON + 5 * DAY
+    stores = removed_days(mock_database, now)
+    days = [START.date() + number * DAY for number in range(6)]
+    over = START + 6 * DAY + HOUR
+
+    assert stores.usage.find_settled_days(over + timedelta(seconds=59)) == days[3:5]
+    assert stores.usage.find_settled_days(over + MINUTE) == days[3:]
+    assert stores.usage.find_settled_days(over + MINUTE, days[4], days[4]) == [days[4]]
+
+
 def test_an_imported_event_is_in_the_figures_of_its_day(stores: Stores, mock_database: Any) -> None:
     push(stores, NOON)
     now = NOON + 3 * DAY
@@ -502,6 +667,8 @@ QUERIES: list[tuple[dict[str, Any], int]] = [
     ({"namespace": ""}, 1),
     ({"repository": "team/app"}, 2),
     ({"repository": "team"}, 0),
+    ({"repository": "team/app", "namespace": "team"}, 2),
+    ({"repository": "team/app", "namespace": "ops"}, 0),
     ({"actor": "alice"}, 2),
     ({"actor": ""}, 1),
     ({"tag": "v1"}, 3),

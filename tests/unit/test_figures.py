@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 
 from app.ingest import Ingest
 from app.store import Stores
+from app.usage import Calendar
 
 SignIn = Callable[[str], FlaskClient]
 Store = Callable[..., None]
@@ -87,6 +88,8 @@ FILTERS: list[tuple[dict[str, str], Callable[[Happening], bool]]] = [
     ({"client": "helm"}, lambda row: row[5] == "helm"),
     ({"registry": "other"}, lambda row: False),
     ({"repository": "team/app", "client": "docker"}, lambda r: r[2:6:3] == ("team/app", "docker")),
+    ({"repository": "team/app", "namespace": "ops"}, lambda row: False),
+    ({"repository": "team/app", "namespace": "team"}, lambda row: row[2] == "team/app"),
 ]
 
 
@@ -194,6 +197,33 @@ def test_every_number_leads_to_exactly_as_many_records(
         assert shown[1] == number, href
 
 
+def test_what_no_filter_can_select_has_no_link(store: Store, sign_in: SignIn) -> None:
+    at = FIRST + timedelta(hours=1)
+    for number, who in enumerate(({"address": "@"}, {"actor": " bob "}, {"actor": "-"})):
+        store(wire_event("pull", tag="v1", at=at + timedelta(minutes=2 * number), **who))
+    client = sign_in("alice")
+
+    figures = client.get("/api/v1/usage", query_string=PERIOD).json["tops"]
+    pages = [
+        client.get("/analysis/", query_string=PERIOD).text,
+        client.get(f"/analysis/recall?digest={digest('image')}").text,
+        client.get("/analysis/user/login/?action=pull").text,
+    ]
+
+    found = {top["name"]: top["filters"] for top in figures["accounts"] + figures["addresses"]}
+    assert found == {
+        "alice": {"actor": "alice"},
+        " bob ": None,
+        "-": None,
+        "10.0.0.1": {"address": "10.0.0.1"},
+        "@": None,
+    }
+    for page in pages:
+        links = re.findall(r'href="(/analysis/user/login/[^"]*)"', page)
+        assert '<td class="n' in page
+        assert {client.get(href.replace("&amp;", "&")).status_code for href in links} == {200}
+
+
 def test_a_short_period_is_shown_by_the_hour(store: Store, sign_in: SignIn) -> None:
     store(
         wire_event("push", tag="v1", at=FIRST + timedelta(hours=3, minutes=10)),
@@ -205,6 +235,47 @@ def test_a_short_period_is_shown_by_the_hour(store: Store, sign_in: SignIn) -> N
 
     assert len(slots) == 24
     assert [(slot["pushes"], slot["pulls"]) for slot in slots][2:5] == [(0, 0), (1, 1), (0, 0)]
+
+
+def test_each_hour_of_the_day_on_which_clocks_go_back_is_one_hour(
+    store: Store, sign_in: SignIn, mock_stores: Stores
+) -> None:
+    mock_stores.usage.calendar = Calendar("Europe/Berlin")
+    for hour in (0, 1):
+        store(wire_event("push", tag="v1", at=datetime(2025, 10, 26, hour, 30, tzinfo=UTC)))
+    query, client = {"from": "2025-10-26", "to": "2025-10-26"}, sign_in("alice")
+
+    slots = client.get("/api/v1/usage", query_string=query).json["slots"]
+    page = client.get("/analysis/", query_string=query).text
+
+    assert [slot["pushes"] for slot in slots] == [0, 0, 1, 1] + 21 * [0]
+    starts = [datetime.fromisoformat(slot["start"]) for slot in slots]
+    ends = [datetime.fromisoformat(slot["end"]) for slot in slots]
+    assert {end - start for start, end in zip(starts, ends, strict=True)} == {timedelta(hours=1)}
+    assert ends[:-1] == starts[1:]
+    assert "from=2025-10-26T00:00:00Z&amp;to=2025-10-26T01:00:00Z" in page
+    assert "from=2025-10-26T01:00:00Z&amp;to=2025-10-26T02:00:00Z" in page
+
+
+def test_a_short_period_is_shown_by_the_day_where_hours_are_not_known(
+    store: Store, sign_in: SignIn, mock_stores: Stores
+) -> None:
+    store(wire_event("push", tag="v1", at=FIRST))
+    for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
+        mock_stores.usage.close_day(day)
+    mock_stores.usage.retention_days = 1
+    assert mock_stores.usage.remove_events(datetime.now(UTC)) == 1
+    query, client = {"from": "2026-11-10", "to": "2026-11-10"}, sign_in("alice")
+    query_one = {**query, "repository": "team/app"}
+
+    of_all = client.get("/api/v1/usage", query_string=query).json
+    of_one = client.get("/api/v1/usage", query_string=query_one).json
+
+    assert (of_all["hourly"], len(of_all["slots"])) == (True, 24)
+    assert (of_one["hourly"], [slot["pushes"] for slot in of_one["slots"]]) == (False, [1])
+    note = "By day: the hours of what you selected"
+    assert note in client.get("/analysis/", query_string=query_one).text
+    assert note not in client.get("/analysis/", query_string=query).text
 
 
 @pytest.mark.parametrize(
@@ -253,10 +324,32 @@ def test_unused_tags_are_the_same_on_page_api_and_export(forgotten: None, sign_i
 
     assert "regctl tag delete REGISTRY/team/app:old" in page.text
     assert "ops/app" not in page.text
+    assert 'href="/api/v1/unused?days=30"' in page.text
     assert [(row["repository"], row["tag"]) for row in answer["items"]] == [("team/app", "old")]
     assert answer["items"][0]["last_pulled_at"] == "2026-08-02T00:00:00Z"
     assert len(export) == 2
     assert "team/app" in export[1]
+
+
+def test_the_api_says_why_no_tag_is_called_unused(
+    store: Store, sign_in: SignIn, mock_stores: Stores
+) -> None:
+    store(wire_event("push", tag="v1", at=FIRST))
+    client, url = sign_in("alice"), "/api/v1/unused?days=1"
+
+    mock_stores.usage.max_live_rows = 0
+    unprepared = client.get(url).json
+    for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
+        mock_stores.usage.close_day(day)
+    mock_stores.usage.max_live_rows = 1
+    judged = client.get(url).json
+    too_new = client.get("/api/v1/unused?days=1000").json
+
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    assert (unprepared["items"], unprepared["missing"][0]) == ([], yesterday)
+    assert [row["tag"] for row in judged["items"]] == ["v1"]
+    assert (judged["since"], judged["too_new"]) == (f"{yesterday}T00:00:00Z", {})
+    assert (too_new["items"], list(too_new["too_new"])) == ([], ["default"])
 
 
 def test_the_clients_whose_pulls_count_can_be_chosen(
@@ -271,6 +364,8 @@ def test_the_clients_whose_pulls_count_can_be_chosen(
         return len(client.get(f"/api/v1/unused?days=30{query}").json["items"])
 
     assert [unused(""), unused("&clients=scanner, docker"), unused("&clients=docker")] == [1, 0, 1]
+    [row] = client.get("/api/v1/unused?days=30").json["items"]
+    assert row["last_pulled_at"] == "2026-08-02T00:00:00Z", "the scanner's pull counts nowhere"
     wrong = client.get("/api/v1/unused?clients=nobody")
     assert wrong.status_code == 400
     assert wrong.json["error"].startswith("clients: no such client: nobody")
@@ -318,12 +413,28 @@ def test_recall_is_the_same_on_page_api_and_export(forgotten: None, sign_in: Sig
     assert len(export) == 1
 
 
+def test_recall_by_digest_is_narrowed_to_a_registry(store: Store, sign_in: SignIn) -> None:
+    for registry in ("default", "other"):
+        at = FIRST + timedelta(hours=1)
+        store(wire_event("pull", of="bad", at=at, id=f"in-{registry}"), registry=registry)
+    client = sign_in("alice")
+
+    def registries(query: str) -> list[str]:
+        answer = client.get(f"/api/v1/recall?digest={digest('bad')}{query}").json
+        return sorted(row["registry"] for row in answer["items"])
+
+    assert registries("") == ["default", "other"]
+    assert registries("&registry=other") == ["other"]
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
         ("", "digest"),
         ("digest=sha256:abc", "digest"),
         (f"digest={digest('a')}&tag=v1", "digest"),
+        (f"digest={digest('a')}&from=2026-11-10", "digest"),
+        (f"digest={digest('a')}&to=2026-11-10", "digest"),
         ("repository=team/app", "tag"),
         ("tag=v1", "repository"),
         ("repository=team/app&tag=v1&from=2026-11-10&to=2026-11-09", "to"),

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from app.errors import InvalidReference
 from app.references import (
     digest_tag_kind,
+    digest_tag_subject,
     is_digest,
     namespace_of,
     parse_digest,
     parse_repository,
     parse_tag,
+    referrers_tag_subject,
 )
 
 HEX = "0123456789abcdef" * 4
@@ -212,6 +214,24 @@ def test_the_namespace_is_the_name_up_to_the_last_slash(repository: str, namespa
 )
 def test_a_cosign_tag_tells_what_it_holds(tag: str, kind: str | None) -> None:
     assert digest_tag_kind(tag) == kind
+
+
+@pytest.mark.parametrize(
+    ("tag", "is_about", "lists"),
+    [
+        (f"sha256-{HEX}", True, True),
+        (f"sha256-{HEX}.sig", True, False),
+        (f"sha256-{HEX}.sig2", False, False),
+        (f"sha256-{HEX[1:]}", False, False),
+        ("latest", False, False),
+    ],
+    ids=lambda value: str(value).replace(HEX, "HEX")[:24],
+)
+def test_a_tag_made_of_a_digest_tells_what_it_is_about(
+    tag: str, is_about: bool, lists: bool
+) -> None:
+    assert digest_tag_subject(tag) == (f"sha256:{HEX}" if is_about else None)
+    assert referrers_tag_subject(tag) == (f"sha256:{HEX}" if lists else None)
 
 
 @given(name=_names)
