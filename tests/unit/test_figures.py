@@ -192,7 +192,7 @@ def test_every_number_leads_to_exactly_as_many_records(
     assert len(links) > 8
     for href, number in set(links):
         records = client.get(href.replace("&amp;", "&"))
-        shown = re.search(r"([0-9,]+) records</span>", records.text)
+        shown = re.search(r"([0-9,]+) records?</span>", records.text)
         assert shown, href
         assert shown[1] == number, href
 
@@ -222,6 +222,27 @@ def test_what_no_filter_can_select_has_no_link(store: Store, sign_in: SignIn) ->
         links = re.findall(r'href="(/analysis/user/login/[^"]*)"', page)
         assert '<td class="n' in page
         assert {client.get(href.replace("&amp;", "&")).status_code for href in links} == {200}
+
+
+def test_top_lists_name_the_registry_where_there_are_several(store: Store, sign_in: SignIn) -> None:
+    at = FIRST + timedelta(hours=1)
+
+    def names() -> list[str]:
+        page = sign_in("alice").get("/analysis/", query_string=PERIOD).text
+        rows = re.findall(r'<td class="name">(.*?)</td>', page)
+        texts = [re.sub("<[^>]*>", "", row) for row in rows]
+        return [text for text in texts if text.startswith("team/app")]
+
+    store(wire_event("pull", tag="v1", at=at, id="one"))
+    assert names() == ["team/app", "team/app:v1"]
+
+    store(wire_event("pull", tag="v1", at=at, id="two"), registry="other")
+    assert sorted(names()) == [
+        "team/app default",
+        "team/app other",
+        "team/app:v1 default",
+        "team/app:v1 other",
+    ]
 
 
 def test_a_short_period_is_shown_by_the_hour(store: Store, sign_in: SignIn) -> None:
@@ -408,7 +429,7 @@ def test_recall_is_the_same_on_page_api_and_export(forgotten: None, sign_in: Sig
     answer = client.get(f"/api/v1/recall?{query}").json
     export = client.get(f"/analysis/recall?{query}&format=ndjson").text.splitlines()
 
-    assert "1 consumers" in page.text
+    assert "1 consumer<" in page.text
     assert [(row["repository"], row["pulls"]) for row in answer["items"]] == [("team/app", 1)]
     assert len(export) == 1
 
