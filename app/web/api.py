@@ -35,6 +35,7 @@ from app.web.migration import (
     plan_named,
     progress_of,
 )
+from app.web.openapi import describe
 from app.web.runtime import json_response
 from app.web.search import repository_listing, tag_listing
 from app.web.signin import administrator, viewer
@@ -80,6 +81,13 @@ def listing(name: str) -> Response:
     form = form_class(request.args)
     _check(form, _OF_EVERY_LIST)
     return _answer(make_listing(form))
+
+
+@bp.get("/openapi.json")
+def openapi() -> Response:
+    """The API itself, as OpenAPI 3.1: 200, 401."""
+    viewer()
+    return json_response(describe())
 
 
 @bp.get("/unused")

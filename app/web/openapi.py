@@ -1,0 +1,238 @@
+"""/api/v1/openapi.json: the API as OpenAPI 3.1, made of the forms and structs it consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import msgspec
+from werkzeug.datastructures import MultiDict
+from wtforms import BooleanField, IntegerField, SelectField
+
+from app.events import Event
+from app.explain import Answer
+from app.migration.progress import Progress
+from app.migration.readiness import Check
+from app.recall import Consumer
+from app.store.catalogue import Repository, Tag
+from app.store.migrations import Drift, Job
+from app.store.sign_ins import SignIn
+from app.unused import UnusedTag
+from app.version import VERSION
+from app.web import forms
+from app.web.analysis import INTERNAL
+from app.web.figures import Figures
+from app.web.lists import MAX_PAGE_SIZE, PAGE_SIZE
+from app.web.migration import SECRET, TAKES
+
+Schema = dict[str, Any]
+
+REFERENCE = "#/components/schemas/{name}"
+ERRORS = {
+    "400": "A filter that does not exist, or a value that cannot be used.",
+    "401": "No account, or a wrong password.",
+    "403": "The account is no administrator.",
+    "404": "There is no such resource, or the account may not see it.",
+    "429": "Too many failed sign-ins; Retry-After says when to come back.",
+}
+LIST_PARAMETERS: list[Schema] = [
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "Items of a page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": PAGE_SIZE},
+    },
+    {
+        "name": "cursor",
+        "in": "query",
+        "description": "Where a page begins: follow `next`.",
+        "schema": {"type": "string"},
+    },
+]
+FORMAT: Schema = {
+    "name": "format",
+    "in": "query",
+    "description": "The whole list as a file, instead of a page of JSON.",
+    "schema": {"enum": ["csv", "ndjson"]},
+}
+NAME: Schema = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "description": "Of a migration in config.yml.",
+    "schema": {"type": "string"},
+}
+ACTIONS = {
+    "start": "Begin, or crawl once more.",
+    "pause": "Begin no more jobs.",
+    "resume": "Go on.",
+    "lift-brake": "Carry out deletes as they come, after the brake.",
+    "retry": "Begin jobs anew: all that failed, those of a class, or one.",
+    "skip": "Leave a job out until its tag is pushed again.",
+}
+INTEGERS = {"allow_deletes"}
+
+
+class List(msgspec.Struct, frozen=True):
+    """A list of the API: its items are `struct` without `left_out`, and with `added`."""
+
+    summary: str
+    form: type[forms.FilterForm]
+    struct: type[msgspec.Struct]
+    left_out: Sequence[str] = ()
+    added: dict[str, Any] = {}
+    beside: dict[str, Any] = {}  # what the answer has besides a page
+
+
+LISTS = {
+    "/repositories": List("Repositories", forms.RepositoryFilter, Repository, added={"tags": int}),
+    "/tags": List("Tags", forms.TagFilter, Tag, added={"size": int | None}),
+    "/records": List("Records, newest first", forms.RecordFilter, Event, INTERNAL),
+    "/unused": List(
+        "Tags that nobody used for some days",
+        forms.UnusedFilter,
+        UnusedTag,
+        added={"last_pulled_at": datetime | None, "last_pulled_by": str | None},
+        beside={"since": datetime, "too_new": dict[str, datetime], "missing": list[date]},
+    ),
+    "/recall": List("Who pulled an image", forms.RecallFilter, Consumer),
+    "/sign-ins": List("Sign-ins, for administrators", forms.SignInFilter, SignIn),
+    "/migrations": List("Migrations, for administrators", forms.FilterForm, Progress),
+    "/migrations/{name}/jobs": List("Jobs of a migration", forms.JobFilter, Job, SECRET),
+    "/migrations/{name}/drift": List(
+        "Differences that the last verification found", forms.DriftFilter, Drift
+    ),
+}
+
+
+def describe() -> Schema:
+    """The document."""
+    structs = [entry.struct for entry in LISTS.values()] + [Figures, Answer, Check]
+    _, components = msgspec.json.schema_components(structs, ref_template=REFERENCE)
+    components["Error"] = _object({"error": {"type": "string"}})
+    components["Message"] = _object({"message": {"type": "string"}})
+    usage = [*_parameters(forms.UsageFilter), FORMAT]
+    ready = _page(_ref("Check"), {"ready": {"type": "boolean"}})
+    answers = {
+        "/usage": _operation("Figures of a period", _ref("Figures"), usage),
+        "/access": _operation(
+            "Why an account may or may not see a repository, for administrators",
+            _ref("Answer"),
+            _parameters(forms.AccessFilter),
+        ),
+        "/migrations/{name}": _operation("A migration", _ref("Progress"), [NAME]),
+        "/migrations/{name}/ready": _operation("Whether it may be cut over", ready, [NAME]),
+    }
+    answers |= {path: _list(path, entry, components) for path, entry in LISTS.items()}
+    paths = {path: {"get": answer} for path, answer in answers.items()}
+    for action, summary in ACTIONS.items():
+        paths[f"/migrations/{{name}}/{action}"] = {"post": _action(action, summary)}
+    account = {"type": "http", "scheme": "basic", "description": "The registry account."}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Registry Notification Server",
+            "version": VERSION,
+            "description": "What a container registry's events tell. An account gets what it may "
+            "pull, and nothing else exists for it. Times are RFC 3339 in UTC.",
+        },
+        "servers": [{"url": "/api/v1"}],
+        "security": [{"account": []}],
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": {"account": account}},
+    }
+
+
+def _list(path: str, entry: List, components: Schema) -> Schema:
+    item = _ref(entry.struct.__name__)
+    if entry.left_out or entry.added:
+        fields = components[entry.struct.__name__]["properties"]
+        kept = {name: field for name, field in fields.items() if name not in entry.left_out}
+        item = _object(kept | _schemas(entry.added))
+    parameters = [*_parameters(entry.form), *LIST_PARAMETERS, FORMAT]
+    if NAME["name"] in path:
+        parameters.insert(0, NAME)
+    return _operation(entry.summary, _page(item, _schemas(entry.beside)), parameters)
+
+
+def _action(action: str, summary: str) -> Schema:
+    fields = {
+        name: {"type": "integer" if name in INTEGERS else "string"}
+        for name in sorted(TAKES.get(action, ()))
+    }
+    body = {"type": "object", "properties": fields, "additionalProperties": False}
+    return {
+        **_operation(summary, _ref("Message"), [NAME]),
+        "requestBody": {"content": {"application/json": {"schema": body}}},
+    }
+
+
+def _page(item: Schema, beside: Schema) -> Schema:
+    page = _object(
+        {
+            "items": {"type": "array", "items": item},
+            "next": {
+                "type": ["string", "null"],
+                "format": "uri",
+                "description": "The next page; null on the last one.",
+            },
+            "total": {"type": "integer"},
+            **beside,
+        }
+    )
+    page["properties"]["total_is_minimum"] = {
+        "type": "boolean",
+        "description": "There are more: counting stopped at `total`.",
+    }
+    return page
+
+
+def _object(properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _operation(summary: str, answer: Schema, parameters: Sequence[Schema]) -> Schema:
+    failed = {"application/json": {"schema": _ref("Error")}}
+    return {
+        "summary": summary,
+        "parameters": list(parameters),
+        "responses": {
+            "200": {"description": "Found.", "content": {"application/json": {"schema": answer}}},
+            **{code: {"description": reason, "content": failed} for code, reason in ERRORS.items()},
+        },
+    }
+
+
+def _parameters(form: type[forms.FilterForm]) -> list[Schema]:
+    """The fields of a filter form as query parameters."""
+    return [
+        {
+            "name": field.name,
+            "in": "query",
+            "required": bool(field.flags.required),
+            "description": f"{field.label.text}: {field.description}".rstrip(": "),
+            "schema": _field_schema(field),
+        }
+        for field in form(MultiDict())
+    ]
+
+
+def _field_schema(field: Any) -> Schema:
+    if isinstance(field, SelectField):
+        return {"enum": [choice.value for choice in field.choices if choice.value]}
+    if isinstance(field, BooleanField):
+        return {"enum": ["1"]}
+    if isinstance(field, IntegerField):
+        return {"type": "integer", "default": field.default}
+    if isinstance(field, forms.DayField):
+        return {"type": "string", "format": "date"}
+    return {"type": "string"}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": REFERENCE.format(name=name)}
+
+
+def _schemas(kinds: Mapping[str, Any]) -> Schema:
+    return {name: msgspec.json.schema(kind) for name, kind in kinds.items()}

@@ -1,0 +1,161 @@
+"""The API's description: it names what there is, and what there is looks like that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from builders import INDEX, NOW, basic, digest, wire_event
+from flask import Flask
+from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator, FormatChecker
+
+from app.settings import Migration, Source, Target
+from app.store import Stores
+from app.store.migrations import Drift, Wish
+
+Store = Callable[..., None]
+PREFIX = "/api/v1"
+PLAN = Migration(
+    name="dc2", source=Source(url="https://old.example"), target=Target(url="https://new.example")
+)
+
+
+@pytest.fixture
+def admin(make_app: Callable[..., Flask], app: Flask, store: Store, mock_stores: Stores) -> Any:
+    """A client with something on every list."""
+    child = digest("child")
+    store(
+        wire_event("push", tag="v1", at=NOW),
+        wire_event("push", tag="multi", of="index", media_type=INDEX, references=[child], at=NOW),
+        wire_event("pull", tag="v1", at=NOW),
+        wire_event("delete", "team/gone", tag="v1", at=NOW),
+    )
+    mock_stores.migrations.wish([Wish("dc2", "team/app", "v1")], NOW)
+    row = Drift(plan="dc2", repository="team/app", reference="v1", kind="missing", at=NOW)
+    mock_stores.migrations.set_drift("dc2", [row])
+    client = make_app(migrations=[PLAN]).test_client()
+    client.get(f"{PREFIX}/records", headers=basic("admin", "wrong"))
+    client.environ_base["HTTP_AUTHORIZATION"] = basic("admin")["Authorization"]
+    return client
+
+
+@pytest.fixture
+def description(admin: FlaskClient) -> Any:
+    return admin.get(f"{PREFIX}/openapi.json").json
+
+
+def test_every_path_of_the_api_is_described_and_no_other(
+    admin: FlaskClient, description: Any
+) -> None:
+    described = {
+        (method.upper(), path.format(name="dc2"))
+        for path, methods in description["paths"].items()
+        for method in methods
+    }
+
+    found = set()
+    for rule in admin.application.url_map.iter_rules():
+        if rule.endpoint.startswith("api.") and rule.endpoint not in ("api.unknown", "api.openapi"):
+            path = rule.rule.removeprefix(PREFIX).replace("<name>", "dc2")
+            start, _, rest = path.partition("<any(")
+            choices, _, end = rest.partition("):")
+            names = choices.replace("'", "").split(", ") if rest else [""]
+            method = "POST" if "POST" in (rule.methods or ()) else "GET"
+            found |= {(method, f"{start}{name}{end.partition('>')[2]}") for name in names}
+    assert described == found
+
+
+ENTRY = '{"seq": 15, "match": {"account": "alice"}, "actions": []}'
+QUERIES = {
+    "/recall": {"digest": digest("image")},
+    "/unused": {"days": "1"},
+    "/access": {"account": "alice", "repository": "team/app", "entry": ENTRY},
+    "/tags": {"deleted": "1"},
+}
+PATHS = [
+    "/repositories",
+    "/tags",
+    "/records",
+    "/unused",
+    "/recall",
+    "/sign-ins",
+    "/usage",
+    "/access",
+    "/migrations",
+    "/migrations/{name}",
+    "/migrations/{name}/jobs",
+    "/migrations/{name}/drift",
+    "/migrations/{name}/ready",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_answer_looks_as_described(admin: FlaskClient, description: Any, path: str) -> None:
+    answer = admin.get(PREFIX + path.format(name="dc2"), query_string=QUERIES.get(path, {}))
+
+    assert answer.status_code == 200, answer.text
+    schema = described(description, path, "get", "200")
+    Draft202012Validator(schema, format_checker=FormatChecker()).validate(answer.json)
+    if "items" in answer.json:
+        assert answer.json["items"] or path == "/unused"
+        shown = schema["properties"]["items"]["items"]
+        fields = shown.get("properties") or named(description, shown)["properties"]
+        assert all(item.keys() == fields.keys() for item in answer.json["items"])
+        assert answer.json.keys() <= schema["properties"].keys()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_filters_of_a_path_are_those_described(
+    admin: FlaskClient, description: Any, path: str
+) -> None:
+    refusal = admin.get(PREFIX + path.format(name="dc2"), query_string={"no": "1"}).json["error"]
+
+    known = refusal.partition("known are ")[2].split(", ")
+    parameters = description["paths"][path]["get"]["parameters"]
+    given = [row["name"] for row in parameters if row["in"] == "query"]
+    assert sorted(given) == sorted(filter(None, known))
+    Draft202012Validator(described(description, path, "get", "400")).validate({"error": refusal})
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        ("start", {}),
+        ("pause", {}),
+        ("resume", {"allow_deletes": 3}),
+        ("lift-brake", {}),
+        ("retry", {"class": "down"}),
+        ("skip", {"id": "dc2 team/app v1"}),
+    ],
+)
+def test_an_action_takes_and_answers_what_is_described(
+    admin: FlaskClient, description: Any, action: str, body: dict[str, Any]
+) -> None:
+    path = f"/migrations/{{name}}/{action}"
+    if action == "resume":
+        admin.post(f"{PREFIX}/migrations/dc2/pause", json={})
+
+    answer = admin.post(PREFIX + path.format(name="dc2"), json=body)
+
+    assert answer.status_code == 200, answer.text
+    taken = description["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    Draft202012Validator(taken["schema"]).validate(body)
+    Draft202012Validator(described(description, path, "post", "200")).validate(answer.json)
+
+
+def test_the_description_is_for_whoever_has_an_account(client: FlaskClient) -> None:
+    assert client.get(f"{PREFIX}/openapi.json").status_code == 401
+    assert client.get(f"{PREFIX}/openapi.json", headers=basic("mallory")).status_code == 200
+
+
+def described(description: Any, path: str, method: str, code: str) -> Any:
+    """The schema of an answer, with what it refers to."""
+    answer = description["paths"][path][method]["responses"][code]
+    schema = answer["content"]["application/json"]["schema"]
+    return {**schema, "components": description["components"]}
+
+
+def named(description: Any, reference: Any) -> Any:
+    return description["components"]["schemas"][reference["$ref"].rpartition("/")[2]]
