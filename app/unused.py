@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from functools import partial
 
 import msgspec
 
@@ -16,6 +17,8 @@ from app.store.usage import Image, UsageQuery
 
 # Pulls by these do not mean that anybody runs the image.
 USERS = tuple(client for client in CLIENTS if client not in ("scanner", "mirror"))
+
+MAX_DEPTH = 8  # of an index in an index
 
 Place = tuple[str, str, str]  # registry, repository, and a tag or digest
 
@@ -39,16 +42,23 @@ class Report(msgspec.Struct, frozen=True):
 
     `since` is the moment from which a use would have counted. Tags of registries in `too_new`
     (name → when their tags can be called unused) are not judged, and none at all while days in
-    `missing` are being prepared. `freed` adds up each blob once that only unused tags hold,
-    `unknown` is the number of tags whose blobs are not known.
+    `missing` are being prepared. Nor are those of registries in `silent` (name → the day of their
+    last event), which may have no endpoint any more, nor repositories in `unclear`, where an index
+    is in use whose children are not known. `freed` adds up each blob once that only unused tags
+    hold; `unknown` is the number of unused tags whose blobs are not known, and `maybe_shared` that
+    of the others: what they hold may be counted as freed.
     """
 
     since: datetime
     tags: Sequence[UnusedTag]
     freed: int
     unknown: int
+    maybe_shared: int
     too_new: Mapping[str, datetime]
+    silent: Mapping[str, date]
+    unclear: Sequence[str]
     missing: Sequence[date]
+    judged: int
 
 
 def find_unused(
@@ -77,26 +87,33 @@ def find_unused(
     )
     pulled, missing = stores.usage.find_pulled(query, scope, now)
     tags = list(_all_tags(stores, scope, registry))
-    known = stores.usage.find_known_since()
-    too_new = {
-        name: since_when + timedelta(days=days)
-        for name in {tag.registry for tag in tags}
-        if (since_when := known.get(name, calendar.end_of(query.last))) > since
-    }
-    judged = [tag for tag in tags if tag.registry not in too_new and tag.digest]
+    known = stores.usage.find_known()
+    new = calendar.end_of(query.last), query.last
+    spans = {name: known.get(name, new) for name in {tag.registry for tag in tags}}
+    too_new = {name: at + timedelta(days=days) for name, (at, _) in spans.items() if at > since}
+    silent = {name: last_day for name, (_, last_day) in spans.items() if last_day < first}
+    judged = [tag for tag in tags if tag.registry not in {*too_new, *silent} and tag.digest]
+    found = partial(Report, since=since, too_new=too_new, silent=silent, missing=missing)
     if missing:
-        return Report(since, [], 0, 0, too_new, missing)
-    manifests = _find_manifests(stores, judged, pulled)
-    needed = _find_needed(judged, manifests, pulled, since)
-    unused = _without_need(judged, manifests, needed)
+        return found(tags=[], freed=0, unknown=0, maybe_shared=0, unclear=[], judged=0)
+    contents = Contents(_find_manifests(stores, judged, pulled))
+    needed = _find_needed(judged, pulled, since)
+    unused, unclear = _without_need(judged, contents, needed)
     chosen = [
         tag
         for tag in unused
         if namespace in (None, tag.namespace) and repository in (None, tag.repository)
     ]
-    freed, unknown = _freed(chosen, judged, manifests, pulled)
-    items = [_item(tag, manifests) for tag in chosen]
-    return Report(since, items, freed, unknown, too_new, missing)
+    freed, unknown, maybe_shared = _freed(chosen, judged, contents, pulled)
+    items = [_item(tag, contents) for tag in chosen]
+    return found(
+        tags=items,
+        freed=freed,
+        unknown=unknown,
+        maybe_shared=maybe_shared,
+        unclear=unclear,
+        judged=len(judged),
+    )
 
 
 def _all_tags(stores: Stores, scope: Scope, registry: str | None) -> Iterable[Tag]:
@@ -126,94 +143,118 @@ def _find_manifests(
     return found | stores.catalogue.find_manifests(children - found.keys())
 
 
-def _find_needed(
-    tags: Sequence[Tag], manifests: Mapping[str, Manifest], pulled: Iterable[Image], since: datetime
-) -> set[Place]:
-    """The digests, by repository, that were pulled or that tags in use point to, with children."""
+def _find_needed(tags: Sequence[Tag], pulled: Iterable[Image], since: datetime) -> set[Place]:
+    """The digests, by repository, that were pulled or that tags in use point to."""
     pulled_tags = {(registry, repository, tag) for registry, repository, tag, _ in pulled}
     needed = {(registry, repository, digest or "") for registry, repository, _, digest in pulled}
     for tag in tags:
         is_young = tag.pushed_at is None or tag.pushed_at >= since
         if is_young or (tag.registry, tag.repository, tag.tag) in pulled_tags:
             needed.add((tag.registry, tag.repository, tag.digest or ""))
-    for registry, repository, digest in list(needed):
-        needed.update((registry, repository, child) for child in _children(digest, manifests))
     return needed
 
 
 def _without_need(
-    tags: Sequence[Tag], manifests: Mapping[str, Manifest], needed: set[Place]
-) -> list[Tag]:
-    """Those whose digest is not needed, nor a child of it, nor what a signature is about."""
-    kept: set[Place] = set(needed)
-    unused = []
+    tags: Sequence[Tag], contents: Contents, needed: Iterable[Place]
+) -> tuple[list[Tag], list[str]]:
+    """The tags that nothing needed leads to, and the repositories where that cannot be told.
+
+    It leads from an index to its children and back, from a digest to its tags, and from an image
+    to its signature or list of referrers, over any number of steps.
+    """
+    led_to: dict[Place, list[Tag]] = {}
     for tag in tags:
-        parts = (tag.digest or "", *_children(tag.digest or "", manifests))
-        places = {(tag.registry, tag.repository, digest) for digest in parts}
-        if places & needed:
-            kept |= places
-        else:
-            unused.append(tag)
-    return [
+        subject = digest_tag_subject(tag.tag)
+        for digest in {tag.digest, subject, *contents.children(tag.digest)} - {None}:
+            led_to.setdefault((tag.registry, tag.repository, digest or ""), []).append(tag)
+    kept: set[Place] = set()
+    kept_tags: set[Place] = set()
+    unclear: set[tuple[str, str]] = set()
+    waiting = list(needed)
+    while waiting:
+        place = waiting.pop()
+        if place in kept:
+            continue
+        kept.add(place)
+        registry, repository, digest = place
+        waiting += [(registry, repository, child) for child in contents.children(digest)]
+        if contents.lacks_children(digest):
+            unclear.add((registry, repository))
+        for tag in led_to.get(place, ()):
+            kept_tags.add((registry, repository, tag.tag))
+            waiting.append((registry, repository, tag.digest or ""))
+    unused = [
         tag
-        for tag in unused
-        if (tag.registry, tag.repository, digest_tag_subject(tag.tag)) not in kept
+        for tag in tags
+        if (tag.registry, tag.repository, tag.tag) not in kept_tags
+        and (tag.registry, tag.repository) not in unclear
     ]
+    return unused, sorted({repository for _, repository in unclear})
 
 
-def _children(digest: str, manifests: Mapping[str, Manifest]) -> list[str]:
-    manifest = manifests.get(digest)
-    if manifest is None or manifest.kind != "index":
-        return []
-    return [reference.digest for reference in manifest.references]
+class Contents:
+    """What manifests hold, as far as that is known."""
 
+    def __init__(self, manifests: Mapping[str, Manifest]) -> None:
+        self._manifests = manifests
+        self._found: dict[str, tuple[dict[str, int], bool]] = {}
 
-def _blobs(digest: str, manifests: Mapping[str, Manifest]) -> dict[str, int] | None:
-    """Size by digest of all that a manifest holds, or None where that is not known whole."""
-    manifest = manifests.get(digest)
-    if manifest is None or not manifest.references:
-        return None
-    if manifest.kind != "index":
-        return {reference.digest: reference.size for reference in manifest.references}
-    blobs: dict[str, int] = {}
-    for child in _children(digest, manifests):
-        of_child = _blobs(child, manifests) if child != digest else None
-        if of_child is None:
-            return None
-        blobs |= of_child
-    return blobs
+    def children(self, digest: str | None) -> list[str]:
+        """Of an index, each once."""
+        manifest = self._manifests.get(digest or "")
+        if manifest is None or manifest.kind != "index":
+            return []
+        return list(dict.fromkeys(reference.digest for reference in manifest.references))
+
+    def lacks_children(self, digest: str) -> bool:
+        """Whether it is an index, and nobody told of what."""
+        manifest = self._manifests.get(digest)
+        return manifest is not None and manifest.kind == "index" and not manifest.references
+
+    def blobs(self, digest: str | None, depth: int = 0) -> tuple[dict[str, int], bool]:
+        """Size by digest of what a manifest is known to hold, and whether that is all."""
+        manifest = self._manifests.get(digest or "")
+        if manifest is None or not manifest.references or depth > MAX_DEPTH:
+            return {}, False
+        if manifest.kind != "index":
+            return {reference.digest: reference.size for reference in manifest.references}, True
+        if manifest.digest not in self._found:
+            self._found[manifest.digest] = {}, False  # until it is known: an index in itself
+            parts = [self.blobs(child, depth + 1) for child in self.children(digest)]
+            sizes = {blob: size for part, _ in parts for blob, size in part.items()}
+            self._found[manifest.digest] = sizes, all(is_whole for _, is_whole in parts)
+        return self._found[manifest.digest]
 
 
 def _freed(
-    unused: Sequence[Tag],
-    tags: Sequence[Tag],
-    manifests: Mapping[str, Manifest],
-    pulled: Iterable[Image],
-) -> tuple[int, int]:
-    """Bytes of the blobs that only `unused` hold, each once in a registry; tags without a size."""
+    unused: Sequence[Tag], tags: Sequence[Tag], contents: Contents, pulled: Iterable[Image]
+) -> tuple[int, int, int]:
+    """Bytes of the blobs that only `unused` hold, each once in a registry.
+
+    And how many of them, and of the other `tags`, hold what is not known.
+    """
     going = {(tag.registry, tag.repository, tag.tag) for tag in unused}
-    kept: set[tuple[str, str]] = set()
-    used = {(registry, digest) for registry, _, _, digest in pulled}
-    staying = {
-        (tag.registry, tag.digest)
-        for tag in tags
-        if (tag.registry, tag.repository, tag.tag) not in going
+    staying = [tag for tag in tags if (tag.registry, tag.repository, tag.tag) not in going]
+    kept = {
+        (registry, blob)
+        for registry, digest in {(registry, digest) for registry, _, _, digest in pulled}
+        | {(tag.registry, tag.digest) for tag in staying}
+        for blob in contents.blobs(digest)[0]
     }
-    for registry, digest in staying | used:
-        kept.update((registry, blob) for blob in _blobs(digest or "", manifests) or ())
-    freed: dict[tuple[str, str], int] = {}
-    unknown = 0
-    for tag in unused:
-        blobs = _blobs(tag.digest or "", manifests)
-        unknown += blobs is None
-        for blob, size in (blobs or {}).items():
-            if (tag.registry, blob) not in kept:
-                freed[tag.registry, blob] = size
-    return sum(freed.values()), unknown
+    freed = {
+        (tag.registry, blob): size
+        for tag in unused
+        for blob, size in contents.blobs(tag.digest)[0].items()
+        if (tag.registry, blob) not in kept
+    }
+    unknown, maybe_shared = (
+        sum(not contents.blobs(tag.digest)[1] for tag in some) for some in (unused, staying)
+    )
+    return sum(freed.values()), unknown, maybe_shared
 
 
-def _item(tag: Tag, manifests: Mapping[str, Manifest]) -> UnusedTag:
-    blobs = _blobs(tag.digest or "", manifests)
+def _item(tag: Tag, contents: Contents) -> UnusedTag:
+    blobs, is_whole = contents.blobs(tag.digest)
     assert tag.pushed_at is not None
     return UnusedTag(
         registry=tag.registry,
@@ -224,5 +265,5 @@ def _item(tag: Tag, manifests: Mapping[str, Manifest]) -> UnusedTag:
         kind=tag.kind,
         pushed_at=tag.pushed_at,
         pushed_by=tag.pushed_by,
-        size=None if blobs is None else sum(blobs.values()),
+        size=sum(blobs.values()) if is_whole else None,
     )

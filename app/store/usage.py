@@ -361,7 +361,7 @@ class UsageStore:
             for document in self._read_sums(cover, query, named, fields):
                 _add_document(sums, document, tops)
             made, sums.missing = self._make_rows(cover, _parts(query, scope))
-            for row in (*self._read_rows(cover, parts), *made):
+            for row in chain(self._read_rows(cover, parts), made):
                 if _matches(row, query):
                     sums.add(row)
             return sums
@@ -528,17 +528,18 @@ class UsageStore:
         for key, sums in counted.items():
             yield key[0], Row(*key[1:], *sums)
 
-    def find_known_since(self) -> dict[str, datetime]:
-        """Since when the events of each registry are known, at the latest: the end of a day.
+    def find_known(self) -> dict[str, tuple[datetime, date]]:
+        """Since when the events of each registry are known, at the latest, and its last day.
 
-        A registry that is new since what is closed is not in it.
+        The first is the end of a day. A registry that is new since what is closed is not in it.
         """
-        since: dict[str, datetime] = {}
-        for row in self._days.find({"run": {"$ne": None}}).sort("_id", 1):
+        known: dict[str, tuple[datetime, date]] = {}
+        for row in self._days.find().sort("_id", 1):
+            day = _day_of(row["_id"])
             for registry in row.get("registries", ()):
-                end = self.calendar.end_of(_day_of(row["_id"]))
-                since.setdefault(registry, end)
-        return since
+                since, _ = known.get(registry, (self.calendar.end_of(day), day))
+                known[registry] = since, day
+        return known
 
     def _find_states(self, first: date, last: date) -> dict[str, Document]:
         """Of the days and their hours, by key."""

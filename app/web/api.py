@@ -98,7 +98,8 @@ def unused() -> Response:
     _check(form, _OF_EVERY_LIST)
     report = find_report(form)
     found = unused_listing(form, report)
-    judged = {"since": report.since, "too_new": report.too_new, "missing": report.missing}
+    names = ("since", "too_new", "silent", "unclear", "missing", "freed", "maybe_shared")
+    judged = {name: getattr(report, name) for name in names}
     return lists.export(found) or json_response(lists.api_page(found) | judged)
 
 

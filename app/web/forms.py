@@ -70,13 +70,24 @@ class MomentField(Field):
             moment = datetime.fromisoformat(self.text.replace(" ", "T", 1))
             if moment.tzinfo is None:
                 moment = moment.replace(tzinfo=UTC)
-            if self._is_end and "T" not in self.text.replace(" ", "T", 1):
+            if self._is_end and len(self.text) <= len("2026-11-23"):
                 moment += timedelta(days=1)
             self.data = moment.astimezone(UTC)
         except (ValueError, OverflowError):
             raise ValueError(
                 "expected a day or a time in UTC, as 2026-11-23 or 2026-11-23T18:04"
             ) from None
+
+
+class SwitchField(BooleanField):
+    """On or off; anything that could mean either is refused."""
+
+    def process_formdata(self, valuelist: Sequence[str]) -> None:
+        """Read `1` or `0`; a checkbox sends `y`."""
+        text = valuelist[0].strip().lower() if valuelist else ""
+        if text not in ("", "0", "1", "n", "y", "no", "yes", "false", "true"):
+            raise ValueError("expected 1 or 0")
+        self.data = text in ("1", "y", "yes", "true")
 
 
 class FilterForm(Form):
@@ -159,7 +170,7 @@ class TagFilter(FilterForm):
     sort = SelectField("Sort by", choices=_SORTS, default="name")
     since = MomentField("First pushed from (UTC)", name="from")
     until = MomentField("First pushed to (UTC)", name="to", is_end=True)
-    deleted = BooleanField("Show deleted tags")
+    deleted = SwitchField("Show deleted tags")
 
     def validate_until(self, field: Field) -> None:
         """The range must not be empty."""
@@ -252,7 +263,7 @@ class RecordFilter(FilterForm):
     since = MomentField("From (UTC)", name="from")
     until = MomentField("To (UTC)", name="to", is_end=True)
     registry = _text("Registry")
-    parts = BooleanField("Show the parts of a pull")
+    parts = SwitchField("Show the parts of a pull")
 
     def validate_digest(self, field: Field) -> None:
         """Records are found by a whole digest."""

@@ -94,7 +94,15 @@ LISTS = {
         forms.UnusedFilter,
         UnusedTag,
         added={"last_pulled_at": datetime | None, "last_pulled_by": str | None},
-        beside={"since": datetime, "too_new": dict[str, datetime], "missing": list[date]},
+        beside={
+            "since": datetime,
+            "too_new": dict[str, datetime],
+            "silent": dict[str, date],
+            "unclear": list[str],
+            "missing": list[date],
+            "freed": int,
+            "maybe_shared": int,
+        },
     ),
     "/recall": List("Who pulled an image", forms.RecallFilter, Consumer),
     "/sign-ins": List("Sign-ins, for administrators", forms.SignInFilter, SignIn),
@@ -222,7 +230,7 @@ def _field_schema(field: Any) -> Schema:
     if isinstance(field, SelectField):
         return {"enum": [choice.value for choice in field.choices if choice.value]}
     if isinstance(field, BooleanField):
-        return {"enum": ["1"]}
+        return {"enum": ["0", "1"]}
     if isinstance(field, IntegerField):
         return {"type": "integer", "default": field.default}
     if isinstance(field, forms.DayField):

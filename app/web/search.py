@@ -226,6 +226,7 @@ def tag() -> Any:
         last_pull=_last_pull(records, query),
         recent=find_recent(registry=registry, repository=name, tag=found.tag),
         same=[row for row in same.items if row.digest == found.digest and row.tag != found.tag],
+        has_more_names=same.next is not None,
     )
 
 
@@ -235,8 +236,8 @@ def digest() -> Any:
     wanted = request.args.get("digest", "")
     stores, scope = runtime().stores, viewer().scope
     query = CatalogueQuery(digest=wanted, deleted=True)
-    tags = tag_items(stores.catalogue.find_tags(query, scope)).items if wanted else []
-    tags = [row for row in tags if row["digest"] == wanted]
+    page = stores.catalogue.find_tags(query, scope) if wanted else Page[Tag]([])
+    tags = [row for row in tag_items(page).items if row["digest"] == wanted]
     records = stores.events.find_page(RecordQuery(digest=wanted, parts=True), scope, limit=RECENT)
     if not wanted or not (tags or records.items):
         raise NotFound("There is no such digest.")
@@ -246,6 +247,7 @@ def digest() -> Any:
         manifest=stores.catalogue.find_manifests([wanted]).get(wanted),
         size=content_sizes([wanted]).get(wanted),
         tags=tags,
+        has_more_tags=page.next is not None,
         records=records.items,
         last_pull=_last_pull(records, RecordQuery(digest=wanted)),
         recent=find_recent(digest=wanted),

@@ -47,7 +47,15 @@ def close(stores: Stores, now: datetime = NOW) -> None:
         stores.usage.close_day(day)
 
 
+def show_life(stores: Stores, now: datetime) -> None:
+    """An event that keeps no tag, so that the registry is not silent."""
+    at = now - DAY
+    event = wire_event("check", "zz/alive", of=f"alive {at}", at=at, id=f"alive {at}")
+    Ingest(stores).receive(envelope(event), "default", at)
+
+
 def unused(stores: Stores, days: int = 30, now: datetime = NOW, **filters: Any) -> list[str]:
+    show_life(stores, now)
     close(stores, now)
     report = find_unused(stores, everything(stores), days, now, **filters)
     assert not report.missing
@@ -167,16 +175,81 @@ def test_a_signature_is_kept_with_its_subject(stores: Stores, send: Send) -> Non
 def test_the_list_of_referrers_is_kept_with_its_subject(stores: Stores, send: Send) -> None:
     send("push", tag="used", of="used")
     send("push", tag="gone", of="gone")
-    shape = {"media_type": INDEX, "children": ["signature"]}
     for name in ("used", "gone"):
+        shape = {"media_type": INDEX, "children": [f"signature of {name}"]}
         send("push", tag=digest(name).replace(":", "-"), of=f"referrers of {name}", **shape)
     send("pull", tag="used", of="used", day=90)
 
     assert unused(stores) == ["team/app:gone", f"team/app:{digest('gone').replace(':', '-')}"]
 
 
+def test_need_leads_on_over_any_number_of_steps(stores: Stores, send: Send) -> None:
+    shape = {"media_type": INDEX, "children": ["amd64", "arm64"]}
+    send("push", tag="v1-arm64", of="arm64")
+    send("push", tag="v1", of="index", **shape)
+    send("pull", of="amd64", day=90)
+    for subject, of in (("arm64", "sbom"), ("sbom", "signature")):
+        tag = digest(subject).replace(":", "-")
+        send("push", tag=tag, of=f"list of {of}", media_type=INDEX, children=[of])
+    send("push", tag="alone", of="alone")
+
+    assert unused(stores) == ["team/app:alone"]
+
+
+def test_nothing_is_unused_where_the_children_of_a_used_index_are_not_known(
+    stores: Stores, send: Send
+) -> None:
+    send("push", tag="v1-amd64", of="amd64")
+    send("push", tag="v1", of="index", media_type=INDEX)
+    send("pull", tag="v1", of="index", media_type=INDEX, day=90)
+    send("push", "other/app", tag="v1", of="other")
+
+    assert unused(stores) == ["other/app:v1"]
+    report = find_unused(stores, everything(stores), 30, NOW)
+    assert report.unclear == ["team/app"]
+
+
+def test_nothing_is_unused_of_a_registry_that_sent_nothing_in_all_the_time(
+    stores: Stores, send: Send
+) -> None:
+    send("push", tag="v1")
+    send("check", tag="v1", day=69)
+    close(stores)
+
+    report = find_unused(stores, everything(stores), 30, NOW)
+
+    assert report.tags == []
+    assert report.silent == {"default": (START + 69 * DAY).date()}
+
+
+def test_what_stays_protects_the_layers_of_it_that_are_known(stores: Stores, send: Send) -> None:
+    send("push", of="known", **layers(1000, 20))
+    send("push", tag="used", of="index", media_type=INDEX, children=["known", "unknown"])
+    send("pull", tag="used", of="index", media_type=INDEX, children=["known", "unknown"], day=90)
+    send("push", "other/app", tag="old", of="old", **layers(1000, 3))
+    show_life(stores, NOW)
+    close(stores)
+
+    report = find_unused(stores, everything(stores), 30, NOW)
+
+    assert [row.tag for row in report.tags] == ["old"]
+    assert (report.freed, report.maybe_shared) == (3, 1)
+
+
+def test_indexes_that_name_each_other_and_themselves_many_times_are_counted_once(
+    stores: Stores, send: Send
+) -> None:
+    names = [f"index {number}" for number in range(12)]
+    for number, name in enumerate(names):
+        children = [name, names[number - 1]] * 20
+        send("push", tag=f"i{number}", of=name, media_type=INDEX, children=children)
+
+    assert len(unused(stores)) == 12
+
+
 def test_nothing_is_unused_that_could_not_have_been_seen_used(stores: Stores, send: Send) -> None:
     send("push", tag="v1", day=80)
+    show_life(stores, NOW)
 
     report = find_unused(stores, everything(stores), 30, NOW)
     close(stores)
@@ -237,6 +310,7 @@ def test_a_check_of_an_unused_tag_does_not_keep_its_layers(stores: Stores, send:
 def test_each_account_gets_its_own_unused_tags(stores: Stores, send: Send) -> None:
     send("push", tag="v1", of="a", **layers(7))
     send("push", "ops/app", tag="v1", of="b", **layers(7))
+    show_life(stores, NOW)
     close(stores)
     acl = [{"seq": 1, "match": {"account": "bob", "name": "ops/*"}, "actions": ["pull"]}]
 
@@ -480,6 +554,9 @@ def test_unused_and_recall_equal_a_recount_of_any_history(seed: int) -> None:
     }
     needed = history.whole(pulled | used)
     ends = {key: (key[0], of) for key, (of, _) in history.tags.items()}
+    for _ in ends:  # as many steps as there can be
+        held = [history.whole({thing}) for thing in ends.values()]
+        needed = needed.union(*(things for things in held if things & needed))
     expected = sorted(key for key, thing in ends.items() if not history.whole({thing}) & needed)
     assert [(row.repository, row.tag) for row in report.tags] == expected
 

@@ -326,14 +326,22 @@ def test_an_empty_server_says_what_to_do_next(sign_in: SignIn) -> None:
 # Unused and recall
 
 
+def show_life_and_close(stores: Stores) -> None:
+    """An event of yesterday that keeps no tag, so that the registry is not silent."""
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    check = wire_event("check", "zz/alive", of="alive", at=yesterday)
+    Ingest(stores).receive(envelope(check), "default")
+    for day in {*stores.usage.find_open_days(datetime.now(UTC)), yesterday.date()}:
+        stores.usage.close_day(day)
+
+
 @pytest.fixture
 def forgotten(store: Store, mock_stores: Stores) -> None:
     start = datetime(2026, 8, 1, tzinfo=UTC)
     for name in ("team/app", "ops/app"):
         store(wire_event("push", name, tag="old", of="old", at=start))
         store(wire_event("pull", name, tag="old", of="old", at=start + timedelta(days=1)))
-    for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
-        mock_stores.usage.close_day(day)
+    show_life_and_close(mock_stores)
 
 
 def test_unused_tags_are_the_same_on_page_api_and_export(forgotten: None, sign_in: SignIn) -> None:
@@ -360,8 +368,7 @@ def test_the_api_says_why_no_tag_is_called_unused(
 
     mock_stores.usage.max_live_rows = 0
     unprepared = client.get(url).json
-    for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
-        mock_stores.usage.close_day(day)
+    show_life_and_close(mock_stores)
     mock_stores.usage.max_live_rows = 1
     judged = client.get(url).json
     too_new = client.get("/api/v1/unused?days=1000").json
@@ -371,6 +378,30 @@ def test_the_api_says_why_no_tag_is_called_unused(
     assert [row["tag"] for row in judged["items"]] == ["v1"]
     assert (judged["since"], judged["too_new"]) == (f"{yesterday}T00:00:00Z", {})
     assert (too_new["items"], list(too_new["too_new"])) == ([], ["default"])
+
+
+def test_the_page_says_which_registries_and_repositories_are_not_judged(
+    store: Store, sign_in: SignIn, mock_stores: Stores
+) -> None:
+    client = sign_in("alice")
+    store(wire_event("push", tag="v1", at=FIRST))
+    for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
+        mock_stores.usage.close_day(day)
+    silent = client.get("/analysis/unused?days=1").text
+
+    shape = {"media_type": "application/vnd.oci.image.index.v1+json"}
+    store(wire_event("push", tag="multi", of="index", at=FIRST, **shape))
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    pull = wire_event("pull", tag="multi", of="index", at=yesterday, **shape)
+    Ingest(mock_stores).receive(envelope(pull), "default")
+    show_life_and_close(mock_stores)
+    unclear = client.get("/analysis/unused?days=1").text
+    filtered = client.get("/analysis/unused?days=1&repository=team/other").text
+
+    assert "no event since 2026-11-10" in silent
+    assert "was used in the last" not in silent + unclear + filtered
+    assert "In 1 repository an index is in use" in unclear
+    assert "No unused tag matches these filters." in filtered
 
 
 def test_the_clients_whose_pulls_count_can_be_chosen(
@@ -408,8 +439,7 @@ def test_unused_tags_page_by_page_are_all_of_them(
 ) -> None:
     start = datetime(2026, 8, 1, tzinfo=UTC)
     store(*(wire_event("push", tag=f"v{n}", of=f"{n}", at=start) for n in range(7)))
-    for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
-        mock_stores.usage.close_day(day)
+    show_life_and_close(mock_stores)
     client, url, tags = sign_in("alice"), "/api/v1/unused?days=30&limit=3", []
 
     while url:

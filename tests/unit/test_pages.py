@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 from builders import INDEX, NOW, PASSWORDS, basic, csrf_token, digest, wire_event
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.datastructures import MultiDict
 
 from app.store import Stores
+from app.web import forms
 
 SignIn = Callable[[str], FlaskClient]
 Store = Callable[..., None]
@@ -288,6 +291,7 @@ def test_record_filters_are_the_same_on_page_api_and_export(
         ("limit=0000000000500000000", "limit"),
         ("limit=" + "9" * 5000, "limit"),
         ("format=pdf", "format"),
+        ("parts=2", "parts"),
         ("repo=x", "repo"),
         ("actor=" + "x" * 300, "actor"),
     ],
@@ -422,6 +426,57 @@ def test_tags_that_went_with_one_delete_are_paged_through_once(
     assert [len(page) for page in pages] == [3, 3, 2]
     assert pages[0][0] == "after"
     assert sorted(tag for page in pages for tag in page) == ["after", *tags]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("", 3), ("0", 3), ("no", 3), ("false", 3), ("1", 4), ("y", 4), ("true", 4)],
+)
+def test_the_parts_of_a_pull_are_shown_where_asked_for(
+    client: FlaskClient, store: Store, text: str, number: int
+) -> None:
+    store(wire_event("check", tag="v1", at=NOW, id="check"))
+    store(wire_event("pull", at=NOW + timedelta(seconds=1), id="its pull"))
+
+    found = client.get(f"/api/v1/records?parts={text}", headers=basic("admin")).json
+
+    assert found["total"] == number + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("/search/user/login/?q=app", forms.RepositoryFilter),
+        ("/search/user/repo/login/?repository=team/app", forms.TagFilter),
+        ("/analysis/user/login/?repository=team/app", forms.RecordFilter),
+        ("/analysis/?repository=team/app", forms.UsageFilter),
+        ("/analysis/unused?repository=team/app", forms.UnusedFilter),
+        ("/analysis/recall?repository=team/app&tag=v1", forms.RecallFilter),
+    ],
+)
+def test_no_filter_is_lost_when_a_form_is_sent_again(
+    sign_in: SignIn, path: str, form: type[forms.FilterForm]
+) -> None:
+    page = sign_in("alice").get(path).text
+
+    fields = set(re.findall(r'<(?:input|select)[^>]* name="([a-z_]+)"', page))
+    assert {field.name for field in form(MultiDict())} <= fields
+
+
+def test_a_digest_with_more_tags_than_a_page_links_to_all_of_them(
+    sign_in: SignIn, store: Store
+) -> None:
+    store(*(wire_event("push", tag=f"t{n:02}", of="many", at=NOW) for n in range(52)))
+    browser = sign_in("alice")
+
+    pages = [
+        browser.get(f"/search/digest?digest={digest('many')}").text,
+        browser.get("/search/tag?repository=team/app&tag=t00").text,
+    ]
+
+    for page in pages:
+        (link,) = re.findall(r'href="(/search/user/repo/login/[^"]*digest=[^"]*)"', page)
+        assert "52 tags" in browser.get(link.replace("&amp;", "&")).text
 
 
 @pytest.mark.parametrize("cursor", ["x", "2 ", "9" * 30 + " x", "-1 2026", "2 2026 x"])
