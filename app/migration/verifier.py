@@ -367,11 +367,16 @@ def verify_plan(
             queue.add_drift(plan.name, rows)
         else:
             queue.set_drift(plan.name, rows)
-        repairs = wanted_again(rows)
-        for row in repairs:
-            if row.kind in ("broken_child", "broken_blob"):
-                queue.mark_broken(plan.name, row.repository, row.reference)
-        wishes = [Wish(plan.name, row.repository, row.reference, BACKFILL) for row in repairs]
+        wishes = [
+            Wish(
+                plan.name,
+                row.repository,
+                row.reference,
+                BACKFILL,
+                broken=row.kind in ("broken_child", "broken_blob"),
+            )
+            for row in wanted_again(rows)
+        ]
         queue.wish(wishes, present())
         queue.end_run(ended, owner, present())
     return rows

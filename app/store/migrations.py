@@ -92,7 +92,8 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Wish(msgspec.Struct, frozen=True):
     """A reference (tag or digest) that a plan has to look at.
 
-    A live one waits `debounce_s` if its job ended less than that before.
+    A live one waits `debounce_s` if its job ended less than that before. One of what is `broken`
+    has everything copied once more that the manifest names, present or not.
     """
 
     plan: str
@@ -100,6 +101,7 @@ class Wish(msgspec.Struct, frozen=True):
     reference: str
     priority: int = LIVE
     debounce_s: float = 0
+    broken: bool = False
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -437,16 +439,13 @@ class MigrationStore:
             self.add_audit(AuditRow(plan=plan, who=who, what=f"skip {key}", at=now))
         return is_waived
 
-    def mark_broken(self, plan: str, repository: str, reference: str) -> None:
-        """Have the next run of a job copy everything that its manifest names once more."""
-        key = job_key(plan, repository, reference)
-        self._jobs.update_one({"_id": key}, {"$set": {"broken": True}})
-
     def want_pruned(self, plan: str, repository: str, reference: str) -> bool:
         """Let the next run of a job delete what we put at the target; False if we put nothing."""
         key = job_key(plan, repository, reference)
         ours = {"_id": key, "put_digest": {"$nin": ["", None]}}
-        return self._jobs.update_one(ours, {"$set": {"prune": True}}).matched_count > 0
+        # Counted as a wish: a run that is under way does not know of it, and is not the last.
+        update = {"$set": {"prune": True}, "$inc": {"generation": 1}}
+        return self._jobs.update_one(ours, update).matched_count > 0
 
     # The queue, as workers see it
 
@@ -528,13 +527,13 @@ class MigrationStore:
                 "state": outcome.state,
                 "finished_at": now,
                 "attempts": 0,
-                "broken": False,
-                "prune": False,
                 "gone_at": None,
             }
         )
         same = {**held, "generation": job.generation}
-        if self._jobs.update_one(same, {"$set": ended}).matched_count:
+        # A job that failed still has to, when a person begins it anew.
+        over = {} if outcome.state in ("dead", "conflict") else {"broken": False, "prune": False}
+        if self._jobs.update_one(same, {"$set": ended | over}).matched_count:
             return True
         again = {"state": "pending", "due": now + debounce, "wanted_at": job.claimed_at or now}
         update = {"$set": ended | again}
@@ -872,7 +871,13 @@ def _wish(wish: Wish, now: datetime) -> list[UpdateOne]:
         "due": now,
         "wanted_at": now,
     }
-    count = {"$inc": {"generation": 1}, "$min": {"priority": wish.priority}, "$setOnInsert": made}
+    count: Document = {
+        "$inc": {"generation": 1},
+        "$min": {"priority": wish.priority},
+        "$setOnInsert": made,
+    }
+    if wish.broken:
+        count["$set"] = {"broken": True}
     updates = [UpdateOne({"_id": key}, count, upsert=True)]
     begun = {"state": "pending", "attempts": 0, "wanted_at": now, "priority": wish.priority}
     settled: Document = {"_id": key, "state": {"$in": list(SETTLED)}}

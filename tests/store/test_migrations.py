@@ -449,6 +449,40 @@ def test_only_what_we_put_at_the_target_can_be_pruned(queue: MigrationStore) -> 
     assert job_of(queue, "ours").prune
 
 
+def test_a_delete_that_a_person_wants_during_a_run_is_looked_at_by_the_next(
+    queue: MigrationStore,
+) -> None:
+    wish(queue)
+    queue.finish(claimed(queue), DONE, NOW)
+    wish(queue)
+    running = claimed(queue)
+
+    queue.want_pruned("dc2", "team/app", "v1")
+    queue.finish(running, DONE, NOW)
+
+    assert claimed(queue).prune
+
+
+@pytest.mark.parametrize("is_running", [False, True], ids=["that is new", "that runs"])
+def test_what_is_broken_is_repaired_by_a_job(queue: MigrationStore, is_running: bool) -> None:
+    if is_running:
+        wish(queue)
+        running = claimed(queue)
+
+    queue.wish([Wish("dc2", "team/app", "v1", broken=True)], NOW)
+    if is_running:
+        queue.finish(running, DONE, NOW)
+
+    job = claimed(queue)
+    assert job.broken
+    queue.finish(job, Outcome(state="dead", error_class="forbidden"), NOW)
+    queue.retry("dc2", "alice", NOW)
+    job = claimed(queue)
+    assert job.broken
+    queue.finish(job, DONE, NOW)
+    assert not job_of(queue).broken
+
+
 def test_a_registry_process_that_appears_after_the_crawl_began_makes_another_one_due(
     queue: MigrationStore,
 ) -> None:
