@@ -22,7 +22,7 @@ from app.migration.crawler import SAVE_EVERY_S, Names, find_repositories, no_nam
 from app.migration.filters import compile_filter
 from app.migration.plan import Plan
 from app.references import referrers_tag_subject
-from app.registry import RegistryClient, RegistryError
+from app.registry import OF_ENDPOINT, RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
     BACKFILL,
@@ -169,7 +169,7 @@ class Verifier:
         try:
             return self._compare(repository)
         except (InvalidReference, RegistryError) as error:
-            if isinstance(error, RegistryError) and error.error_class != "forbidden":
+            if isinstance(error, RegistryError) and error.error_class in OF_ENDPOINT:
                 raise
             return 0, [self._row(repository, "", "unknown", message=str(error))]
 

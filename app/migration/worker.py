@@ -26,7 +26,7 @@ from app.migration.conductor import Aborted, Conductor
 from app.migration.copier import Copier, Later, LeaseLost, Surroundings, Synced
 from app.migration.limits import Bucket, Width
 from app.migration.plan import MB, Plan
-from app.registry import BlobCopier, RegistryClient, RegistryError
+from app.registry import OF_ENDPOINT, BlobCopier, RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
     BACKFILL,
@@ -60,8 +60,6 @@ BRAKE_WINDOW = timedelta(minutes=10)
 BRAKE_LEAST, BRAKE_SHARE = 20, 0.05  # deletes in the window, and as a share of all jobs done
 MAX_MESSAGE_LENGTH = 500
 
-# What ails the endpoint and not this one image.
-OF_ENDPOINT = {"down", "auth", "realm", "tls", "disk_full", "readonly"}
 # What no repetition changes: a person has to.
 CONFLICTS = {"unsupported", "immutable", "too_large"}
 

@@ -189,7 +189,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     hashed: bool = False  # every blob of the target was read
     part: str = ""  # what was compared, "" is all
     names_from_events: bool = False  # the source shows no catalogue: there may be more
-    forbidden: list[str] = []  # repositories that we may not list; the first hundred
+    passed_over: list[str] = []  # repositories that could not be listed; the first hundred
     drift: dict[str, int] = {}
 
 

@@ -1331,8 +1331,9 @@ def test_a_crawl_by_names_that_events_told_is_not_known_to_be_of_everything(
     assert check_of(setting, "crawled") is check_of(setting, "verified") is True
 
 
-def test_a_repository_that_we_may_not_list_holds_up_the_cut_over_and_nothing_else(
-    make: Callable[..., Setting],
+@pytest.mark.parametrize("error_class", ["forbidden", "server", "unsupported"])
+def test_a_repository_that_cannot_be_listed_holds_up_the_cut_over_and_nothing_else(
+    make: Callable[..., Setting], error_class: str
 ) -> None:
     setting = make()
     for name in ("team/app", "team/secret", "team/z"):
@@ -1340,7 +1341,7 @@ def test_a_repository_that_we_may_not_list_holds_up_the_cut_over_and_nothing_els
 
     def refuse(method: str, *arguments: str) -> None:
         if arguments[:1] == ("team/secret",):
-            raise setting.source.error("forbidden", status=401)
+            raise setting.source.error(error_class)
 
     setting.source.fail = refuse
     setting.worker.conductor.conduct_once()
@@ -1350,9 +1351,35 @@ def test_a_repository_that_we_may_not_list_holds_up_the_cut_over_and_nothing_els
     assert check_of(setting, "crawled") is False
     run = setting.queue.get_run("dc2", "crawl")
     assert run
-    assert (run.state, run.forbidden) == ("done", ["team/secret"])
+    assert (run.state, run.passed_over) == ("done", ["team/secret"])
     (row,) = verify_plan_of(setting)
     assert (row.repository, row.reference, row.kind) == ("team/secret", "", "unknown")
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_a_repository_that_cannot_be_listed_for_a_while_is_visited_at_the_end_of_the_crawl(
+    make: Callable[..., Setting], is_interrupted: bool
+) -> None:
+    setting = make()
+    for name in ("a", "b", "c"):
+        setting.source.push(name, "v1")
+    errors = ["server", "server", "down"] if is_interrupted else ["server", "server"]
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "tags" and arguments[0] in "ab" and errors:
+            raise setting.source.error(errors.pop(0))
+
+    setting.source.fail = fail
+    if is_interrupted:
+        with pytest.raises(RegistryError):
+            setting.worker.conductor.conduct_once()
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+
+    assert setting.target.state() == setting.source.state()
+    run = setting.queue.get_run("dc2", "crawl")
+    assert run
+    assert (run.state, run.passed_over, run.tags) == ("done", [], 3)
 
 
 def test_a_crawl_by_names_that_was_interrupted_at_the_last_one_ends(
