@@ -183,11 +183,20 @@ class Verifier:
                 self._row(repository, tag, "unknown", message=str(error)) for tag in tags
             ]
         rows = self._threads.map(lambda tag: self._check(repository, tag), tags)
-        there = filter(self._plan.tags.takes, self._target.tags(target_repository))
+        there = filter(self._plan.tags.takes, self._tags_at_target(target_repository))
         more = sorted(set(there) - set(every))
         extra = [tag for tag in more if not self._is_our_list(repository, tag)]
         found = [row for row in rows if row]
         return len(tags), found + [self._row(repository, tag, "extra") for tag in extra]
+
+    def _tags_at_target(self, repository: str) -> Sequence[str]:
+        """What may be too much there: nothing where a bare 404 is all that the target answers."""
+        try:
+            return self._target.tags(repository)
+        except RegistryError as error:
+            if error.status != 404:
+                raise
+            return ()
 
     def _is_our_list(self, repository: str, tag: str) -> bool:
         """Whether a tag lists the referrers of an image whose source lists them by its API."""
@@ -204,7 +213,7 @@ class Verifier:
             return row
         if row.kind != "extra":
             return self._check(row.repository, row.reference)
-        is_extra = row.reference in self._target.tags(self._plan.map(row.repository))
+        is_extra = row.reference in self._tags_at_target(self._plan.map(row.repository))
         is_extra = is_extra and row.reference not in self._source.tags(row.repository)
         return row if is_extra else None
 

@@ -1478,6 +1478,21 @@ def test_every_kind_of_difference_is_found(make: Callable[..., Setting]) -> None
     }
 
 
+def test_a_target_that_answers_404_for_what_it_does_not_have_is_compared(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+
+    def refuse(method: str, *arguments: str) -> None:
+        if method == "tags":
+            raise setting.target.error("unsupported", status=404)
+
+    setting.target.fail = refuse
+
+    assert verify(setting) == {"v1": "missing"}
+
+
 def test_a_deep_look_finds_lost_blobs_and_children_and_the_next_job_repairs_them(
     make: Callable[..., Setting],
 ) -> None:
