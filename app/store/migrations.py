@@ -371,14 +371,13 @@ class MigrationStore:
 
         A crawl that is under way or over is then wanted once more.
         """
-        query = {"_id": name, "instances": {"$ne": instance}}
-        known = {"$push": {"instances": {"$each": [instance], "$slice": -100}}}
+        # Known only together with the crawl that it makes due.
+        known: Document = {"$push": {"instances": {"$each": [instance], "$slice": -100}}}
+        if self._runs.find_one({"_id": f"{name} crawl"}, {"_id": 1}):
+            why = "the source was restarted, and may have lost events"
+            known["$set"] = {"recrawl": True, "recrawl_why": why}
         self._plans.update_one({"_id": name}, {"$setOnInsert": {"state": "draft"}}, upsert=True)
-        if self._plans.update_one(query, known).modified_count:
-            crawled = self._runs.find_one({"_id": f"{name} crawl"}, {"_id": 1}) is not None
-            if crawled:
-                why = "the source was restarted, and may have lost events"
-                self._set_plan(name, {"recrawl": True, "recrawl_why": why})
+        self._plans.update_one({"_id": name, "instances": {"$ne": instance}}, known)
 
     def _set_plan(self, name: str, fields: Document) -> None:
         default = {} if "state" in fields else {"$setOnInsert": {"state": "draft"}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
 import signal
 import subprocess
@@ -15,7 +17,9 @@ import msgspec
 import pytest
 from builders import NOW, digest
 from pymongo.database import Database
+from pymongo.errors import AutoReconnect
 
+from app.errors import StoreUnavailable
 from app.store import Stores
 from app.store.migrations import (
     BACKFILL,
@@ -498,6 +502,26 @@ def test_a_registry_process_that_appears_after_the_crawl_began_makes_another_one
     assert not queue.clear_recrawl("dc2")
 
 
+@pytest.mark.parametrize("failing", range(3))
+def test_a_registry_process_is_known_together_with_the_crawl_that_it_makes_due(
+    queue: MigrationStore, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    queue.begin_run("dc2", "crawl", "worker", NOW)
+    write, writes = queue._plans.update_one, itertools.count()
+
+    def update_one(*arguments: Any, **keys: Any) -> Any:
+        if next(writes) == failing:
+            raise AutoReconnect
+        return write(*arguments, **keys)
+
+    with monkeypatch.context() as patch, contextlib.suppress(StoreUnavailable):
+        patch.setattr(queue._plans, "update_one", update_one)
+        queue.note_instance("dc2", "one")
+    queue.note_instance("dc2", "one")
+
+    assert queue.get_plan("dc2").recrawl
+
+
 def test_drift_is_replaced_as_a_whole(queue: MigrationStore) -> None:
     rows = [
         Drift(plan="dc2", repository="team/app", reference=tag, kind="missing", at=NOW)
@@ -610,6 +634,7 @@ WORKER = """
 import sys, time
 from datetime import UTC, datetime
 from pymongo import MongoClient
+from app.errors import StoreUnavailable
 from app.store import Stores
 uri, name = sys.argv[1:]
 queue = Stores(MongoClient(uri, tz_aware=True)[name]).migrations
