@@ -743,7 +743,8 @@ def test_a_referrer_comes_with_its_image_and_is_listed_where_the_target_lists_no
 
     listed = setting.target.referrers("team/app", image.digest)
     assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
-    assert setting.outcome(signatures[0].digest) == ("done", "copied", "")
+    job = setting.job(signatures[0].digest)
+    assert (job.state, job.put_digest) == ("done", signatures[0].digest)
     assert verify(setting) == {}  # although only the target has a tag for the list
 
 
@@ -822,6 +823,38 @@ def test_referrers_of_an_image_that_come_at_the_same_time_are_all_listed(
 
     listed = setting.target.referrers("team/app", image.digest)
     assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
+
+
+def test_a_referrer_that_another_process_dropped_from_the_list_is_listed_again(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    by_url = {OLD: setting.source, NEW: setting.target}
+    other = PlanWorker(
+        setting.stores,
+        setting.plan,
+        "other",
+        connect=lambda endpoint, **hooks: by_url[endpoint.url],  # type: ignore[arg-type, return-value]
+    )
+    image = setting.source.push("team/app", "v1")
+    signatures = sign(setting, image, 2)
+    setting.wish("v1")
+    setting.worker.run_one()
+
+    def overtake(method: str, *arguments: str) -> None:
+        if method == "put_manifest" and arguments[1].startswith("sha256-"):
+            setting.target.fail = lambda *_: None
+            other.run_one()
+
+    setting.target.fail = overtake
+    setting.worker.run_one()
+    assert len(setting.target.referrers("team/app", image.digest)) == 1
+
+    setting.drain()
+
+    listed = setting.target.referrers("team/app", image.digest)
+    assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
+    other.close()
 
 
 def test_a_referrer_that_the_target_does_not_list_is_not_done(
