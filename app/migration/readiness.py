@@ -115,5 +115,5 @@ def _verified(queue: MigrationStore, status: PlanStatus, crawl: Run | None) -> C
     if run.names_from_events:
         return Check("verified", None, NO_CATALOGUE)
     left_out = run.drift.get("left_out", 0)
-    skipped = f", {left_out} were skipped by a person" if left_out else ""
-    return Check("verified", True, f"{run.tags - left_out} tags are equal{skipped}")
+    more = f", {left_out} are left out on purpose" if left_out else ""
+    return Check("verified", True, f"{run.tags - left_out} tags are equal{more}")

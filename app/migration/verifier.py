@@ -224,10 +224,22 @@ class Verifier:
             row = self._compare_tag(repository, tag, job)
         except (InvalidReference, RegistryError) as error:
             row = self._row(repository, tag, "unknown", message=str(error))
-        if row and job and job.state == "skipped" and job.result == "waived":
-            message = f"{row.kind}, and a person skipped it. {row.message}".rstrip()
+        why = self._find_why_left_out(row, job) if row and job else ""
+        if row and why:
+            message = f"{row.kind}, and {why}. {row.message}".rstrip()
             return msgspec.structs.replace(row, kind="left_out", message=message)
         return row
+
+    def _find_why_left_out(self, row: Drift, job: Job) -> str:
+        """Why no job will repair a difference, "" if one will."""
+        if job.state == "skipped" and job.result == "waived":
+            return "a person skipped it"
+        # "missing" is no difference that the option speaks of, nor is what was pushed since.
+        is_as_kept = row.kind == "different" and row.source_digest == job.source_digest
+        is_kept = job.state == "skipped" and job.result == "kept" and is_as_kept
+        if is_kept and self._plan.options.existing == "skip":
+            return "options.existing: skip keeps it"
+        return ""
 
     def _compare_tag(self, repository: str, tag: str, job: Job | None) -> Drift | None:
         source = digest_of(self._source, repository, tag, job.source_digest if job else "")

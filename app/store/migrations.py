@@ -44,7 +44,7 @@ DriftKind = Literal[
 
 JOB_STATES: tuple[JobState, ...] = ("pending", "running", "done", "skipped", "conflict", "dead")
 DRIFT_KINDS: tuple[DriftKind, ...] = get_args(DriftKind)
-# Too much at the target, or skipped by a person: no reason not to cut over.
+# Too much at the target, or left out on purpose: no reason not to cut over.
 HARMLESS: tuple[DriftKind, ...] = ("extra", "left_out")
 SETTLED: tuple[JobState, ...] = ("done", "skipped", "conflict", "dead")
 WORKED: tuple[PlanState, ...] = ("backfill", "live", "frozen", "cut_over")

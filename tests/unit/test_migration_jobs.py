@@ -1635,6 +1635,27 @@ def test_what_a_person_skipped_is_shown_and_is_no_reason_against_a_cut_over(
     assert verify_plan_of(setting) == []
 
 
+def test_a_tag_of_others_that_the_plan_keeps_is_no_reason_against_a_cut_over(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"existing": "skip"})
+    setting.source.push("team/app", "v1")
+    setting.target.push("team/app", "v1", "theirs")
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+
+    (row,) = verify_plan_of(setting)
+
+    message = "different, and options.existing: skip keeps it."
+    assert (row.kind, row.message) == ("left_out", message)
+    assert check_of(setting, "verified")
+
+    setting.source.push("team/app", "v1", "moved unheard")
+    assert [row.kind for row in verify_plan_of(setting)] == ["different"]
+    del setting.target.content["team/app"].tags["v1"]
+    assert [row.kind for row in verify_plan_of(setting)] == ["missing"]
+
+
 def test_a_repository_whose_name_is_none_is_a_difference_and_stops_no_verification(
     make: Callable[..., Setting],
 ) -> None:
