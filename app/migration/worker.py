@@ -209,7 +209,13 @@ class PlanWorker:
         if job is None:
             return False
         self.running[job.id] = job
-        threading.Thread(target=self._carry_out, args=(job,), name=job.id, daemon=True).start()
+        thread = threading.Thread(target=self._carry_out, args=(job,), name=job.id, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many: the next look into the queue tries again
+            del self.running[job.id]
+            self._queue.postpone(job, present(), counts=False)
+            raise
         return True
 
     def run_one(self) -> bool:

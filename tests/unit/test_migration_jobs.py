@@ -1081,6 +1081,24 @@ def test_a_job_that_kills_every_worker_dies(make: Callable[..., Setting]) -> Non
     assert setting.outcome() == ("dead", "", "bug")
 
 
+def test_a_job_that_gets_no_thread_is_handed_back(
+    make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = make()
+    setting.wish("v1")
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError):
+            setting.worker.dispatch_one()
+
+    job = setting.job()
+    assert (job.state, job.attempts, setting.worker.running) == ("pending", 0, {})
+
+
 def test_a_worker_that_is_stopped_hands_back_what_it_cannot_end(
     make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
