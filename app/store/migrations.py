@@ -248,7 +248,7 @@ class MigrationStore:
         jobs = self._jobs
         jobs.create_index([("plan", 1), ("state", 1), ("priority", 1), ("due", 1)])
         jobs.create_index([("plan", 1), ("state", 1), ("lease_until", 1)])
-        jobs.create_index([("plan", 1), ("wanted_at", 1)])
+        jobs.create_index([("plan", 1), ("wished_at", 1)])
         jobs.create_index([("plan", 1), ("finished_at", 1)])
         self._drift.create_index([("plan", 1), ("_id", 1)])
         for collection, field, kept in (
@@ -420,7 +420,8 @@ class MigrationStore:
         """
         states = ["dead", "conflict", *(["skipped"] if filters.get("id") else [])]
         query = _job_filter(plan, {"state": {"$in": states}}, filters)
-        update = {"$set": {"state": "pending", "due": now, "wanted_at": now, "attempts": 0}}
+        begun = {"state": "pending", "attempts": 0, "due": now, "wanted_at": now, "wished_at": now}
+        update = {"$set": begun}
         number = self._jobs.update_many(query, update).modified_count
         if number:
             of = ", ".join(f"{key} {value}" for key, value in filters.items() if value) or "all"
@@ -650,12 +651,12 @@ class MigrationStore:
 
     def is_wanted_since(self, plan: str, moment: datetime) -> bool:
         """Whether any job was wished for after `moment`."""
-        query = {"plan": plan, "wanted_at": {"$gt": moment}}
+        query = {"plan": plan, "wished_at": {"$gt": moment}}
         return self._jobs.find_one(query, {"_id": 1}) is not None
 
     def find_unwanted_since(self, plan: str, moment: datetime) -> Iterator[Wish]:
         """What we stored at the target and nobody wished for after `moment`, as wishes."""
-        query = {"plan": plan, "wanted_at": {"$lt": moment}, "state": "done"}
+        query = {"plan": plan, "wished_at": {"$lt": moment}, "state": "done"}
         fields = {"repository": 1, "reference": 1, "put_digest": 1, "putting": 1}
         for row in self._jobs.find(query, fields):
             if row.get("put_digest") or row.get("putting"):
@@ -858,7 +859,8 @@ def _wish(wish: Wish, now: datetime) -> list[UpdateOne]:
     """The updates of one wish, in this order.
 
     The first counts the wish, so that who runs the job sees at its end that it is not over. Were
-    it the last, a job could end between the two and never be begun again.
+    it the last, a job could end between the two and never be begun again. `wished_at` is the last
+    wish, and `wanted_at` the first that is not carried out.
     """
     key = job_key(wish.plan, wish.repository, wish.reference)
     made = {
@@ -870,13 +872,12 @@ def _wish(wish: Wish, now: datetime) -> list[UpdateOne]:
         "due": now,
         "wanted_at": now,
     }
-    count: Document = {
+    count = {
         "$inc": {"generation": 1},
         "$min": {"priority": wish.priority},
+        "$set": {"wished_at": now, **({"broken": True} if wish.broken else {})},
         "$setOnInsert": made,
     }
-    if wish.broken:
-        count["$set"] = {"broken": True}
     updates = [UpdateOne({"_id": key}, count, upsert=True)]
     begun = {"state": "pending", "attempts": 0, "wanted_at": now, "priority": wish.priority}
     settled: Document = {"_id": key, "state": {"$in": list(SETTLED)}}

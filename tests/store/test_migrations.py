@@ -102,6 +102,24 @@ def test_a_push_during_a_copy_makes_it_run_once_more(queue: MigrationStore) -> N
     assert claim(queue, after=100) is None
 
 
+@pytest.mark.parametrize("is_running", [False, True], ids=["before", "during"])
+def test_a_push_counts_from_when_it_came_although_its_job_is_open(
+    queue: MigrationStore, is_running: bool
+) -> None:
+    wish(queue)
+    running = claimed(queue, after=1) if is_running else None
+
+    wish(queue, after=5)
+    if running:
+        queue.finish(running, DONE, at(6))
+    queue.finish(claimed(queue, after=7), DONE, at(8))
+
+    assert queue.is_wanted_since("dc2", at(4))
+    assert not queue.is_wanted_since("dc2", at(5))
+    assert not list(queue.find_unwanted_since("dc2", at(5)))
+    assert list(queue.find_unwanted_since("dc2", at(6)))
+
+
 @pytest.mark.parametrize("state", ["done", "skipped", "conflict", "dead"])
 def test_a_push_begins_a_settled_job_anew(queue: MigrationStore, state: Any) -> None:
     wish(queue)
@@ -687,6 +705,7 @@ def test_the_answers_are_the_same_with_and_without_indexes(
             "priority": order.choice([LIVE, BACKFILL]),
             "due": at(order.randrange(10)),
             "wanted_at": at(order.randrange(10)),
+            "wished_at": at(order.randrange(10)),
             "lease_until": at(order.randrange(10)),
             "error_class": order.choice(["", "down"]),
             "result": order.choice(["", "deleted", "copied", "waived"]),
