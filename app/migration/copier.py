@@ -191,10 +191,7 @@ class Copier:
             inner = self._get_child(copied.job.repository, manifest, child)
             self._copy_contents(copied, inner, depth + 1)
             self._put(copied, child.digest, inner)
-        blobs = list(manifest.blobs)
-        if self._plan.options.foreign_layers == "copy":
-            blobs += manifest.foreign
-        self._copy_blobs(copied, blobs)
+        self._copy_blobs(copied, self._plan.blobs_of(manifest))
 
     def _get_child(self, repository: str, index: Manifest, child: Descriptor) -> Manifest:
         try:

@@ -289,7 +289,7 @@ class Verifier:
         for child in manifest.children:
             if broken := self._find_broken(repository, child.digest):
                 return broken
-        for blob in manifest.blobs:
+        for blob in self._plan.blobs_of(manifest):
             if (repository, blob.digest) in self._sound:
                 continue
             if not self._target.has_blob(repository, blob.digest):

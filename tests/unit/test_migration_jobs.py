@@ -1566,6 +1566,24 @@ def test_a_deep_look_finds_lost_blobs_and_children_and_the_next_job_repairs_them
     assert verify(setting, deep=True) == {}
 
 
+@pytest.mark.parametrize("foreign_layers", ["copy", "skip"])
+def test_a_deep_look_finds_a_lost_foreign_layer_where_they_are_copied(
+    make: Callable[..., Setting], foreign_layers: str
+) -> None:
+    setting = make(options={"foreign_layers": foreign_layers})
+    layer = setting.source.add_blob("team/app", b"windows")
+    layers = [{**layer, "urls": ["https://example.org/"]}]
+    setting.source.push("team/app", "v1", layers=layers)
+    setting.wish("v1")
+    setting.drain()
+    assert verify(setting, deep=True) == {}
+
+    setting.target.content["team/app"].blobs.pop(layer["digest"], None)
+
+    is_lost = foreign_layers == "copy"
+    assert verify(setting, deep=True) == ({"v1": "broken_blob"} if is_lost else {})
+
+
 def test_a_part_is_compared_as_asked_for(make: Callable[..., Setting]) -> None:
     setting = make()
     for number in range(200):
