@@ -430,20 +430,22 @@ def migrate_once(stores: Stores, plan: Plan) -> None:
     states.crawl(queue, plan, _who(), present())
     queue.close_breaker(plan.name)  # of an earlier run
     worker = Worker(stores, [plan])
+    conductor = worker.plans[0].conductor
     with _until_signal() as ended, tqdm(unit="tag", disable=None) as progress:
         worker.start()
         while not ended.wait(POLL_S):
             jobs = queue.count_jobs(plan.name)
             progress.total = sum(jobs.values())
             progress.update(sum(jobs.get(state, 0) for state in SETTLED) - progress.n)
-            if _stopped(queue.get_plan(plan.name)) or _is_drained(queue, plan.name):
+            is_stopped = conductor.failed or _stopped(queue.get_plan(plan.name))
+            if is_stopped or _is_drained(queue, plan.name):
                 break
         _stop(worker, status=1)
     if ended.is_set():
         raise click.Abort
     status, jobs = queue.get_plan(plan.name), queue.count_jobs(plan.name)
-    if _stopped(status):
-        raise AppError(f"stopped: {_stopped(status)}")
+    if conductor.failed or _stopped(status):
+        raise AppError(f"stopped: {_stopped(status) or conductor.failed}")
     print(", ".join(f"{number} {state}" for state, number in sorted(jobs.items())) or "no tags")
     if jobs.get("pending"):
         raise AppError(

@@ -37,7 +37,8 @@ class Receipt(msgspec.Struct):
 class Ingest:
     """Stores envelopes. One instance serves all threads of a process.
 
-    `after` is called with the events of each envelope once they are stored; it must not raise.
+    `after` is called with the events of each envelope once they are stored, and with those that
+    were stored before: when it raises StoreUnavailable, the redelivery makes up for it.
     """
 
     def __init__(

@@ -58,6 +58,7 @@ class Conductor:
         self._stop_plan = stop_plan
         self._stopping = stopping
         self._run: Run | None = None
+        self.failed: RegistryError | None = None  # why nothing goes on here, at the last try
 
     def beat(self, now: datetime) -> None:
         """Renew the lease of the crawl that is under way here."""
@@ -71,8 +72,10 @@ class Conductor:
             pause = CONDUCT_S
             try:
                 self.conduct_once()
+                self.failed = None
             except RegistryError as error:
                 logger.warning("plan %s: crawl or verification stops: %s", self._plan.name, error)
+                self.failed = error if error.error_class != "rate_limited" else None
                 self._stop_plan(error)
                 pause = RETRY_S
             except AppError as error:

@@ -124,11 +124,15 @@ class Copier:
 
     def _note_present(self, job: Job, target_repository: str, digest: str) -> Synced:
         images = [digest]
+        again: tuple[str, ...] = ()
         is_put_by_us = job.putting == digest
         if is_put_by_us and job.put_digest != digest:  # what follows a PUT did not come about
             manifest = self._source.get_manifest(job.repository, digest)
-            self._list_referrer(job.repository, target_repository, manifest)
+            again = self._list_referrer(job.repository, target_repository, manifest)
             images += [child.digest for child in manifest.children]
+        elif self._plan.options.referrers and is_digest(job.reference):
+            manifest = self._target.get_manifest(target_repository, digest)
+            again = self._list_referrer(job.repository, target_repository, manifest)
         outcome = Outcome(
             state="done",
             result="present",
@@ -137,7 +141,7 @@ class Copier:
             put_digest=digest if is_put_by_us else "",
             target_repository=target_repository,
         )
-        return Synced(outcome, self._find_referrers(job, *images))
+        return Synced(outcome, again + self._find_referrers(job, *images))
 
     # Copying
 
@@ -156,7 +160,7 @@ class Copier:
         if self._plan.options.existing == "backup" and _is_of_others(job, digest, there):
             self._back_up(target_repository, job.reference, there)
         self._put(copied, job.reference, manifest)
-        self._list_referrer(job.repository, target_repository, manifest)
+        again = self._list_referrer(job.repository, target_repository, manifest)
         outcome = Outcome(
             state="done",
             result="copied",
@@ -168,8 +172,9 @@ class Copier:
             media_type=manifest.media_type,
         )
         now = digest_of(self._source, job.repository, job.reference, digest)
-        moved = (job.reference,) if now != digest else ()
-        return Synced(outcome, moved + self._find_referrers(job, digest, *copied.manifests))
+        if now != digest:
+            again += (job.reference,)
+        return Synced(outcome, again + self._find_referrers(job, digest, *copied.manifests))
 
     def _copy_contents(self, copied: _Copied, manifest: Manifest, depth: int) -> None:
         """Copy what a manifest names: children first, so that nobody sees half an image."""
@@ -186,10 +191,7 @@ class Copier:
             inner = self._get_child(copied.job.repository, manifest, child)
             self._copy_contents(copied, inner, depth + 1)
             self._put(copied, child.digest, inner)
-        blobs = list(manifest.blobs)
-        if self._plan.options.foreign_layers == "copy":
-            blobs += manifest.foreign
-        self._copy_blobs(copied, blobs)
+        self._copy_blobs(copied, self._plan.blobs_of(manifest))
 
     def _get_child(self, repository: str, index: Manifest, child: Descriptor) -> Manifest:
         try:
@@ -277,11 +279,17 @@ class Copier:
 
     # Signatures and other referrers
 
-    def _list_referrer(self, repository: str, target_repository: str, manifest: Manifest) -> None:
+    def _list_referrer(
+        self, repository: str, target_repository: str, manifest: Manifest
+    ) -> tuple[str, ...]:
+        """What has to be looked at again, as its place in a list may be lost: itself or nothing."""
         if not self._plan.options.referrers or manifest.subject is None:
-            return
+            return ()
         with self._listing:
-            list_referrer(self._source, self._target, repository, target_repository, manifest)
+            is_written = list_referrer(
+                self._source, self._target, repository, target_repository, manifest
+            )
+        return (manifest.digest,) if is_written else ()
 
     def _find_referrers(self, job: Job, *digests: str) -> tuple[str, ...]:
         """The digests of what refers to an image or its children, each a job of its own."""

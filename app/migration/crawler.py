@@ -14,13 +14,13 @@ import msgspec
 from app.errors import InvalidReference
 from app.migration.plan import Plan
 from app.references import parse_repository
-from app.registry import RegistryClient, RegistryError
+from app.registry import OF_ENDPOINT, RegistryClient, RegistryError
 from app.store.migrations import Run
 
 logger = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 5.0  # well within a lease
-MAX_FORBIDDEN = 100  # repositories that are named
+MAX_PASSED_OVER = 100  # repositories that are named
 
 Names = Callable[[], Iterable[str]]
 
@@ -108,10 +108,14 @@ class Crawler:
                 )
                 if not self._is_ours(run):
                     return None
+            # Once more, as what ailed them may be over; an interruption here begins with the first.
+            ended = msgspec.structs.replace(run, passed_over=[])
+            for repository in run.passed_over:
+                ended = self._visit(ended, repository)
         except RegistryError:
             self._save(run)
             raise
-        return run
+        return ended
 
     def _is_ours(self, run: Run) -> bool:
         """Save a run now and then; False when another worker has it."""
@@ -127,11 +131,11 @@ class Crawler:
             logger.warning("%s: %s", self._source.url, error)
             return run
         except RegistryError as error:
-            if error.error_class != "forbidden":
+            if error.error_class in OF_ENDPOINT or error.error_class == "rate_limited":
                 raise
             logger.warning("%s is passed over: %s", repository, error)
-            forbidden = [*run.forbidden, repository][:MAX_FORBIDDEN]
-            return msgspec.structs.replace(run, forbidden=forbidden)
+            passed_over = [*run.passed_over, repository][:MAX_PASSED_OVER]
+            return msgspec.structs.replace(run, passed_over=passed_over)
         if not tags:
             return run
         self._enqueue(repository, tags)

@@ -2,52 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
-from threading import Lock
 
-from app.errors import StoreUnavailable
 from app.events import OWN_CLIENT, Event
 from app.migration.plan import Plan
 from app.store.migrations import LIVE, MigrationStore, Wish, present
 
-logger = logging.getLogger(__name__)
-
-MAX_OWED = 10_000  # wishes kept while the database is away; a crawl finds what is beyond
 MAX_INSTANCES = 1_000
 CLOSED_S = 10.0  # between two looks for plans that were closed; none is ever opened again
 
 
 class LiveWishes:
-    """Wishes for the jobs of what events changed; threads share it. Never raises."""
+    """Wishes for the jobs of what events changed; threads share it."""
 
     def __init__(self, queue: MigrationStore, plans: Sequence[Plan]) -> None:
         self._queue = queue
         self._plans = list(plans)
-        self._owed: dict[Wish, None] = {}  # could not be stored with their events
         self._instances: set[tuple[str, str]] = set()
         self._looked_for_closed: float | None = None
-        self._lock = Lock()
 
     def __call__(self, events: Sequence[Event]) -> None:
-        """Wish for the jobs of all plans that these events concern; one command at most."""
+        """Wish for the jobs of all plans that these events concern; one command at most.
+
+        Raises:
+            StoreUnavailable: the events must come again, though they are stored.
+        """
+        self._note_instances(events)
         wishes = {wish: None for event in events for wish in self._wishes_of(event)}
-        with self._lock:
-            wishes = self._owed | wishes
-            self._owed = {}
-        try:
-            self._note_instances(events)
-            if not wishes:
-                return
-            self._leave_closed()
-            open_plans = {plan.name for plan in self._plans}
-            self._queue.wish([wish for wish in wishes if wish.plan in open_plans], present())
-        except StoreUnavailable as error:
-            # The events are stored: to refuse them now would only delay those behind them.
-            logger.warning("%d references are looked at later: %s", len(wishes), error)
-            with self._lock:
-                self._owed = dict(list((self._owed | wishes).items())[:MAX_OWED])
+        if not wishes:
+            return
+        self._leave_closed()
+        open_plans = {plan.name for plan in self._plans}
+        self._queue.wish([wish for wish in wishes if wish.plan in open_plans], present())
 
     def _leave_closed(self) -> None:
         """Forget the plans that are closed."""

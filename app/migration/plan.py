@@ -9,9 +9,10 @@ from typing import Literal
 import msgspec
 
 from app.errors import ConfigError, InvalidReference
+from app.events import Descriptor
 from app.migration.filters import Choice, TagChoice
 from app.references import parse_repository
-from app.registry import Endpoint
+from app.registry import Endpoint, Manifest
 from app.settings import Endpoint as EndpointSettings
 from app.settings import Migration, MigrationOptions, Settings, Source, Target, parse_duration
 
@@ -55,6 +56,11 @@ class Plan:
         return any(map(self._repositories.takes, taken)) and (
             not reference or self.tags.takes(reference)
         )
+
+    def blobs_of(self, manifest: Manifest) -> list[Descriptor]:
+        """The blobs of a manifest that the target has to have."""
+        foreign = manifest.foreign if self.options.foreign_layers == "copy" else ()
+        return [*manifest.blobs, *foreign]
 
     def map(self, repository: str) -> str:
         """The repository's name at the target: the first prefix that fits is replaced.

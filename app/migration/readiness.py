@@ -80,10 +80,10 @@ def _crawled(status: PlanStatus, crawl: Run | None) -> Check:
     if crawl.state != "done":
         stopped = f"; it stopped: {crawl.message}" if crawl.message else ""
         return Check("crawled", False, f"the crawl saw {crawl.tags} tags so far{stopped}")
-    if crawl.forbidden:
-        more = len(crawl.forbidden) - NAMED
-        named = ", ".join(crawl.forbidden[:NAMED]) + (f" and {more} more" if more > 0 else "")
-        return Check("crawled", False, f"the account may not pull from {named}")
+    if crawl.passed_over:
+        more = len(crawl.passed_over) - NAMED
+        named = ", ".join(crawl.passed_over[:NAMED]) + (f" and {more} more" if more > 0 else "")
+        return Check("crawled", False, f"the source does not list the tags of {named}")
     if crawl.names_from_events:
         return Check("crawled", None, NO_CATALOGUE)
     return Check("crawled", True, f"{crawl.tags} tags seen")
@@ -115,5 +115,5 @@ def _verified(queue: MigrationStore, status: PlanStatus, crawl: Run | None) -> C
     if run.names_from_events:
         return Check("verified", None, NO_CATALOGUE)
     left_out = run.drift.get("left_out", 0)
-    skipped = f", {left_out} were skipped by a person" if left_out else ""
-    return Check("verified", True, f"{run.tags - left_out} tags are equal{skipped}")
+    more = f", {left_out} are left out on purpose" if left_out else ""
+    return Check("verified", True, f"{run.tags - left_out} tags are equal{more}")

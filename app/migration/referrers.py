@@ -11,7 +11,7 @@ from typing import Any
 from app.registry import Manifest, RegistryClient, RegistryError, parse_manifest
 from app.registry.manifests import OCI_INDEX
 
-TRIES = 3  # two processes may change the list at the same moment: the later write wins
+TRIES = 3
 
 
 def fallback_tag(digest: str) -> str:
@@ -25,25 +25,26 @@ def list_referrer(
     repository: str,
     target_repository: str,
     referrer: Manifest,
-) -> None:
+) -> bool:
     """See to it that the target finds a manifest by its subject; idempotent.
 
-    A list that the source keeps under a tag is copied as any tag, and not touched here. A list is
-    only ever added to.
+    True when a list was written for that: look again after a while, as another process may have
+    read the list before and write it after us. A list that the source keeps under a tag is copied
+    as any tag, and not touched here. A list is only ever added to.
 
     Raises:
         RegistryError: `server`: others wrote the list again and again.
     """
     subject = referrer.subject
     if subject is None:
-        return
+        return False
     tag = fallback_tag(subject.digest)
     for left in reversed(range(TRIES + 1)):
         listed = target.referrers(target_repository, subject.digest)
         if any(entry.digest == referrer.digest for entry in listed):
-            return
+            return left < TRIES
         if _find(source, repository, tag):
-            return
+            return False
         if left:
             index = _find(target, target_repository, tag)
             target.put_manifest(target_repository, tag, _with(index, referrer))

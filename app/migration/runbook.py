@@ -76,7 +76,8 @@ def _steps(plan: Plan) -> list[Step]:
         Step(
             ("frozen",),
             f"Wait for the final crawl. rns migrate verify {name} --deep until nothing differs, "
-            f"and rns migrate ready {name} exits 0. Then rns migrate cutover {name}",
+            f"and rns migrate ready {name} exits 0, or finds conditions unknown and none unmet. "
+            f"Then rns migrate cutover {name}, with --force where conditions are unknown",
         ),
         Step(
             ("cut_over",),

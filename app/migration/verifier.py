@@ -22,7 +22,7 @@ from app.migration.crawler import SAVE_EVERY_S, Names, find_repositories, no_nam
 from app.migration.filters import compile_filter
 from app.migration.plan import Plan
 from app.references import referrers_tag_subject
-from app.registry import RegistryClient, RegistryError
+from app.registry import OF_ENDPOINT, RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
     BACKFILL,
@@ -169,7 +169,7 @@ class Verifier:
         try:
             return self._compare(repository)
         except (InvalidReference, RegistryError) as error:
-            if isinstance(error, RegistryError) and error.error_class != "forbidden":
+            if isinstance(error, RegistryError) and error.error_class in OF_ENDPOINT:
                 raise
             return 0, [self._row(repository, "", "unknown", message=str(error))]
 
@@ -183,11 +183,20 @@ class Verifier:
                 self._row(repository, tag, "unknown", message=str(error)) for tag in tags
             ]
         rows = self._threads.map(lambda tag: self._check(repository, tag), tags)
-        there = filter(self._plan.tags.takes, self._target.tags(target_repository))
+        there = filter(self._plan.tags.takes, self._tags_at_target(target_repository))
         more = sorted(set(there) - set(every))
         extra = [tag for tag in more if not self._is_our_list(repository, tag)]
         found = [row for row in rows if row]
         return len(tags), found + [self._row(repository, tag, "extra") for tag in extra]
+
+    def _tags_at_target(self, repository: str) -> Sequence[str]:
+        """What may be too much there: nothing where a bare 404 is all that the target answers."""
+        try:
+            return self._target.tags(repository)
+        except RegistryError as error:
+            if error.status != 404:
+                raise
+            return ()
 
     def _is_our_list(self, repository: str, tag: str) -> bool:
         """Whether a tag lists the referrers of an image whose source lists them by its API."""
@@ -204,7 +213,7 @@ class Verifier:
             return row
         if row.kind != "extra":
             return self._check(row.repository, row.reference)
-        is_extra = row.reference in self._target.tags(self._plan.map(row.repository))
+        is_extra = row.reference in self._tags_at_target(self._plan.map(row.repository))
         is_extra = is_extra and row.reference not in self._source.tags(row.repository)
         return row if is_extra else None
 
@@ -215,10 +224,22 @@ class Verifier:
             row = self._compare_tag(repository, tag, job)
         except (InvalidReference, RegistryError) as error:
             row = self._row(repository, tag, "unknown", message=str(error))
-        if row and job and job.state == "skipped" and job.result == "waived":
-            message = f"{row.kind}, and a person skipped it. {row.message}".rstrip()
+        why = self._find_why_left_out(row, job) if row and job else ""
+        if row and why:
+            message = f"{row.kind}, and {why}. {row.message}".rstrip()
             return msgspec.structs.replace(row, kind="left_out", message=message)
         return row
+
+    def _find_why_left_out(self, row: Drift, job: Job) -> str:
+        """Why no job will repair a difference, "" if one will."""
+        if job.state == "skipped" and job.result == "waived":
+            return "a person skipped it"
+        # "missing" is no difference that the option speaks of, nor is what was pushed since.
+        is_as_kept = row.kind == "different" and row.source_digest == job.source_digest
+        is_kept = job.state == "skipped" and job.result == "kept" and is_as_kept
+        if is_kept and self._plan.options.existing == "skip":
+            return "options.existing: skip keeps it"
+        return ""
 
     def _compare_tag(self, repository: str, tag: str, job: Job | None) -> Drift | None:
         source = digest_of(self._source, repository, tag, job.source_digest if job else "")
@@ -268,7 +289,7 @@ class Verifier:
         for child in manifest.children:
             if broken := self._find_broken(repository, child.digest):
                 return broken
-        for blob in manifest.blobs:
+        for blob in self._plan.blobs_of(manifest):
             if (repository, blob.digest) in self._sound:
                 continue
             if not self._target.has_blob(repository, blob.digest):
@@ -367,11 +388,16 @@ def verify_plan(
             queue.add_drift(plan.name, rows)
         else:
             queue.set_drift(plan.name, rows)
-        repairs = wanted_again(rows)
-        for row in repairs:
-            if row.kind in ("broken_child", "broken_blob"):
-                queue.mark_broken(plan.name, row.repository, row.reference)
-        wishes = [Wish(plan.name, row.repository, row.reference, BACKFILL) for row in repairs]
+        wishes = [
+            Wish(
+                plan.name,
+                row.repository,
+                row.reference,
+                BACKFILL,
+                broken=row.kind in ("broken_child", "broken_blob"),
+            )
+            for row in wanted_again(rows)
+        ]
         queue.wish(wishes, present())
         queue.end_run(ended, owner, present())
     return rows

@@ -26,7 +26,7 @@ from app.migration.conductor import Aborted, Conductor
 from app.migration.copier import Copier, Later, LeaseLost, Surroundings, Synced
 from app.migration.limits import Bucket, Width
 from app.migration.plan import MB, Plan
-from app.registry import BlobCopier, RegistryClient, RegistryError
+from app.registry import OF_ENDPOINT, BlobCopier, RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
     BACKFILL,
@@ -60,8 +60,6 @@ BRAKE_WINDOW = timedelta(minutes=10)
 BRAKE_LEAST, BRAKE_SHARE = 20, 0.05  # deletes in the window, and as a share of all jobs done
 MAX_MESSAGE_LENGTH = 500
 
-# What ails the endpoint and not this one image.
-OF_ENDPOINT = {"down", "auth", "realm", "tls", "disk_full", "readonly"}
 # What no repetition changes: a person has to.
 CONFLICTS = {"unsupported", "immutable", "too_large"}
 
@@ -211,7 +209,13 @@ class PlanWorker:
         if job is None:
             return False
         self.running[job.id] = job
-        threading.Thread(target=self._carry_out, args=(job,), name=job.id, daemon=True).start()
+        thread = threading.Thread(target=self._carry_out, args=(job,), name=job.id, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many: the next look into the queue tries again
+            del self.running[job.id]
+            self._queue.postpone(job, present(), counts=False)
+            raise
         return True
 
     def run_one(self) -> bool:

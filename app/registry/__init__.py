@@ -6,10 +6,11 @@ Source: OCI distribution-spec 1.1, and distribution's docs "HTTP API V2" and "To
 from app.registry.auth import Endpoint
 from app.registry.client import RegistryClient, make_placeholder
 from app.registry.copy import BlobCopier
-from app.registry.errors import RegistryError
+from app.registry.errors import OF_ENDPOINT, RegistryError
 from app.registry.manifests import Manifest, parse_manifest
 
 __all__ = [
+    "OF_ENDPOINT",
     "BlobCopier",
     "Endpoint",
     "Manifest",

@@ -147,7 +147,8 @@ class RegistryClient:
             for answer in self._pages(url, [_scope(repository, "pull")]):
                 found.update(self._decode(answer, _Tags).tags or [])
         except RegistryError as error:
-            if error.code != "NAME_UNKNOWN":
+            # A 404 without a code may be a proxy's, of a repository that is full.
+            if error.code not in ("NAME_UNKNOWN", "NOT_FOUND"):  # the latter is Harbor's
                 raise
         return sorted(found)
 

@@ -34,6 +34,8 @@ ErrorClass = Literal[
     "unsupported",  # the registry does not know this request or this content
 ]
 TRANSIENT: set[ErrorClass] = {"rate_limited", "down", "server", "disk_full", "blob_unknown"}
+# What ails the endpoint and not this one image or repository.
+OF_ENDPOINT: set[ErrorClass] = {"down", "auth", "realm", "tls", "disk_full", "readonly"}
 
 Subject = Literal["manifest", "blob", "upload", "api"]  # what a request was about
 

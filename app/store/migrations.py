@@ -44,7 +44,7 @@ DriftKind = Literal[
 
 JOB_STATES: tuple[JobState, ...] = ("pending", "running", "done", "skipped", "conflict", "dead")
 DRIFT_KINDS: tuple[DriftKind, ...] = get_args(DriftKind)
-# Too much at the target, or skipped by a person: no reason not to cut over.
+# Too much at the target, or left out on purpose: no reason not to cut over.
 HARMLESS: tuple[DriftKind, ...] = ("extra", "left_out")
 SETTLED: tuple[JobState, ...] = ("done", "skipped", "conflict", "dead")
 WORKED: tuple[PlanState, ...] = ("backfill", "live", "frozen", "cut_over")
@@ -92,7 +92,8 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Wish(msgspec.Struct, frozen=True):
     """A reference (tag or digest) that a plan has to look at.
 
-    A live one waits `debounce_s` if its job ended less than that before.
+    A live one waits `debounce_s` if its job ended less than that before. One of what is `broken`
+    has everything copied once more that the manifest names, present or not.
     """
 
     plan: str
@@ -100,6 +101,7 @@ class Wish(msgspec.Struct, frozen=True):
     reference: str
     priority: int = LIVE
     debounce_s: float = 0
+    broken: bool = False
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,7 +189,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     hashed: bool = False  # every blob of the target was read
     part: str = ""  # what was compared, "" is all
     names_from_events: bool = False  # the source shows no catalogue: there may be more
-    forbidden: list[str] = []  # repositories that we may not list; the first hundred
+    passed_over: list[str] = []  # repositories that could not be listed; the first hundred
     drift: dict[str, int] = {}
 
 
@@ -246,7 +248,7 @@ class MigrationStore:
         jobs = self._jobs
         jobs.create_index([("plan", 1), ("state", 1), ("priority", 1), ("due", 1)])
         jobs.create_index([("plan", 1), ("state", 1), ("lease_until", 1)])
-        jobs.create_index([("plan", 1), ("wanted_at", 1)])
+        jobs.create_index([("plan", 1), ("wished_at", 1)])
         jobs.create_index([("plan", 1), ("finished_at", 1)])
         self._drift.create_index([("plan", 1), ("_id", 1)])
         for collection, field, kept in (
@@ -369,14 +371,13 @@ class MigrationStore:
 
         A crawl that is under way or over is then wanted once more.
         """
-        query = {"_id": name, "instances": {"$ne": instance}}
-        known = {"$push": {"instances": {"$each": [instance], "$slice": -100}}}
+        # Known only together with the crawl that it makes due.
+        known: Document = {"$push": {"instances": {"$each": [instance], "$slice": -100}}}
+        if self._runs.find_one({"_id": f"{name} crawl"}, {"_id": 1}):
+            why = "the source was restarted, and may have lost events"
+            known["$set"] = {"recrawl": True, "recrawl_why": why}
         self._plans.update_one({"_id": name}, {"$setOnInsert": {"state": "draft"}}, upsert=True)
-        if self._plans.update_one(query, known).modified_count:
-            crawled = self._runs.find_one({"_id": f"{name} crawl"}, {"_id": 1}) is not None
-            if crawled:
-                why = "the source was restarted, and may have lost events"
-                self._set_plan(name, {"recrawl": True, "recrawl_why": why})
+        self._plans.update_one({"_id": name, "instances": {"$ne": instance}}, known)
 
     def _set_plan(self, name: str, fields: Document) -> None:
         default = {} if "state" in fields else {"$setOnInsert": {"state": "draft"}}
@@ -419,7 +420,8 @@ class MigrationStore:
         """
         states = ["dead", "conflict", *(["skipped"] if filters.get("id") else [])]
         query = _job_filter(plan, {"state": {"$in": states}}, filters)
-        update = {"$set": {"state": "pending", "due": now, "wanted_at": now, "attempts": 0}}
+        begun = {"state": "pending", "attempts": 0, "due": now, "wanted_at": now, "wished_at": now}
+        update = {"$set": begun}
         number = self._jobs.update_many(query, update).modified_count
         if number:
             of = ", ".join(f"{key} {value}" for key, value in filters.items() if value) or "all"
@@ -437,16 +439,13 @@ class MigrationStore:
             self.add_audit(AuditRow(plan=plan, who=who, what=f"skip {key}", at=now))
         return is_waived
 
-    def mark_broken(self, plan: str, repository: str, reference: str) -> None:
-        """Have the next run of a job copy everything that its manifest names once more."""
-        key = job_key(plan, repository, reference)
-        self._jobs.update_one({"_id": key}, {"$set": {"broken": True}})
-
     def want_pruned(self, plan: str, repository: str, reference: str) -> bool:
         """Let the next run of a job delete what we put at the target; False if we put nothing."""
         key = job_key(plan, repository, reference)
         ours = {"_id": key, "put_digest": {"$nin": ["", None]}}
-        return self._jobs.update_one(ours, {"$set": {"prune": True}}).matched_count > 0
+        # Counted as a wish: a run that is under way does not know of it, and is not the last.
+        update = {"$set": {"prune": True}, "$inc": {"generation": 1}}
+        return self._jobs.update_one(ours, update).matched_count > 0
 
     # The queue, as workers see it
 
@@ -528,13 +527,13 @@ class MigrationStore:
                 "state": outcome.state,
                 "finished_at": now,
                 "attempts": 0,
-                "broken": False,
-                "prune": False,
                 "gone_at": None,
             }
         )
         same = {**held, "generation": job.generation}
-        if self._jobs.update_one(same, {"$set": ended}).matched_count:
+        # A job that failed still has to, when a person begins it anew.
+        over = {} if outcome.state in ("dead", "conflict") else {"broken": False, "prune": False}
+        if self._jobs.update_one(same, {"$set": ended | over}).matched_count:
             return True
         again = {"state": "pending", "due": now + debounce, "wanted_at": job.claimed_at or now}
         update = {"$set": ended | again}
@@ -652,12 +651,12 @@ class MigrationStore:
 
     def is_wanted_since(self, plan: str, moment: datetime) -> bool:
         """Whether any job was wished for after `moment`."""
-        query = {"plan": plan, "wanted_at": {"$gt": moment}}
+        query = {"plan": plan, "wished_at": {"$gt": moment}}
         return self._jobs.find_one(query, {"_id": 1}) is not None
 
     def find_unwanted_since(self, plan: str, moment: datetime) -> Iterator[Wish]:
         """What we stored at the target and nobody wished for after `moment`, as wishes."""
-        query = {"plan": plan, "wanted_at": {"$lt": moment}, "state": "done"}
+        query = {"plan": plan, "wished_at": {"$lt": moment}, "state": "done"}
         fields = {"repository": 1, "reference": 1, "put_digest": 1, "putting": 1}
         for row in self._jobs.find(query, fields):
             if row.get("put_digest") or row.get("putting"):
@@ -860,7 +859,8 @@ def _wish(wish: Wish, now: datetime) -> list[UpdateOne]:
     """The updates of one wish, in this order.
 
     The first counts the wish, so that who runs the job sees at its end that it is not over. Were
-    it the last, a job could end between the two and never be begun again.
+    it the last, a job could end between the two and never be begun again. `wished_at` is the last
+    wish, and `wanted_at` the first that is not carried out.
     """
     key = job_key(wish.plan, wish.repository, wish.reference)
     made = {
@@ -872,7 +872,12 @@ def _wish(wish: Wish, now: datetime) -> list[UpdateOne]:
         "due": now,
         "wanted_at": now,
     }
-    count = {"$inc": {"generation": 1}, "$min": {"priority": wish.priority}, "$setOnInsert": made}
+    count = {
+        "$inc": {"generation": 1},
+        "$min": {"priority": wish.priority},
+        "$set": {"wished_at": now, **({"broken": True} if wish.broken else {})},
+        "$setOnInsert": made,
+    }
     updates = [UpdateOne({"_id": key}, count, upsert=True)]
     begun = {"state": "pending", "attempts": 0, "wanted_at": now, "priority": wish.priority}
     settled: Document = {"_id": key, "state": {"$in": list(SETTLED)}}

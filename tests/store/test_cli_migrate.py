@@ -15,7 +15,7 @@ from test_cli import Run, rows, run
 from app import cli_migrate
 from app.migration.advice import advice
 from app.references import parse_repository
-from app.registry import RegistryClient
+from app.registry import RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
     Breaker,
@@ -325,6 +325,19 @@ def test_a_registry_that_is_not_there_is_told(run: Run) -> None:
 
     assert result.status == 1
     assert "https://old.invalid: no answer" in result.err
+
+
+def test_a_crawl_that_cannot_go_on_ends_what_is_done_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: RegistryClient, last: str = "") -> Iterator[list[str]]:
+        raise RegistryError("server", f"{self.url}: 500")
+
+    monkeypatch.setattr(RegistryClient, "catalog", fail)
+
+    result = run("migrate", "once")
+
+    assert (result.status, result.err) == (1, "rns: stopped: https://old.invalid: 500\n")
 
 
 class Registry(RegistryClient):

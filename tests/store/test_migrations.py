@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
 import signal
 import subprocess
@@ -15,7 +17,9 @@ import msgspec
 import pytest
 from builders import NOW, digest
 from pymongo.database import Database
+from pymongo.errors import AutoReconnect
 
+from app.errors import StoreUnavailable
 from app.store import Stores
 from app.store.migrations import (
     BACKFILL,
@@ -96,6 +100,24 @@ def test_a_push_during_a_copy_makes_it_run_once_more(queue: MigrationStore) -> N
     assert queue.finish(again, DONE, at(5))
     assert (job_of(queue).state, job_of(queue).put_digest) == ("done", digest("a"))
     assert claim(queue, after=100) is None
+
+
+@pytest.mark.parametrize("is_running", [False, True], ids=["before", "during"])
+def test_a_push_counts_from_when_it_came_although_its_job_is_open(
+    queue: MigrationStore, is_running: bool
+) -> None:
+    wish(queue)
+    running = claimed(queue, after=1) if is_running else None
+
+    wish(queue, after=5)
+    if running:
+        queue.finish(running, DONE, at(6))
+    queue.finish(claimed(queue, after=7), DONE, at(8))
+
+    assert queue.is_wanted_since("dc2", at(4))
+    assert not queue.is_wanted_since("dc2", at(5))
+    assert not list(queue.find_unwanted_since("dc2", at(5)))
+    assert list(queue.find_unwanted_since("dc2", at(6)))
 
 
 @pytest.mark.parametrize("state", ["done", "skipped", "conflict", "dead"])
@@ -449,6 +471,40 @@ def test_only_what_we_put_at_the_target_can_be_pruned(queue: MigrationStore) -> 
     assert job_of(queue, "ours").prune
 
 
+def test_a_delete_that_a_person_wants_during_a_run_is_looked_at_by_the_next(
+    queue: MigrationStore,
+) -> None:
+    wish(queue)
+    queue.finish(claimed(queue), DONE, NOW)
+    wish(queue)
+    running = claimed(queue)
+
+    queue.want_pruned("dc2", "team/app", "v1")
+    queue.finish(running, DONE, NOW)
+
+    assert claimed(queue).prune
+
+
+@pytest.mark.parametrize("is_running", [False, True], ids=["that is new", "that runs"])
+def test_what_is_broken_is_repaired_by_a_job(queue: MigrationStore, is_running: bool) -> None:
+    if is_running:
+        wish(queue)
+        running = claimed(queue)
+
+    queue.wish([Wish("dc2", "team/app", "v1", broken=True)], NOW)
+    if is_running:
+        queue.finish(running, DONE, NOW)
+
+    job = claimed(queue)
+    assert job.broken
+    queue.finish(job, Outcome(state="dead", error_class="forbidden"), NOW)
+    queue.retry("dc2", "alice", NOW)
+    job = claimed(queue)
+    assert job.broken
+    queue.finish(job, DONE, NOW)
+    assert not job_of(queue).broken
+
+
 def test_a_registry_process_that_appears_after_the_crawl_began_makes_another_one_due(
     queue: MigrationStore,
 ) -> None:
@@ -462,6 +518,26 @@ def test_a_registry_process_that_appears_after_the_crawl_began_makes_another_one
     assert queue.get_plan("dc2").recrawl
     assert queue.clear_recrawl("dc2")
     assert not queue.clear_recrawl("dc2")
+
+
+@pytest.mark.parametrize("failing", range(3))
+def test_a_registry_process_is_known_together_with_the_crawl_that_it_makes_due(
+    queue: MigrationStore, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    queue.begin_run("dc2", "crawl", "worker", NOW)
+    write, writes = queue._plans.update_one, itertools.count()
+
+    def update_one(*arguments: Any, **keys: Any) -> Any:
+        if next(writes) == failing:
+            raise AutoReconnect
+        return write(*arguments, **keys)
+
+    with monkeypatch.context() as patch, contextlib.suppress(StoreUnavailable):
+        patch.setattr(queue._plans, "update_one", update_one)
+        queue.note_instance("dc2", "one")
+    queue.note_instance("dc2", "one")
+
+    assert queue.get_plan("dc2").recrawl
 
 
 def test_drift_is_replaced_as_a_whole(queue: MigrationStore) -> None:
@@ -576,6 +652,7 @@ WORKER = """
 import sys, time
 from datetime import UTC, datetime
 from pymongo import MongoClient
+from app.errors import StoreUnavailable
 from app.store import Stores
 uri, name = sys.argv[1:]
 queue = Stores(MongoClient(uri, tz_aware=True)[name]).migrations
@@ -628,6 +705,7 @@ def test_the_answers_are_the_same_with_and_without_indexes(
             "priority": order.choice([LIVE, BACKFILL]),
             "due": at(order.randrange(10)),
             "wanted_at": at(order.randrange(10)),
+            "wished_at": at(order.randrange(10)),
             "lease_until": at(order.randrange(10)),
             "error_class": order.choice(["", "down"]),
             "result": order.choice(["", "deleted", "copied", "waived"]),

@@ -743,7 +743,8 @@ def test_a_referrer_comes_with_its_image_and_is_listed_where_the_target_lists_no
 
     listed = setting.target.referrers("team/app", image.digest)
     assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
-    assert setting.outcome(signatures[0].digest) == ("done", "copied", "")
+    job = setting.job(signatures[0].digest)
+    assert (job.state, job.put_digest) == ("done", signatures[0].digest)
     assert verify(setting) == {}  # although only the target has a tag for the list
 
 
@@ -822,6 +823,38 @@ def test_referrers_of_an_image_that_come_at_the_same_time_are_all_listed(
 
     listed = setting.target.referrers("team/app", image.digest)
     assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
+
+
+def test_a_referrer_that_another_process_dropped_from_the_list_is_listed_again(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    by_url = {OLD: setting.source, NEW: setting.target}
+    other = PlanWorker(
+        setting.stores,
+        setting.plan,
+        "other",
+        connect=lambda endpoint, **hooks: by_url[endpoint.url],  # type: ignore[arg-type, return-value]
+    )
+    image = setting.source.push("team/app", "v1")
+    signatures = sign(setting, image, 2)
+    setting.wish("v1")
+    setting.worker.run_one()
+
+    def overtake(method: str, *arguments: str) -> None:
+        if method == "put_manifest" and arguments[1].startswith("sha256-"):
+            setting.target.fail = lambda *_: None
+            other.run_one()
+
+    setting.target.fail = overtake
+    setting.worker.run_one()
+    assert len(setting.target.referrers("team/app", image.digest)) == 1
+
+    setting.drain()
+
+    listed = setting.target.referrers("team/app", image.digest)
+    assert {entry.digest for entry in listed} == {signature.digest for signature in signatures}
+    other.close()
 
 
 def test_a_referrer_that_the_target_does_not_list_is_not_done(
@@ -1046,6 +1079,24 @@ def test_a_job_that_kills_every_worker_dies(make: Callable[..., Setting]) -> Non
     assert not setting.worker.run_one()
 
     assert setting.outcome() == ("dead", "", "bug")
+
+
+def test_a_job_that_gets_no_thread_is_handed_back(
+    make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = make()
+    setting.wish("v1")
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError):
+            setting.worker.dispatch_one()
+
+    job = setting.job()
+    assert (job.state, job.attempts, setting.worker.running) == ("pending", 0, {})
 
 
 def test_a_worker_that_is_stopped_hands_back_what_it_cannot_end(
@@ -1331,8 +1382,9 @@ def test_a_crawl_by_names_that_events_told_is_not_known_to_be_of_everything(
     assert check_of(setting, "crawled") is check_of(setting, "verified") is True
 
 
-def test_a_repository_that_we_may_not_list_holds_up_the_cut_over_and_nothing_else(
-    make: Callable[..., Setting],
+@pytest.mark.parametrize("error_class", ["forbidden", "server", "unsupported"])
+def test_a_repository_that_cannot_be_listed_holds_up_the_cut_over_and_nothing_else(
+    make: Callable[..., Setting], error_class: str
 ) -> None:
     setting = make()
     for name in ("team/app", "team/secret", "team/z"):
@@ -1340,7 +1392,7 @@ def test_a_repository_that_we_may_not_list_holds_up_the_cut_over_and_nothing_els
 
     def refuse(method: str, *arguments: str) -> None:
         if arguments[:1] == ("team/secret",):
-            raise setting.source.error("forbidden", status=401)
+            raise setting.source.error(error_class)
 
     setting.source.fail = refuse
     setting.worker.conductor.conduct_once()
@@ -1350,9 +1402,35 @@ def test_a_repository_that_we_may_not_list_holds_up_the_cut_over_and_nothing_els
     assert check_of(setting, "crawled") is False
     run = setting.queue.get_run("dc2", "crawl")
     assert run
-    assert (run.state, run.forbidden) == ("done", ["team/secret"])
+    assert (run.state, run.passed_over) == ("done", ["team/secret"])
     (row,) = verify_plan_of(setting)
     assert (row.repository, row.reference, row.kind) == ("team/secret", "", "unknown")
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_a_repository_that_cannot_be_listed_for_a_while_is_visited_at_the_end_of_the_crawl(
+    make: Callable[..., Setting], is_interrupted: bool
+) -> None:
+    setting = make()
+    for name in ("a", "b", "c"):
+        setting.source.push(name, "v1")
+    errors = ["server", "server", "down"] if is_interrupted else ["server", "server"]
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "tags" and arguments[0] in "ab" and errors:
+            raise setting.source.error(errors.pop(0))
+
+    setting.source.fail = fail
+    if is_interrupted:
+        with pytest.raises(RegistryError):
+            setting.worker.conductor.conduct_once()
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+
+    assert setting.target.state() == setting.source.state()
+    run = setting.queue.get_run("dc2", "crawl")
+    assert run
+    assert (run.state, run.passed_over, run.tags) == ("done", [], 3)
 
 
 def test_a_crawl_by_names_that_was_interrupted_at_the_last_one_ends(
@@ -1451,6 +1529,21 @@ def test_every_kind_of_difference_is_found(make: Callable[..., Setting]) -> None
     }
 
 
+def test_a_target_that_answers_404_for_what_it_does_not_have_is_compared(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+
+    def refuse(method: str, *arguments: str) -> None:
+        if method == "tags":
+            raise setting.target.error("unsupported", status=404)
+
+    setting.target.fail = refuse
+
+    assert verify(setting) == {"v1": "missing"}
+
+
 def test_a_deep_look_finds_lost_blobs_and_children_and_the_next_job_repairs_them(
     make: Callable[..., Setting],
 ) -> None:
@@ -1468,11 +1561,27 @@ def test_a_deep_look_finds_lost_blobs_and_children_and_the_next_job_repairs_them
     del setting.target.content["team/app"].manifests[child.digest]
     assert verify(setting, deep=True)["index"] == "broken_child"
 
-    for tag in ("index", "image"):
-        setting.queue.mark_broken("dc2", "team/app", tag)
-    setting.wish("index", "image")
+    assert len(verify_plan_of(setting, deep=True)) == 2
     setting.drain()
     assert verify(setting, deep=True) == {}
+
+
+@pytest.mark.parametrize("foreign_layers", ["copy", "skip"])
+def test_a_deep_look_finds_a_lost_foreign_layer_where_they_are_copied(
+    make: Callable[..., Setting], foreign_layers: str
+) -> None:
+    setting = make(options={"foreign_layers": foreign_layers})
+    layer = setting.source.add_blob("team/app", b"windows")
+    layers = [{**layer, "urls": ["https://example.org/"]}]
+    setting.source.push("team/app", "v1", layers=layers)
+    setting.wish("v1")
+    setting.drain()
+    assert verify(setting, deep=True) == {}
+
+    setting.target.content["team/app"].blobs.pop(layer["digest"], None)
+
+    is_lost = foreign_layers == "copy"
+    assert verify(setting, deep=True) == ({"v1": "broken_blob"} if is_lost else {})
 
 
 def test_a_part_is_compared_as_asked_for(make: Callable[..., Setting]) -> None:
@@ -1560,6 +1669,27 @@ def test_what_a_person_skipped_is_shown_and_is_no_reason_against_a_cut_over(
     assert not check_of(setting, "verified")
     setting.drain()
     assert verify_plan_of(setting) == []
+
+
+def test_a_tag_of_others_that_the_plan_keeps_is_no_reason_against_a_cut_over(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"existing": "skip"})
+    setting.source.push("team/app", "v1")
+    setting.target.push("team/app", "v1", "theirs")
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+
+    (row,) = verify_plan_of(setting)
+
+    message = "different, and options.existing: skip keeps it."
+    assert (row.kind, row.message) == ("left_out", message)
+    assert check_of(setting, "verified")
+
+    setting.source.push("team/app", "v1", "moved unheard")
+    assert [row.kind for row in verify_plan_of(setting)] == ["different"]
+    del setting.target.content["team/app"].tags["v1"]
+    assert [row.kind for row in verify_plan_of(setting)] == ["missing"]
 
 
 def test_a_repository_whose_name_is_none_is_a_difference_and_stops_no_verification(

@@ -1257,7 +1257,13 @@ def test_tags_come_sorted_from_all_pages(fake: FakeRegistry, client: RegistryCli
 
 
 @pytest.mark.parametrize(
-    "answer", [Answer(200, b'{"tags":null}'), errors_answer(404, "NAME_UNKNOWN")]
+    "answer",
+    [
+        Answer(200, b'{"tags":null}'),
+        errors_answer(404, "NAME_UNKNOWN"),
+        errors_answer(404, "NOT_FOUND"),
+    ],
+    ids=["null", "distribution", "Harbor"],
 )
 def test_a_repository_without_tags_has_none(
     fake: FakeRegistry, client: RegistryClient, answer: Answer
