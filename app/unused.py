@@ -85,7 +85,7 @@ def find_unused(
     query = UsageQuery(
         first=first, last=calendar.day_of(now), registry=registry, clients=frozenset(clients)
     )
-    pulled, missing = stores.usage.find_pulled(query, scope, now)
+    pulled, missing = stores.usage.find_images(query, scope, now)
     tags = list(_all_tags(stores, scope, registry))
     known = stores.usage.find_known()
     new = calendar.end_of(query.last), query.last

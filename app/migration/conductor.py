@@ -9,7 +9,7 @@ from threading import Event
 
 import msgspec
 
-from app.errors import AppError
+from app.errors import AppError, IllegalState
 from app.migration.crawler import Crawler
 from app.migration.plan import Plan
 from app.migration.ranking import find_digests, rank_repositories
@@ -58,7 +58,7 @@ class Conductor:
         self._stop_plan = stop_plan
         self._stopping = stopping
         self._run: Run | None = None
-        self.failed: RegistryError | None = None  # why nothing goes on here, at the last try
+        self.failed: AppError | None = None  # why nothing goes on here, at the last try
 
     def beat(self, now: datetime) -> None:
         """Renew the lease of the crawl that is under way here."""
@@ -78,6 +78,9 @@ class Conductor:
                 self.failed = error if error.error_class != "rate_limited" else None
                 self._stop_plan(error)
                 pause = RETRY_S
+            except IllegalState as error:
+                logger.warning("plan %s: the crawl waits: %s", self._plan.name, error)
+                self.failed, pause = error, RETRY_S
             except AppError as error:
                 logger.warning("plan %s: %s", self._plan.name, error)
             except Aborted:
@@ -148,7 +151,7 @@ class Conductor:
             ended = crawler.crawl(self._run)
             if ended:
                 self._end_crawl(ended)
-        except RegistryError as error:
+        except (RegistryError, IllegalState) as error:
             why = str(error)
             raise
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from app.access import Rule
+from app.errors import IllegalState
 from app.settings import MigrationOptions, PulledWithin, parse_duration
 from app.store import Stores
 from app.store.usage import UsageQuery
@@ -33,6 +34,9 @@ def find_digests(
     """The digests of each repository that `options.untagged` wants; some of them have a tag.
 
     With `all_known` whatever was pushed or pulled while events came.
+
+    Raises:
+        IllegalState: that is not known yet for some days.
     """
     if options.untagged == "none":
         return {}
@@ -46,7 +50,13 @@ def find_digests(
     query = UsageQuery(first=first, last=last, registry=registry)
     scope = stores.catalogue.find_scope(EVERYTHING)
     found: dict[str, set[str]] = {}
-    for row in stores.usage.read(query, scope, now).rows:
-        if row.digest and row.action in actions:
-            found.setdefault(row.repository, set()).add(row.digest)
+    images, missing = stores.usage.find_images(query, scope, now, actions)
+    if missing:
+        raise IllegalState(
+            f"options.untagged: the usage of {len(missing)} days is not summarised yet;"
+            " the server does it within minutes, rns usage refresh at once"
+        )
+    for _, repository, _, digest in images:
+        if digest:
+            found.setdefault(repository, set()).add(digest)
     return found

@@ -15,7 +15,7 @@ and account, and of each namespace; so a dashboard reads little more than a docu
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 from itertools import chain
@@ -322,18 +322,22 @@ class UsageStore:
 
         return self._settled(query, now, read)
 
-    def find_pulled(
-        self, query: UsageQuery, scope: Scope, now: datetime
+    def find_images(
+        self,
+        query: UsageQuery,
+        scope: Scope,
+        now: datetime,
+        actions: Container[str] = (PULL, PULL_PART),
     ) -> tuple[set[Image], Sequence[date]]:
-        """What was pulled in a period, children of indexes too, and the `missing` days; as `read`.
+        """What `actions` happened to in a period, and the `missing` days; as `read`.
 
         By whom and how often is not kept: that would be most of what the rows of months take.
         """
 
         def read(cover: Cover) -> tuple[set[Image], Sequence[date]]:
             rows, missing = self._find_rows(cover, query, scope)
-            pulls = (row for row in rows if row.action in (PULL, PULL_PART))
-            return {(row.registry, row.repository, row.tag, row.digest) for row in pulls}, missing
+            found = (row for row in rows if row.action in actions)
+            return {(row.registry, row.repository, row.tag, row.digest) for row in found}, missing
 
         return self._settled(query, now, read)
 

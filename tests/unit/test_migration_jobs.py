@@ -18,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from memory_registry import MemoryRegistry
 
+from app.errors import IllegalState
 from app.ingest import Ingest
 from app.migration import Plan, load_plans
 from app.migration import conductor as conductor_module
@@ -1321,6 +1322,32 @@ def test_digests_without_a_tag_come_as_far_as_asked_for_and_known(
 
     assert {digests[digest] for digest in setting.target.content["team/app"].manifests} == copied
     assert "team/x" not in setting.target.content
+
+
+def test_a_crawl_waits_for_days_whose_digests_are_not_known_yet(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"untagged": "all_known"})
+    setting.source.push("team/app", "v1")
+    digest = setting.source.push("team/app", "", "pulled").digest
+    pull = wire_event("pull", "team/app", at=present() - timedelta(days=9))
+    pull["target"]["digest"] = digest
+    Ingest(setting.stores).receive(envelope(pull), "default", present() - timedelta(days=8))
+    setting.stores.usage.max_live_rows = 0
+
+    with pytest.raises(IllegalState, match="rns usage refresh"):
+        setting.worker.conductor.conduct_once()
+    run = setting.queue.get_run("dc2", "crawl")
+    assert run
+    assert (run.state, run.message[:17]) == ("running", "options.untagged:")
+
+    setting.stores.usage.max_live_rows = 1
+    for day in setting.stores.usage.find_open_days(present()):
+        setting.stores.usage.close_day(day)
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+    assert digest in setting.target.content["team/app"].manifests
+    assert find_progress(setting.queue, setting.plan, present()).is_crawled
 
 
 def test_without_a_catalogue_the_known_repositories_are_crawled(
