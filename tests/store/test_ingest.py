@@ -202,6 +202,17 @@ def test_a_rejected_event_is_kept_once_however_often_it_comes(
     assert len(list(stores.rejected.find_all())) == 1
 
 
+def test_what_comes_after_a_rejected_event_that_is_known_is_kept_too(
+    stores: Stores, receive: Receive
+) -> None:
+    broken = [{"id": f"broken {number}"} for number in range(250)]
+    receive(broken[0])
+
+    receive(*broken, together=True)
+
+    assert stores.rejected.count() == 250
+
+
 def test_a_rejected_event_that_is_understood_later_can_be_retried(
     stores: Stores, receive: Receive
 ) -> None:
