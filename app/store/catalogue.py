@@ -366,25 +366,38 @@ class Catalogue:
     ) -> tuple[list[Document], str | None]:
         """The newest change first.
 
-        A delete by digest gives all its tags one position, so a cursor is a position, after the
-        number of its rows that were shown.
+        A delete by digest gives all its tags one position. Where a page ends among them the cursor
+        also has the number of those that were shown, by `_id`.
         """
-        skipped, position = _parse_cursor(cursor)
-        after = {"position": {"$lte": position}} if position else {}
-        wanted = skipped + limit
-        found: list[Document] = []
-        for part in _queries(kind, query, scope):
+        number, position = _parse_cursor(cursor)
+        parts = _queries(kind, query, scope)
+        found = self._find_at(parts, position)[number:] if number else []
+        after = {"position": {"$lt": position}} if position else {}
+        older: list[Document] = []
+        for part in parts:
             rows = self._collection.find(all_of(part, after)).sort("position", -1)
-            found += rows.limit(wanted + 1)
-        found.sort(key=lambda row: str(row["position"]), reverse=True)
-        shown = found[:wanted]
-        if len(found) <= wanted:
-            return shown[skipped:], None
-        last = shown[-1]["position"]
-        return shown[skipped:], f"{sum(row['position'] == last for row in shown)} {last}"
+            older += rows.limit(limit + 1)
+        found += sorted(older, key=lambda row: str(row["position"]), reverse=True)
+        if len(found) <= limit:
+            return found, None
+        last = found[limit - 1]["position"]
+        if found[limit]["position"] != last:
+            return found[:limit], last
+        if last == position:
+            return found[:limit], f"{number + limit} {last}"
+        newer = [row for row in found if row["position"] > last]
+        shown = (newer + self._find_at(parts, last))[:limit]
+        return shown, f"{len(shown) - len(newer)} {last}"
+
+    def _find_at(self, parts: Iterable[dict[str, Any]], position: str) -> list[Document]:
+        """All that these queries select at one position, by `_id`."""
+        at = {"position": position}
+        found = [row for part in parts for row in self._collection.find(all_of(part, at))]
+        return sorted(found, key=lambda row: str(row["_id"]))
 
 
 def _parse_cursor(cursor: str | None) -> tuple[int, str]:
+    """Number and position; text that has no number is a position."""
     number, _, position = (cursor or "").partition(" ")
     if position and number.isascii() and number.isdecimal() and len(number) <= MAX_NUMBER_LENGTH:
         return int(number), position

@@ -13,6 +13,7 @@ import pytest
 from builders import INDEX, NOW, PASSWORDS, basic, csrf_token, digest, wire_event
 from flask import Flask
 from flask.testing import FlaskClient
+from mongomock.collection import Cursor
 
 from app.store import Stores
 
@@ -422,6 +423,21 @@ def test_tags_that_went_with_one_delete_are_paged_through_once(
     assert [len(page) for page in pages] == [3, 3, 2]
     assert pages[0][0] == "after"
     assert sorted(tag for page in pages for tag in page) == ["after", *tags]
+
+
+def test_a_number_in_a_cursor_does_not_make_a_page_read_more(
+    client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(*(wire_event("push", "team/many", tag=f"t{n}", at=NOW - timedelta(n)) for n in range(9)))
+    limits = []
+    limit = Cursor.limit
+    monkeypatch.setattr(Cursor, "limit", lambda self, n: limits.append(n) or limit(self, n))
+
+    query = {"repository": "team/many", "sort": "pushed", "limit": 3, "cursor": "999999 9"}
+    page = client.get("/api/v1/tags", query_string=query, headers=basic("admin")).json
+
+    assert [row["tag"] for row in page["items"]] == ["t0", "t1", "t2"]
+    assert max(limits) < 999_999
 
 
 @pytest.mark.parametrize("cursor", ["x", "2 ", "9" * 30 + " x", "-1 2026", "2 2026 x"])
