@@ -15,7 +15,7 @@ import msgspec
 from tqdm import tqdm
 
 from app import demo as demo_data
-from app.access import Explanation
+from app.access import Explanation, parse_acl
 from app.errors import AppError, InvalidEnvelope, InvalidQuery
 from app.explain import explain_access, parse_entry
 from app.ingest import Ingest
@@ -234,8 +234,11 @@ def acl() -> None:
     """Access control entries, in docker_auth's collection."""
 
 
+_SEQ = click.IntRange(-(2**53), 2**53)  # what JSON and MongoDB both keep
+
+
 @acl.command("add")
-@click.option("--seq", type=click.IntRange(-(2**53), 2**53), required=True, help="Its position.")
+@click.option("--seq", type=_SEQ, required=True, help="Its position.")
 @click.option("--account", help="Pattern for the account.")
 @click.option("--name", help="Pattern for the repository.")
 @click.option("--ip", help="Address or CIDR of the client.")
@@ -256,7 +259,11 @@ def acl_add(
     """Add an entry; the first entry by seq that matches decides."""
     conditions: dict[str, Any] = {key: value for key, value in match.items() if value is not None}
     if labels:
-        conditions["labels"] = {name: values[0] for name, values in _parse_labels(labels).items()}
+        parsed = _parse_labels(labels)
+        for name, patterns in parsed.items():
+            if len(patterns) > 1:
+                raise click.UsageError(f"--label: {name} is given twice; an entry has one pattern")
+        conditions["labels"] = {name: pattern for name, [pattern] in parsed.items()}
     entry: dict[str, Any] = {
         "seq": seq,
         "match": conditions,
@@ -264,6 +271,8 @@ def acl_add(
     }
     if comment:
         entry["comment"] = comment
+    if problems := parse_acl([entry]).problems:
+        raise InvalidQuery(f"entry: {problems[0].message}")
     if not stores.accounts.add_acl_entry(entry):
         raise InvalidQuery(f"--seq {seq} is taken; see rns acl list")
     print(f"added {seq}")
@@ -279,7 +288,7 @@ def acl_list(stores: Stores, as_json: bool) -> None:
 
 
 @acl.command("remove")
-@click.option("--seq", type=int, required=True)
+@click.option("--seq", type=_SEQ, required=True)
 @with_stores
 def acl_remove(stores: Stores, seq: int) -> None:
     """Delete the entry at a position."""

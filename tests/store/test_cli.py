@@ -89,6 +89,15 @@ def test_accounts_are_added_listed_changed_and_removed(run: Run, wire_database: 
         (["accounts", "passwd", "nobody", "--password-stdin"], "x\n", 1, "no account nobody"),
         (["acl", "remove", "--seq", "5"], "", 1, "no entry with seq 5"),
         (["acl", "add", "--seq", "x", "--actions", "pull"], "", 2, "--seq"),
+        (["acl", "add", "--seq", "1", "--name", "/(/", "--actions", ""], "", 1, "invalid"),
+        (["acl", "add", "--seq", "1", "--ip", "10.0.0", "--actions", ""], "", 1, "invalid"),
+        (
+            ["acl", "add", "--seq", "1", "--label", "a=b", "--label", "a=c", "--actions", ""],
+            "",
+            2,
+            "a is given twice",
+        ),
+        (["acl", "remove", "--seq", str(2**70)], "", 2, "--seq"),
         (["events", "rejected", "--drop", "x"], "", 1, "no rejected event x"),
         (["events", "import", "none.ndjson"], "", 2, "none.ndjson"),
         (["nonsense"], "", 2, "nonsense"),
@@ -151,10 +160,10 @@ def test_acl_entries_have_docker_auths_shape(run: Run, wire_database: Any) -> No
     assert wire_database["acl"].count_documents({}) == 1
 
 
-def test_check_reports_what_is_wrong(run: Run) -> None:
+def test_check_reports_what_is_wrong(run: Run, wire_database: Any) -> None:
     assert run("check").status == 0
 
-    run("acl", "add", "--seq", "1", "--name", "/(/", "--actions", "pull")
+    wire_database["acl"].insert_one({"seq": 1, "match": {"name": "/(/"}, "actions": ["pull"]})
 
     result = run("check")
     assert result.status == 1
