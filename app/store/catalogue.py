@@ -521,15 +521,12 @@ def _once(event_id: str, move: Document) -> Write:
 
 
 def _push(push: Event) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """The upserts of one push, named by row: repository, and with a tag the tag and its move."""
-    not_deleted_since = {"last_delete": {"$not": {"$gt": push.position}}}
-    repository: dict[str, Any] = {
-        "$max": {"position": push.position, "pushed_at": push.timestamp},
-        "$set": _row("repository", push) | {"deleted": False},
-    }
-    writes: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-        ("repository", {"_id": _repository_key(push)} | not_deleted_since, repository)
-    ]
+    """The upserts of one push, named by row: with a tag the tag and its move, and the repository.
+
+    The repository comes last, as it tells of a later delete: one that comes meanwhile either finds
+    the tag, or is found.
+    """
+    writes: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
     if push.tag:
         row = {
             "tag": push.tag,
@@ -551,6 +548,12 @@ def _push(push: Event) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
         move = _move(push, _tag_key(push)) | {"tag_row": row}
         writes.append(("tag", query, update))
         writes.append(("move", *_once(push.id, move)))
+    not_deleted_since = {"last_delete": {"$not": {"$gt": push.position}}}
+    repository: dict[str, Any] = {
+        "$max": {"position": push.position, "pushed_at": push.timestamp},
+        "$set": _row("repository", push) | {"deleted": False},
+    }
+    writes.append(("repository", {"_id": _repository_key(push)} | not_deleted_since, repository))
     return writes
 
 

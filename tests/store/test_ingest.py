@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from builders import INDEX, NOW, digest, envelope, recorded_bodies, rule, wire_event
+from mongomock.collection import Collection
 from pymongo import monitoring
-from pymongo.errors import AutoReconnect
+from pymongo.errors import AutoReconnect, BulkWriteError
 
 from app.errors import InvalidEnvelope, StoreUnavailable
 from app.events import Event
@@ -341,6 +342,38 @@ def test_shuffled_and_repeated_deliveries_give_the_same_catalogue_on_the_server(
     receive(*shuffled)
 
     assert catalogue_of(stores) == EXPECTED
+
+
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
+@pytest.mark.parametrize("of", ["image", None])
+def test_a_delete_between_any_two_writes_of_a_push_takes_its_tag(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, written: int, of: str | None
+) -> None:
+    ingest, bulk_write = Ingest(mock_stores), Collection.bulk_write
+    ingest.receive(envelope(wire_event("push", tag="other", at=0)), "default", NOW)
+
+    def bulk_write_with_a_delete_meanwhile(self: Any, writes: Any, **options: Any) -> Any:
+        if self.name != "catalogue":
+            return bulk_write(self, writes, **options)
+        monkeypatch.setattr(Collection, "bulk_write", bulk_write)
+        errors: list[Any] = []
+        for index, write in enumerate(writes):
+            if index == written:
+                ingest.receive(envelope(wire_event("delete", of=of, at=2)), "default", NOW)
+            try:
+                self.bulk_write([write], **options)
+            except BulkWriteError as error:
+                errors += [{**one, "index": index} for one in error.details["writeErrors"]]
+        if written == len(writes):
+            ingest.receive(envelope(wire_event("delete", of=of, at=2)), "default", NOW)
+        if errors:
+            raise BulkWriteError({"writeErrors": errors})
+        return None
+
+    monkeypatch.setattr(Collection, "bulk_write", bulk_write_with_a_delete_meanwhile)
+    ingest.receive(envelope(wire_event("push", tag="v1", at=1)), "default", NOW)
+
+    assert tags(mock_stores) == []
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
