@@ -23,9 +23,10 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from app import kept_secret_key
 from app.errors import AppError, ConfigError, StartupError, StoreUnavailable
 from app.migration import load_plans
-from app.settings import Settings, load_settings, parse_bind
+from app.settings import Settings, check_listener, load_settings, parse_bind
 from app.store import Stores, connect
 from app.store.embedded import EmbeddedDatabase
 from app.summaries import Closer
@@ -141,6 +142,10 @@ class Hooks:
         logging.config.dictConfig(LOGGING)
         self._master = os.getpid()
         try:
+            for address in server.cfg.address:  # -b and GUNICORN_CMD_ARGS included
+                if not isinstance(address, str):  # the path of a Unix socket
+                    host = address[0] if isinstance(address, tuple) else ""
+                    check_listener(self._settings, host, f"{host or 'a file descriptor'}")
             check_port(self._settings.server.bind)
             self._start()
         except AppError as error:
@@ -156,6 +161,8 @@ class Hooks:
             self._database = EmbeddedDatabase(data_dir, logger.warning)
             self._database.start()
             logger.warning(EMBEDDED_NOTICE)
+        if not self._settings.server.secret_key:
+            kept_secret_key(Path(self._settings.mongodb.data_dir))  # raises as load_plans does
         try:
             prepare(connect(self._settings), self._settings)
             self._is_prepared = True
