@@ -171,23 +171,45 @@ class Catalogue:
             self._rebuild_tag(push)
 
     def _rebuild_tag(self, event: Event) -> None:
-        """Derive the tag of `event` from all its moves, as if they had come in order.
+        """Derive the tag of `event` from its moves, as if they had come in order.
 
         `revision` changes with every write of the row, so a move that comes meanwhile is not lost.
         """
         key = _tag_key(event)
         while True:
             row = self._collection.find_one({"_id": key}, {"revision": 1}) or {}
-            state: Document = {}
-            for move in self._find_moves(event.repository, str(event.tag), event.registry):
-                if move["action"] == "push":
-                    state = _row("tag", event) | move["tag_row"]
-                elif move.get("digest") in (None, state.get("digest")):
-                    state = _row("tag", event) | {"tag": event.tag} | state | _deletion(move)
+            state = self._find_state(event)
             update = {"$set": state, "$inc": {"revision": 1}}
             query = {"_id": key, "revision": row.get("revision")}
             if not state or self._collection.update_one(query, update).matched_count:
                 return
+
+    def _find_state(self, event: Event) -> Document:
+        """What the newest push of the tag of `event`, and the newest delete since, make of it."""
+        push = self._find_newest_move(_tag_key(event), "push") or {}
+        deleted = [_tag_key(event), _repository_key(event)]
+        if push:
+            deleted.append(f"{event.repository} {push['digest']} {event.registry}")
+        since = push.get("position", "")
+        found = (self._find_newest_move(of, "delete", since) for of in deleted)
+        deletes = [delete for delete in found if delete]
+        if not push and not deletes:
+            return {}
+        state: Document = _row("tag", event) | {"tag": event.tag} | push.get("tag_row", {})
+        if deletes:
+            state |= _deletion(max(deletes, key=lambda delete: str(delete["position"])))
+        return state
+
+    def _find_newest_move(self, of: str, action: str, after: str = "") -> Document | None:
+        found = self._collection.aggregate(
+            [
+                {"$match": {"of": of, "position": {"$gt": after}}},  # alone: see paging.stages
+                {"$match": {"action": action}},
+                {"$sort": {"position": -1}},
+                {"$limit": 1},
+            ]
+        )
+        return next(iter(found), None)
 
     def add_delete(self, delete: Event) -> None:
         """Apply a delete of a tag, a digest or a whole repository. Idempotent, in any order."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from builders import INDEX, NOW, digest, envelope, recorded_bodies, rule, wire_event
 from mongomock.collection import Collection
-from pymongo import monitoring
+from pymongo import MongoClient, monitoring
 from pymongo.errors import AutoReconnect, BulkWriteError
 
 from app.errors import InvalidEnvelope, StoreUnavailable
@@ -513,8 +513,6 @@ class _Commands(monitoring.CommandListener):
 def test_a_one_event_envelope_costs_no_more_commands_than_needed(
     wire_uri: str, event: dict[str, Any], expected: list[str]
 ) -> None:
-    from pymongo import MongoClient
-
     listener = _Commands()
     with MongoClient(wire_uri, tz_aware=True, event_listeners=[listener]) as client:
         client.drop_database("test_commands")
@@ -533,6 +531,41 @@ def test_a_one_event_envelope_costs_no_more_commands_than_needed(
 
         assert listener.names == expected
         client.drop_database("test_commands")
+
+
+class _Read(_Commands):
+    """Also how many documents came back."""
+
+    documents = 0
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        cursor = event.reply.get("cursor", {})
+        self.documents += len(cursor.get("firstBatch", cursor.get("nextBatch", [])))
+
+
+@pytest.fixture
+def read(wire_uri: str, wire_database: Any) -> Iterator[tuple[Ingest, _Read]]:
+    listener = _Read()
+    with MongoClient(wire_uri, tz_aware=True, event_listeners=[listener]) as client:
+        stores = Stores(client[wire_database.name])
+        stores.ensure_indexes()
+        yield Ingest(stores), listener
+
+
+@pytest.mark.wire
+@pytest.mark.parametrize("moves", [2, 240])
+def test_a_late_push_costs_the_same_however_often_its_tag_was_moved(
+    read: tuple[Ingest, _Read], moves: int
+) -> None:
+    ingest, listener = read
+    pushes = [wire_event(tag="latest", of=f"build {n}", at=n) for n in range(moves)]
+    ingest.receive(envelope(*pushes), "default", NOW)
+    listener.names.clear()
+    listener.documents = 0
+
+    ingest.receive(envelope(pushes[0]), "default", NOW)
+
+    assert (len(listener.names), listener.documents) == (14, 2)
 
 
 class _FailingCollection:
