@@ -568,6 +568,60 @@ def test_a_late_push_costs_the_same_however_often_its_tag_was_moved(
     assert (len(listener.names), listener.documents) == (14, 2)
 
 
+@pytest.mark.wire
+@pytest.mark.parametrize(
+    "late",
+    [
+        wire_event("check", tag="late", of="image"),
+        wire_event("check", of="image"),
+        wire_event("pull", tag="late", of="index", media_type=INDEX, children=["image"]),
+        wire_event("pull", tag="late", of="index", media_type=INDEX),
+    ],
+    ids=["check", "untagged check", "index", "index without references"],
+)
+def test_what_many_pulls_belong_to_costs_little_though_it_comes_after_them(
+    read: tuple[Ingest, _Read], wire_database: Any, late: dict[str, Any]
+) -> None:
+    ingest, listener = read
+    pulls = [wire_event("pull", of="image", at=10 + n / 10) for n in range(90)]
+    ingest.receive(envelope(*pulls), "default", NOW)
+    listener.names.clear()
+
+    ingest.receive(envelope(late), "default", NOW)
+
+    assert len(listener.names) <= 7
+    part = {"tag": "late"} if late["request"]["method"] == "HEAD" else {"parent": digest("index")}
+    if "tag" in late["target"]:
+        assert wire_database["events"].count_documents({**part, "action": "pull"}) >= 90
+    [kept] = wire_database["events"].find({"_id": late["id"]})
+    assert kept["followed_by"] == pulls[-1]["id"]
+
+
+def test_checks_and_pulls_of_one_client_in_any_order_belong_to_each_other_in_the_same_way(
+    mock_database: Any,
+) -> None:
+    events = [
+        wire_event("check", tag="a", at=1, id="p1"),
+        wire_event(
+            "pull", tag="i", of="index", media_type=INDEX, children=["image"], at=3, id="p3"
+        ),
+        wire_event("pull", at=4, id="p4"),
+        wire_event("check", tag="b", at=5, id="p5"),
+        wire_event("pull", at=6, id="p6"),
+    ]
+    for order in itertools.permutations(events):
+        mock_database.client.drop_database(mock_database.name)
+        ingest = Ingest(Stores(mock_database))
+        for event in order:
+            ingest.receive(envelope(event), "default", NOW)
+
+        rows = {row["_id"]: row for row in mock_database["events"].find()}
+        part = [(row.get("tag"), row.get("parent")) for row in (rows["p4"], rows["p6"])]
+        assert part == [(None, digest("index")), ("b", None)], [event["id"] for event in order]
+        standing = [rows[name]["standing"] for name in ("p1", "p3", "p5")]
+        assert standing == ["1 alone", "3 whole", "2 part"], [event["id"] for event in order]
+
+
 class _FailingCollection:
     """A collection that works for so many writes and then loses its connection."""
 
