@@ -28,7 +28,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     settings = settings or load_settings()
     app = Flask(__name__)
     app.config.update(
-        SECRET_KEY=settings.server.secret_key or _kept_secret_key(Path(settings.mongodb.data_dir)),
+        SECRET_KEY=settings.server.secret_key or kept_secret_key(Path(settings.mongodb.data_dir)),
         MAX_CONTENT_LENGTH=settings.notifications.max_body_bytes,
         MAX_FORM_MEMORY_SIZE=256 * 1024,
         PERMANENT_SESSION_LIFETIME=SESSION_IDLE,
@@ -41,8 +41,12 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     return app
 
 
-def _kept_secret_key(data_dir: Path) -> str:
-    """The key in `data_dir`, made by the first process that asks; mode 0600."""
+def kept_secret_key(data_dir: Path) -> str:
+    """The key in `data_dir`, made by the first process that asks; mode 0600.
+
+    Raises:
+        ConfigError: it cannot be made or read, or is empty.
+    """
     file = data_dir / "secret_key"
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -50,14 +54,19 @@ def _kept_secret_key(data_dir: Path) -> str:
             descriptor, name = tempfile.mkstemp(dir=data_dir)  # mode 0600
             with os.fdopen(descriptor, "w") as handle:
                 handle.write(secrets.token_urlsafe(32))
+                handle.flush()
+                os.fsync(descriptor)  # or a power cut could leave an empty file of that name
             try:
                 os.link(name, file)  # unlike a rename, never replaces another process's key
             except FileExistsError:
                 pass
             finally:
                 os.unlink(name)
-        return file.read_text()
+        key = file.read_text()
     except OSError as error:
         raise ConfigError(
             f"server.secret_key: none is set, and none can be kept in {data_dir}: {error.strerror}"
         ) from None
+    if not key.strip():
+        raise ConfigError(f"server.secret_key: {file} is empty; remove it to have one made anew")
+    return key

@@ -15,11 +15,12 @@ import msgspec
 from tqdm import tqdm
 
 from app import demo as demo_data
-from app.access import Explanation
+from app.access import Explanation, parse_acl
 from app.errors import AppError, InvalidEnvelope, InvalidQuery
 from app.explain import explain_access, parse_entry
-from app.ingest import Ingest
+from app.ingest import Ingest, Receipt
 from app.migration import load_plans
+from app.migration.live import LiveWishes
 from app.server import check_port
 from app.settings import Settings, load_settings
 from app.store import Stores, connect
@@ -234,8 +235,11 @@ def acl() -> None:
     """Access control entries, in docker_auth's collection."""
 
 
+_SEQ = click.IntRange(-(2**53), 2**53)  # what JSON and MongoDB both keep
+
+
 @acl.command("add")
-@click.option("--seq", type=click.IntRange(-(2**53), 2**53), required=True, help="Its position.")
+@click.option("--seq", type=_SEQ, required=True, help="Its position.")
 @click.option("--account", help="Pattern for the account.")
 @click.option("--name", help="Pattern for the repository.")
 @click.option("--ip", help="Address or CIDR of the client.")
@@ -256,7 +260,11 @@ def acl_add(
     """Add an entry; the first entry by seq that matches decides."""
     conditions: dict[str, Any] = {key: value for key, value in match.items() if value is not None}
     if labels:
-        conditions["labels"] = {name: values[0] for name, values in _parse_labels(labels).items()}
+        parsed = _parse_labels(labels)
+        for name, patterns in parsed.items():
+            if len(patterns) > 1:
+                raise click.UsageError(f"--label: {name} is given twice; an entry has one pattern")
+        conditions["labels"] = {name: pattern for name, [pattern] in parsed.items()}
     entry: dict[str, Any] = {
         "seq": seq,
         "match": conditions,
@@ -264,6 +272,8 @@ def acl_add(
     }
     if comment:
         entry["comment"] = comment
+    if problems := parse_acl([entry]).problems:
+        raise InvalidQuery(f"entry: {problems[0].message}")
     if not stores.accounts.add_acl_entry(entry):
         raise InvalidQuery(f"--seq {seq} is taken; see rns acl list")
     print(f"added {seq}")
@@ -279,7 +289,7 @@ def acl_list(stores: Stores, as_json: bool) -> None:
 
 
 @acl.command("remove")
-@click.option("--seq", type=int, required=True)
+@click.option("--seq", type=_SEQ, required=True)
 @with_stores
 def acl_remove(stores: Stores, seq: int) -> None:
     """Delete the entry at a position."""
@@ -394,27 +404,43 @@ def events_export(stores: Stores, output: IO[str]) -> None:
     print(f"exported {number:,} documents", file=sys.stderr)
 
 
+def _ingest(settings: Settings, stores: Stores) -> Ingest:
+    """As the server's own: what is stored reaches live migrations."""
+    return Ingest(stores, LiveWishes(stores.migrations, load_plans(settings)))
+
+
 @events.command("import")
-@click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+@click.argument("file", type=click.File("rb"), default="-")
 @click.option("--registry", default="default", help="For lines that are raw envelopes.")
+@pass_settings
 @with_stores
-def events_import(stores: Stores, file: IO[str], registry: str) -> None:
+def events_import(stores: Stores, settings: Settings, file: IO[bytes], registry: str) -> None:
     """Read an export, or raw envelopes, one per line; repeating is harmless."""
-    ingest, new, known = Ingest(stores), 0, 0
+    ingest, total = _ingest(settings, stores), Receipt()
+    is_known = registry in [known.name for known in settings.registries]
     for number, line in enumerate(tqdm(file, unit="line", disable=None), 1):
         if not line.strip():
             continue
         try:
-            if line.startswith('{"events"'):
-                receipt = ingest.receive(line.encode(), registry)
-                new, known = new + receipt.stored, known + receipt.duplicate
-            elif stores.load(line):
-                new += 1
+            if not line.startswith(b'{"events"'):
+                is_new = int(stores.load(line.decode()))
+                receipt = Receipt(stored=is_new, duplicate=1 - is_new)
+            elif is_known:
+                receipt = ingest.receive(line, registry)
             else:
-                known += 1
+                raise click.UsageError(f"--registry: {registry} is none of registries")
+        except UnicodeDecodeError:
+            raise InvalidQuery(f"line {number}: not UTF-8") from None
         except (InvalidQuery, InvalidEnvelope) as error:
             raise InvalidQuery(f"line {number}: {error}") from None
-    print(f"imported {new:,}, already there {known:,}", file=sys.stderr)
+        total.stored += receipt.stored
+        total.duplicate += receipt.duplicate
+        total.rejected += receipt.rejected
+    print(
+        f"imported {total.stored:,}, already there {total.duplicate:,}, "
+        f"rejected {total.rejected:,}",
+        file=sys.stderr,
+    )
 
 
 @events.command("rejected")
@@ -422,9 +448,10 @@ def events_import(stores: Stores, file: IO[str], registry: str) -> None:
 @click.option("--drop", metavar="ID", help="Forget one.")
 @click.option("--drop-all", is_flag=True, help="Forget all.")
 @as_json
+@pass_settings
 @with_stores
 def events_rejected(
-    stores: Stores, retry: bool, drop: str | None, drop_all: bool, as_json: bool
+    stores: Stores, settings: Settings, retry: bool, drop: str | None, drop_all: bool, as_json: bool
 ) -> None:
     """List, retry or drop the events that could not be understood."""
     if drop:
@@ -438,7 +465,7 @@ def events_rejected(
             stores.rejected.drop(event.id)
         print(f"dropped {len(rejected)}")
     elif retry:
-        stored = Ingest(stores).retry(rejected)
+        stored = _ingest(settings, stores).retry(rejected)
         print(f"stored {stored}, still rejected {len(rejected) - stored}")
     else:
         rows = [msgspec.to_builtins(event) for event in rejected]

@@ -275,8 +275,9 @@ def _replace_lone_surrogates(body: bytes) -> bytes:
     return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["lone"] else escape[0], body)
 
 
+# A string may lack its end: were it no match, each quote in it would be tried to the end again.
 _BRACKETS = re.compile(
-    rb'"(?:[^"\\]|\\.)*+"|(?P<opened>[\[{]+)|(?P<closed>[\]}]+)',
+    rb'"(?:[^"\\]|\\.)*+"?|(?P<opened>[\[{]+)|(?P<closed>[\]}]+)',
     re.DOTALL,
 )
 

@@ -50,7 +50,8 @@ class Htpasswd:
             if not separator or not name:
                 problems.append(f"line {number}: expected name:hash")
             elif not hashed.startswith(("$2a$", "$2b$", "$2y$")):
+                hashes.pop(name, None)  # the registry takes the last line of an account
                 problems.append(f"line {number}: {name}: not bcrypt; use htpasswd -B")
             else:
-                hashes.setdefault(name, hashed)
+                hashes[name] = hashed
         self._hashes, self.problems = hashes, problems

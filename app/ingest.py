@@ -163,12 +163,12 @@ class Ingest:
         here = {event.id for event in events}
         for event in events:
             if event.action == "check" or (event.action == "pull" and event.kind == "index"):
-                for pull in self._stores.events.find_followers(event):
-                    if pull.id not in here:
-                        before = self._stores.events.pair(pull)
-                        untold = msgspec.structs.replace(pull, tag=None, tag_from=None, parent=None)
-                        told = self._belonging(untold, before)
-                        self._stores.events.set_part(told, before.id if before else None)
+                found = self._stores.events.find_followers(event)
+                pulls = [pull for pull in found if pull.id not in here]
+                if pulls:
+                    nothing = {"tag": None, "tag_from": None, "parent": None}
+                    told = self._belonging(msgspec.structs.replace(pulls[0], **nothing), event)
+                    self._stores.events.set_part([told, *pulls[1:]], event)
 
     def _belonging(self, pull: Event, before: Event | None) -> Event:
         if before and before.action == "pull":

@@ -17,14 +17,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from app.errors import AppError, ConfigError, StartupError
+from app import kept_secret_key
+from app.errors import AppError, ConfigError, StartupError, StoreUnavailable
 from app.migration import load_plans
-from app.settings import Settings, load_settings, parse_bind
+from app.settings import Settings, check_listener, load_settings, parse_bind
 from app.store import Stores, connect
 from app.store.embedded import EmbeddedDatabase
 from app.summaries import Closer
@@ -32,6 +34,7 @@ from app.summaries import Closer
 logger = logging.getLogger(__name__)
 
 KEEPALIVE_S = 75  # longer than the 60 s between events that proxies usually allow
+PREPARE_PAUSE_S = 1.0  # between two tries to prepare a database that was away at the start
 SEND_LIMIT_S = 30.0  # for a client to send a whole request, TLS handshake and body included
 EMBEDDED_NOTICE = (
     "embedded database: to try this out, up to about 50,000 events. "
@@ -131,6 +134,7 @@ class Hooks:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._database: EmbeddedDatabase | None = None
+        self._is_prepared = False
         self._master = 0
 
     def on_starting(self, server: Any) -> None:
@@ -138,6 +142,10 @@ class Hooks:
         logging.config.dictConfig(LOGGING)
         self._master = os.getpid()
         try:
+            for address in server.cfg.address:  # -b and GUNICORN_CMD_ARGS included
+                if not isinstance(address, str):  # the path of a Unix socket
+                    host = address[0] if isinstance(address, tuple) else ""
+                    check_listener(self._settings, host, f"{host or 'a file descriptor'}")
             check_port(self._settings.server.bind)
             self._start()
         except AppError as error:
@@ -153,17 +161,37 @@ class Hooks:
             self._database = EmbeddedDatabase(data_dir, logger.warning)
             self._database.start()
             logger.warning(EMBEDDED_NOTICE)
-        prepare(connect(self._settings), self._settings)
+        if not self._settings.server.secret_key:
+            kept_secret_key(Path(self._settings.mongodb.data_dir))  # raises as load_plans does
+        try:
+            prepare(connect(self._settings), self._settings)
+            self._is_prepared = True
+        except StoreUnavailable as error:
+            logger.error("starting without the database: %s", error)
 
     def post_worker_init(self, worker: Any) -> None:
-        """Summarise days in the background, and let the master alone end a worker.
+        """Work in the background, and let the master alone end a worker.
 
         A terminal sends Ctrl-C to both. gunicorn 27's own handlers of SIGINT and SIGQUIT shut the
         thread pool down inside the signal handler, which now and then waits for its own lock.
         """
         Closer(lambda: connect(self._settings)).start()
+        if not self._is_prepared:
+            threading.Thread(target=self._prepare_later, name="preparer", daemon=True).start()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGQUIT, worker.handle_exit)
+
+    def _prepare_later(self) -> None:
+        """Prepare the database that was away at the start as soon as it answers."""
+        stores = connect(self._settings)
+        while True:
+            try:
+                prepare(stores, self._settings)
+            except StoreUnavailable:
+                time.sleep(PREPARE_PAUSE_S)
+            else:
+                logger.info("the database answers")
+                return
 
     def on_exit(self, server: Any) -> None:
         """Stop the embedded database, after the workers."""
@@ -176,23 +204,35 @@ def prepare(stores: Stores, settings: Settings) -> None:
 
     A database that is away now is no reason not to start: POST /events answers 503 until it is
     back, and the registry keeps its events.
+
+    Raises:
+        StoreUnavailable: nothing is lost by trying again.
     """
+    stores.ensure_indexes()
+    there = settings.docker_auth
+    if there.uri or there.htpasswd or stores.accounts.has_any():
+        return
+    # Several processes may get here at once; whoever does not hold the lease leaves it to who does.
+    lease, owner = "first account", secrets.token_hex(8)
+    if not stores.usage.take_lease(lease, owner, datetime.now(UTC)):
+        return
     try:
-        stores.ensure_indexes()
-        there = settings.docker_auth
-        if there.uri or there.htpasswd or stores.accounts.has_any():
-            return
-        name = next(iter(settings.access.administrators), "admin")
-        password = secrets.token_urlsafe(12)
-        if stores.accounts.add(name, password, {}):
-            # To the terminal and not through the log, which is kept.
-            print(
-                f"\n  First account: {name}\n  Password:      {password}\n"
-                f"  Shown once; change it with: rns accounts passwd {name}\n",
-                flush=True,
-            )
-    except AppError as error:
-        logger.error("starting without the database: %s", error)
+        if not stores.accounts.has_any():
+            _add_first_account(stores, settings)
+    finally:
+        stores.usage.give_lease_back(lease, owner)
+
+
+def _add_first_account(stores: Stores, settings: Settings) -> None:
+    name = next(iter(settings.access.administrators), "admin")
+    password = secrets.token_urlsafe(12)
+    if stores.accounts.add(name, password, {}):
+        # To the terminal and not through the log, which is kept.
+        print(
+            f"\n  First account: {name}\n  Password:      {password}\n"
+            f"  Shown once; change it with: rns accounts passwd {name}\n",
+            flush=True,
+        )
 
 
 def check_port(bind: str) -> None:

@@ -378,13 +378,23 @@ def _overlay_environment(document: dict[str, Any], environ: Mapping[str, str]) -
     for variable in sorted(environ, key=_by_number):
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in RESERVED_VARIABLES:
             continue
+        if _SERVICE_LINK.fullmatch(variable):
+            continue
         path = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        if path[0] not in _keys_of(Settings):
+            raise ConfigError(f"{variable}: no such key")
         here: Any = document
         for step in path[:-1]:
             here = _descend(here, step, variable)
         if not isinstance(here, dict):
             raise ConfigError(f"{variable}: no such key")
         here[path[-1]] = _read_variable(environ[variable], path)
+
+
+# What Kubernetes sets in each container for a Service that is called `rns`.
+_SERVICE_LINK = re.compile(
+    r"RNS_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+)
 
 
 def _by_number(variable: str) -> list[str | int]:
@@ -409,9 +419,15 @@ def _descend(here: Any, step: str, variable: str) -> Any:
 
 
 def _read_variable(text: str, path: list[str]) -> Any:
-    """The value of a variable: YAML, unless the key takes text, which stays as it is."""
+    """The value of a variable: YAML, unless the key takes text, which stays as it is.
+
+    Tokens may also stand as in a `tokens_file`, with blanks between them.
+    """
     key = path[-1].removesuffix("_file")
-    if not text or key in SECRETS or _is_text(path):
+    if path[-1] == "tokens":
+        if not text.startswith("["):
+            return text.split()
+    elif not text or key in SECRETS or _is_text(path):
         return text
     try:
         return _parse_yaml(text, "")
@@ -501,14 +517,19 @@ def _check(settings: Settings) -> None:
         ZoneInfo(settings.analysis.time_zone)
     except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
         raise ConfigError("analysis.time_zone: no such zone; expected as Europe/Berlin") from None
-    host = parse_bind(settings.server.bind)[0]
-    if not _is_loopback(host) and not settings.notifications.allow_anonymous:
-        for index, registry in enumerate(settings.registries):
-            if not registry.all_tokens:
-                raise ConfigError(
-                    f"registries[{index}].token: is needed to listen on {settings.server.bind}; "
-                    "set one, or notifications.allow_anonymous: true to take events from anybody"
-                )
+    check_listener(settings, parse_bind(settings.server.bind)[0], settings.server.bind)
+
+
+def check_listener(settings: Settings, host: str, shown: str) -> None:
+    """Raise ConfigError where anybody beyond loopback could send events without a token."""
+    if _is_loopback(host) or settings.notifications.allow_anonymous:
+        return
+    for index, registry in enumerate(settings.registries):
+        if not registry.all_tokens:
+            raise ConfigError(
+                f"registries[{index}].token: is needed to listen on {shown}; "
+                "set one, or notifications.allow_anonymous: true to take events from anybody"
+            )
 
 
 def _check_access(settings: Settings) -> None:

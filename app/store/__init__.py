@@ -15,7 +15,7 @@ from typing import Any
 
 import pymongo
 from bson import json_util
-from pymongo import MongoClient
+from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import InvalidURI, PyMongoError
 
@@ -141,9 +141,10 @@ def connect(settings: Settings, uri: str | None = None) -> Stores:
     client = _client(uri or settings.mongodb.uri, "mongodb.uri")
     there = settings.docker_auth
     people = _client(there.uri, "docker_auth.uri") if there.uri else client
+    primary = ReadPreference.PRIMARY  # what was just written is read, whatever the URI prefers
     return Stores(
-        client[settings.mongodb.database],
-        people[there.database or settings.mongodb.database],
+        client.get_database(settings.mongodb.database, read_preference=primary),
+        people.get_database(there.database or settings.mongodb.database, read_preference=primary),
         accounts=there.accounts,
         acl=there.acl,
         htpasswd=there.htpasswd,

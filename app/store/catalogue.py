@@ -171,23 +171,45 @@ class Catalogue:
             self._rebuild_tag(push)
 
     def _rebuild_tag(self, event: Event) -> None:
-        """Derive the tag of `event` from all its moves, as if they had come in order.
+        """Derive the tag of `event` from its moves, as if they had come in order.
 
         `revision` changes with every write of the row, so a move that comes meanwhile is not lost.
         """
         key = _tag_key(event)
         while True:
             row = self._collection.find_one({"_id": key}, {"revision": 1}) or {}
-            state: Document = {}
-            for move in self._find_moves(event.repository, str(event.tag), event.registry):
-                if move["action"] == "push":
-                    state = _row("tag", event) | move["tag_row"]
-                elif move.get("digest") in (None, state.get("digest")):
-                    state = _row("tag", event) | {"tag": event.tag} | state | _deletion(move)
+            state = self._find_state(event)
             update = {"$set": state, "$inc": {"revision": 1}}
             query = {"_id": key, "revision": row.get("revision")}
             if not state or self._collection.update_one(query, update).matched_count:
                 return
+
+    def _find_state(self, event: Event) -> Document:
+        """What the newest push of the tag of `event`, and the newest delete since, make of it."""
+        push = self._find_newest_move(_tag_key(event), "push") or {}
+        deleted = [_tag_key(event), _repository_key(event)]
+        if push:
+            deleted.append(f"{event.repository} {push['digest']} {event.registry}")
+        since = push.get("position", "")
+        found = (self._find_newest_move(of, "delete", since) for of in deleted)
+        deletes = [delete for delete in found if delete]
+        if not push and not deletes:
+            return {}
+        state: Document = _row("tag", event) | {"tag": event.tag} | push.get("tag_row", {})
+        if deletes:
+            state |= _deletion(max(deletes, key=lambda delete: str(delete["position"])))
+        return state
+
+    def _find_newest_move(self, of: str, action: str, after: str = "") -> Document | None:
+        found = self._collection.aggregate(
+            [
+                {"$match": {"of": of, "position": {"$gt": after}}},  # alone: see paging.stages
+                {"$match": {"action": action}},
+                {"$sort": {"position": -1}},
+                {"$limit": 1},
+            ]
+        )
+        return next(iter(found), None)
 
     def add_delete(self, delete: Event) -> None:
         """Apply a delete of a tag, a digest or a whole repository. Idempotent, in any order."""
@@ -366,25 +388,38 @@ class Catalogue:
     ) -> tuple[list[Document], str | None]:
         """The newest change first.
 
-        A delete by digest gives all its tags one position, so a cursor is a position, after the
-        number of its rows that were shown.
+        A delete by digest gives all its tags one position. Where a page ends among them the cursor
+        also has the number of those that were shown, by `_id`.
         """
-        skipped, position = _parse_cursor(cursor)
-        after = {"position": {"$lte": position}} if position else {}
-        wanted = skipped + limit
-        found: list[Document] = []
-        for part in _queries(kind, query, scope):
+        number, position = _parse_cursor(cursor)
+        parts = _queries(kind, query, scope)
+        found = self._find_at(parts, position)[number:] if number else []
+        after = {"position": {"$lt": position}} if position else {}
+        older: list[Document] = []
+        for part in parts:
             rows = self._collection.find(all_of(part, after)).sort("position", -1)
-            found += rows.limit(wanted + 1)
-        found.sort(key=lambda row: str(row["position"]), reverse=True)
-        shown = found[:wanted]
-        if len(found) <= wanted:
-            return shown[skipped:], None
-        last = shown[-1]["position"]
-        return shown[skipped:], f"{sum(row['position'] == last for row in shown)} {last}"
+            older += rows.limit(limit + 1)
+        found += sorted(older, key=lambda row: str(row["position"]), reverse=True)
+        if len(found) <= limit:
+            return found, None
+        last = found[limit - 1]["position"]
+        if found[limit]["position"] != last:
+            return found[:limit], last
+        if last == position:
+            return found[:limit], f"{number + limit} {last}"
+        newer = [row for row in found if row["position"] > last]
+        shown = (newer + self._find_at(parts, last))[:limit]
+        return shown, f"{len(shown) - len(newer)} {last}"
+
+    def _find_at(self, parts: Iterable[dict[str, Any]], position: str) -> list[Document]:
+        """All that these queries select at one position, by `_id`."""
+        at = {"position": position}
+        found = [row for part in parts for row in self._collection.find(all_of(part, at))]
+        return sorted(found, key=lambda row: str(row["_id"]))
 
 
 def _parse_cursor(cursor: str | None) -> tuple[int, str]:
+    """Number and position; text that has no number is a position."""
     number, _, position = (cursor or "").partition(" ")
     if position and number.isascii() and number.isdecimal() and len(number) <= MAX_NUMBER_LENGTH:
         return int(number), position
@@ -508,15 +543,12 @@ def _once(event_id: str, move: Document) -> Write:
 
 
 def _push(push: Event) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """The upserts of one push, named by row: repository, and with a tag the tag and its move."""
-    not_deleted_since = {"last_delete": {"$not": {"$gt": push.position}}}
-    repository: dict[str, Any] = {
-        "$max": {"position": push.position, "pushed_at": push.timestamp},
-        "$set": _row("repository", push) | {"deleted": False},
-    }
-    writes: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-        ("repository", {"_id": _repository_key(push)} | not_deleted_since, repository)
-    ]
+    """The upserts of one push, named by row: with a tag the tag and its move, and the repository.
+
+    The repository comes last, as it tells of a later delete: one that comes meanwhile either finds
+    the tag, or is found.
+    """
+    writes: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
     if push.tag:
         row = {
             "tag": push.tag,
@@ -538,6 +570,12 @@ def _push(push: Event) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
         move = _move(push, _tag_key(push)) | {"tag_row": row}
         writes.append(("tag", query, update))
         writes.append(("move", *_once(push.id, move)))
+    not_deleted_since = {"last_delete": {"$not": {"$gt": push.position}}}
+    repository: dict[str, Any] = {
+        "$max": {"position": push.position, "pushed_at": push.timestamp},
+        "$set": _row("repository", push) | {"deleted": False},
+    }
+    writes.append(("repository", {"_id": _repository_key(push)} | not_deleted_since, repository))
     return writes
 
 

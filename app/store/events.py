@@ -141,10 +141,9 @@ class EventStore:
             self._collection.update_many(query, {"$set": {"parent": index.digest}})
 
     def find_followers(self, event: Event) -> list[Event]:
-        """What came before `event` although it happened after it, and may belong to it; by time.
+        """What came before `event` although it happened after it, and belongs to it; by time.
 
-        Of a check the untagged pulls of its digest, of a pulled index the untagged pulls of
-        manifests, by the same client in the 60 s after it.
+        The untagged pulls by the same client in the 60 s after it to which `pair` gives `event`.
         """
         latest = position_at(event.timestamp + PAIRING_WINDOW)
         query: dict[str, Any] = {
@@ -152,13 +151,22 @@ class EventStore:
             "registry": event.registry,
             "actor": event.actor,
             "address": event.address,
-            "action": "pull",
-            "tag_from": {"$ne": "event"},
+            "action": {"$in": ["pull", "check"]},
         }
-        query["digest"] = event.digest if event.action == "check" else {"$ne": event.digest}
         bounds = {"position": {"$gt": event.position, "$lte": latest}}
         order = {"$sort": {"position": 1}}
-        return [_event(row) for row in self._collection.aggregate([*stages(query, bounds), order])]
+        mine = _awaited(event)
+        followers: list[Event] = []
+        newer: list[list[str]] = []  # what the checks and pulls of indexes in between await
+        for row in self._collection.aggregate([*stages(query, bounds), order]):
+            digest = row.get("digest")
+            is_untagged = row["action"] == "pull" and row.get("tag_from") != "event"
+            is_ours = _awaits(mine, digest) and not any(_awaits(other, digest) for other in newer)
+            if is_untagged and is_ours:
+                followers.append(_event(row))
+            if "awaits" in row:
+                newer.append(row["awaits"])
+        return followers
 
     def find_adopter(self, push: Event) -> Event | None:
         """The push of an index, already stored, that takes in this push of a child, or None."""
@@ -175,20 +183,26 @@ class EventStore:
         found = self._collection.aggregate([*stages(query, bounds), {"$limit": 1}])
         return next((_event(document) for document in found), None)
 
-    def set_part(self, pull: Event, began: str | None) -> None:
-        """Store anew what a pull belongs to; checks other than `began` began something else."""
-        facts = {"tag": pull.tag, "tag_from": pull.tag_from, "parent": pull.parent}
-        self._collection.update_one({"_id": pull.id}, {"$set": facts})
-        earliest = position_at(pull.timestamp - PAIRING_WINDOW)
-        others = {
-            "repository": pull.repository,
-            "position": {"$gte": earliest, "$lt": pull.position},
-            "followed_by": pull.id,
-            "_id": {"$ne": began},
-        }
-        self._collection.update_many(
-            {**others, "action": "check"}, {"$set": {"followed_by": None, "standing": ALONE}}
-        )
+    def set_part(self, pulls: Sequence[Event], began: Event) -> None:
+        """Store anew what pulls belong to: `began`, and no other check; idempotent.
+
+        Takes tag and parent from the first one: they are the same for all.
+        """
+        first, last = pulls[0], pulls[-1]
+        facts = {"tag": first.tag, "tag_from": first.tag_from, "parent": first.parent}
+        earliest = position_at(first.timestamp - PAIRING_WINDOW)
+        mark = {"$set": {"followed_by": last.id}, "$max": {"standing": PART}}
+        self._collection.update_one({"_id": began.id}, mark)
+        for ids in chunks([pull.id for pull in pulls]):
+            self._collection.update_many({"_id": {"$in": ids}}, {"$set": facts})
+            others = {
+                "repository": first.repository,
+                "position": {"$gte": earliest, "$lt": last.position},
+                "followed_by": {"$in": ids},
+                "_id": {"$ne": began.id},
+                "action": "check",
+            }
+            self._collection.update_many(others, {"$set": {"followed_by": None, "standing": ALONE}})
 
     def find_kind(self, repository: str, digest: str) -> str | None:
         """The kind of a manifest that was seen pulled or pushed in a repository, or None."""
@@ -328,16 +342,28 @@ def _document(event: Event) -> Document:
     document["address"] = event.address
     if key := address_key(event.address):
         document["address_key"] = key
-    children = [reference.digest for reference in event.references]
-    if event.kind == "index" and children:
-        document["children"] = children
-    if event.action == "check":
-        document["standing"] = PART if event.followed_by else ALONE
-        document["awaits"] = [event.digest]
-    elif event.action == "pull" and event.kind == "index":
-        document["standing"] = WHOLE
-        document["awaits"] = children or [ANY, _none_of(event.digest)]
+    if event.kind == "index" and event.references:
+        document["children"] = [reference.digest for reference in event.references]
+    if awaited := _awaited(event):
+        document["standing"] = WHOLE if event.action == "pull" else ALONE
+        if event.followed_by and event.action == "check":
+            document["standing"] = PART
+        document["awaits"] = awaited
     return document
+
+
+def _awaited(event: Event) -> list[str | None]:
+    """The digests whose pull belongs to a check or the pull of an index; see `pair`."""
+    if event.action == "check":
+        return [event.digest]
+    if event.action == "pull" and event.kind == "index":
+        return [child.digest for child in event.references] or [ANY, _none_of(event.digest)]
+    return []
+
+
+def _awaits(awaited: Sequence[str | None], digest: str | None) -> bool:
+    """The counterpart of the condition in `pair`."""
+    return (digest in awaited or ANY in awaited) and _none_of(digest) not in awaited
 
 
 def _none_of(digest: str | None) -> str:

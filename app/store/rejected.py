@@ -29,11 +29,11 @@ class RejectedStore:
     def add(self, rejected: Sequence[Rejected]) -> None:
         """Keep events, once each; beyond 10,000 the oldest make room."""
         documents = [_document(event) for event in rejected]
-        try:
-            for start in range(0, len(documents), 100):
+        for start in range(0, len(documents), 100):
+            try:
                 self._collection.insert_many(documents[start : start + 100], ordered=False)
-        except BulkWriteError as error:
-            only_duplicates(error)
+            except BulkWriteError as error:
+                only_duplicates(error)
         surplus = self._collection.count_documents({}) - MAX_KEPT
         if surplus > 0:
             oldest = self._collection.find({}, {"_id": 1}).sort("received_at", 1).limit(surplus)

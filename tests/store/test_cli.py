@@ -39,9 +39,10 @@ def run(
     monkeypatch.setenv("RNS_MONGODB__URI", wire_uri)
     monkeypatch.setenv("RNS_MONGODB__DATABASE", wire_database.name)
 
-    def run(*arguments: str, stdin: str = "") -> Result:
+    def run(*arguments: str, stdin: str | bytes = "") -> Result:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
         monkeypatch.setattr(sys, "argv", ["rns", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         status = 0
         try:
             main()
@@ -89,8 +90,18 @@ def test_accounts_are_added_listed_changed_and_removed(run: Run, wire_database: 
         (["accounts", "passwd", "nobody", "--password-stdin"], "x\n", 1, "no account nobody"),
         (["acl", "remove", "--seq", "5"], "", 1, "no entry with seq 5"),
         (["acl", "add", "--seq", "x", "--actions", "pull"], "", 2, "--seq"),
+        (["acl", "add", "--seq", "1", "--name", "/(/", "--actions", ""], "", 1, "invalid"),
+        (["acl", "add", "--seq", "1", "--ip", "10.0.0", "--actions", ""], "", 1, "invalid"),
+        (
+            ["acl", "add", "--seq", "1", "--label", "a=b", "--label", "a=c", "--actions", ""],
+            "",
+            2,
+            "a is given twice",
+        ),
+        (["acl", "remove", "--seq", str(2**70)], "", 2, "--seq"),
         (["events", "rejected", "--drop", "x"], "", 1, "no rejected event x"),
         (["events", "import", "none.ndjson"], "", 2, "none.ndjson"),
+        (["events", "import", "--registry", "x"], '{"events":[]}\n', 2, "--registry: x"),
         (["nonsense"], "", 2, "nonsense"),
         (["--config", "none.yml", "check"], "", 1, "none.yml"),
     ],
@@ -151,10 +162,10 @@ def test_acl_entries_have_docker_auths_shape(run: Run, wire_database: Any) -> No
     assert wire_database["acl"].count_documents({}) == 1
 
 
-def test_check_reports_what_is_wrong(run: Run) -> None:
+def test_check_reports_what_is_wrong(run: Run, wire_database: Any) -> None:
     assert run("check").status == 0
 
-    run("acl", "add", "--seq", "1", "--name", "/(/", "--actions", "pull")
+    wire_database["acl"].insert_one({"seq": 1, "match": {"name": "/(/"}, "actions": ["pull"]})
 
     result = run("check")
     assert result.status == 1
@@ -185,7 +196,8 @@ def test_an_export_restores_everything_elsewhere(
         envelope(wire_event("push", tag="v1")).decode(),
         envelope(wire_event("pull", tag="v1", at=1), {"id": "broken"}).decode(),
     ]
-    run("events", "import", "--registry", "second", stdin="\n".join(lines))
+    monkeypatch.setenv("RNS_REGISTRIES__0__NAME", "second")
+    raw = run("events", "import", "--registry", "second", stdin="\n".join(lines))
     exported = run("events", "export")
     other = f"{wire_database.name}_b"
     monkeypatch.setenv("RNS_MONGODB__DATABASE", other)
@@ -193,6 +205,7 @@ def test_an_export_restores_everything_elsewhere(
     first = run("events", "import", stdin=exported.out)
     second = run("events", "import", stdin=exported.out)
 
+    assert raw.err.endswith("imported 2, already there 0, rejected 1\n")
     kept = ("events", "catalogue", "manifests", "rejected_events")
     database = wire_database.client[other]
     for name in kept:
@@ -204,10 +217,10 @@ def test_an_export_restores_everything_elsewhere(
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", '{"collection": "users", "document": {"_id": 1}}', "x"]
+    "line", [b"{", b"[]", b'{"collection": "users", "document": {"_id": 1}}', b"x", b"\x1f\x8b\xff"]
 )
-def test_an_import_names_the_line_it_cannot_read(run: Run, line: str) -> None:
-    result = run("events", "import", stdin=f"\n{line}\n")
+def test_an_import_names_the_line_it_cannot_read(run: Run, line: bytes) -> None:
+    result = run("events", "import", stdin=b"\n" + line + b"\n")
 
     assert (result.status, result.err.startswith("rns: line 2: ")) == (1, True)
 

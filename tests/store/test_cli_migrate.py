@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import envelope, wire_event
 from pymongo.database import Database
 from test_cli import Run, rows, run
 
@@ -362,6 +364,19 @@ def test_a_repository_whose_name_is_none_is_unknown_to_the_plan(
         ("Odd/Name", 1),
         ("team/app", 0),
     ]
+
+
+def test_what_is_imported_or_retried_is_looked_at_as_what_is_sent(
+    run: Run, queue: MigrationStore, wire_database: Database[Any]
+) -> None:
+    run("events", "import", stdin=envelope(wire_event(tag="v1"), wire_event(tag="-")).decode())
+    assert [job.reference for job in queue.find_jobs("dc2").items] == ["v1"]
+
+    understood = json.dumps(wire_event(tag="v2"))
+    wire_database["rejected_events"].update_one({}, {"$set": {"body": understood}})
+    run("events", "rejected", "--retry")
+
+    assert {job.reference for job in queue.find_jobs("dc2").items} == {"v1", "v2"}
 
 
 def test_an_import_needs_the_address_of_a_registry(run: Run) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from builders import INDEX, NOW, digest, envelope, recorded_bodies, rule, wire_event
-from pymongo import monitoring
-from pymongo.errors import AutoReconnect
+from mongomock.collection import Collection
+from pymongo import MongoClient, monitoring
+from pymongo.errors import AutoReconnect, BulkWriteError
 
 from app.errors import InvalidEnvelope, StoreUnavailable
 from app.events import Event
@@ -202,6 +203,17 @@ def test_a_rejected_event_is_kept_once_however_often_it_comes(
     assert len(list(stores.rejected.find_all())) == 1
 
 
+def test_what_comes_after_a_rejected_event_that_is_known_is_kept_too(
+    stores: Stores, receive: Receive
+) -> None:
+    broken = [{"id": f"broken {number}"} for number in range(250)]
+    receive(broken[0])
+
+    receive(*broken, together=True)
+
+    assert stores.rejected.count() == 250
+
+
 def test_a_rejected_event_that_is_understood_later_can_be_retried(
     stores: Stores, receive: Receive
 ) -> None:
@@ -330,6 +342,38 @@ def test_shuffled_and_repeated_deliveries_give_the_same_catalogue_on_the_server(
     receive(*shuffled)
 
     assert catalogue_of(stores) == EXPECTED
+
+
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
+@pytest.mark.parametrize("of", ["image", None])
+def test_a_delete_between_any_two_writes_of_a_push_takes_its_tag(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, written: int, of: str | None
+) -> None:
+    ingest, bulk_write = Ingest(mock_stores), Collection.bulk_write
+    ingest.receive(envelope(wire_event("push", tag="other", at=0)), "default", NOW)
+
+    def bulk_write_with_a_delete_meanwhile(self: Any, writes: Any, **options: Any) -> Any:
+        if self.name != "catalogue":
+            return bulk_write(self, writes, **options)
+        monkeypatch.setattr(Collection, "bulk_write", bulk_write)
+        errors: list[Any] = []
+        for index, write in enumerate(writes):
+            if index == written:
+                ingest.receive(envelope(wire_event("delete", of=of, at=2)), "default", NOW)
+            try:
+                self.bulk_write([write], **options)
+            except BulkWriteError as error:
+                errors += [{**one, "index": index} for one in error.details["writeErrors"]]
+        if written == len(writes):
+            ingest.receive(envelope(wire_event("delete", of=of, at=2)), "default", NOW)
+        if errors:
+            raise BulkWriteError({"writeErrors": errors})
+        return None
+
+    monkeypatch.setattr(Collection, "bulk_write", bulk_write_with_a_delete_meanwhile)
+    ingest.receive(envelope(wire_event("push", tag="v1", at=1)), "default", NOW)
+
+    assert tags(mock_stores) == []
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
@@ -469,8 +513,6 @@ class _Commands(monitoring.CommandListener):
 def test_a_one_event_envelope_costs_no_more_commands_than_needed(
     wire_uri: str, event: dict[str, Any], expected: list[str]
 ) -> None:
-    from pymongo import MongoClient
-
     listener = _Commands()
     with MongoClient(wire_uri, tz_aware=True, event_listeners=[listener]) as client:
         client.drop_database("test_commands")
@@ -489,6 +531,95 @@ def test_a_one_event_envelope_costs_no_more_commands_than_needed(
 
         assert listener.names == expected
         client.drop_database("test_commands")
+
+
+class _Read(_Commands):
+    """Also how many documents came back."""
+
+    documents = 0
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        cursor = event.reply.get("cursor", {})
+        self.documents += len(cursor.get("firstBatch", cursor.get("nextBatch", [])))
+
+
+@pytest.fixture
+def read(wire_uri: str, wire_database: Any) -> Iterator[tuple[Ingest, _Read]]:
+    listener = _Read()
+    with MongoClient(wire_uri, tz_aware=True, event_listeners=[listener]) as client:
+        stores = Stores(client[wire_database.name])
+        stores.ensure_indexes()
+        yield Ingest(stores), listener
+
+
+@pytest.mark.wire
+@pytest.mark.parametrize("moves", [2, 240])
+def test_a_late_push_costs_the_same_however_often_its_tag_was_moved(
+    read: tuple[Ingest, _Read], moves: int
+) -> None:
+    ingest, listener = read
+    pushes = [wire_event(tag="latest", of=f"build {n}", at=n) for n in range(moves)]
+    ingest.receive(envelope(*pushes), "default", NOW)
+    listener.names.clear()
+    listener.documents = 0
+
+    ingest.receive(envelope(pushes[0]), "default", NOW)
+
+    assert (len(listener.names), listener.documents) == (14, 2)
+
+
+@pytest.mark.wire
+@pytest.mark.parametrize(
+    "late",
+    [
+        wire_event("check", tag="late", of="image"),
+        wire_event("check", of="image"),
+        wire_event("pull", tag="late", of="index", media_type=INDEX, children=["image"]),
+        wire_event("pull", tag="late", of="index", media_type=INDEX),
+    ],
+    ids=["check", "untagged check", "index", "index without references"],
+)
+def test_what_many_pulls_belong_to_costs_little_though_it_comes_after_them(
+    read: tuple[Ingest, _Read], wire_database: Any, late: dict[str, Any]
+) -> None:
+    ingest, listener = read
+    pulls = [wire_event("pull", of="image", at=10 + n / 10) for n in range(90)]
+    ingest.receive(envelope(*pulls), "default", NOW)
+    listener.names.clear()
+
+    ingest.receive(envelope(late), "default", NOW)
+
+    assert len(listener.names) <= 7
+    part = {"tag": "late"} if late["request"]["method"] == "HEAD" else {"parent": digest("index")}
+    if "tag" in late["target"]:
+        assert wire_database["events"].count_documents({**part, "action": "pull"}) >= 90
+    [kept] = wire_database["events"].find({"_id": late["id"]})
+    assert kept["followed_by"] == pulls[-1]["id"]
+
+
+def test_checks_and_pulls_of_one_client_in_any_order_belong_to_each_other_in_the_same_way(
+    mock_database: Any,
+) -> None:
+    events = [
+        wire_event("check", tag="a", at=1, id="p1"),
+        wire_event(
+            "pull", tag="i", of="index", media_type=INDEX, children=["image"], at=3, id="p3"
+        ),
+        wire_event("pull", at=4, id="p4"),
+        wire_event("check", tag="b", at=5, id="p5"),
+        wire_event("pull", at=6, id="p6"),
+    ]
+    for order in itertools.permutations(events):
+        mock_database.client.drop_database(mock_database.name)
+        ingest = Ingest(Stores(mock_database))
+        for event in order:
+            ingest.receive(envelope(event), "default", NOW)
+
+        rows = {row["_id"]: row for row in mock_database["events"].find()}
+        part = [(row.get("tag"), row.get("parent")) for row in (rows["p4"], rows["p6"])]
+        assert part == [(None, digest("index")), ("b", None)], [event["id"] for event in order]
+        standing = [rows[name]["standing"] for name in ("p1", "p3", "p5")]
+        assert standing == ["1 alone", "3 whole", "2 part"], [event["id"] for event in order]
 
 
 class _FailingCollection:

@@ -16,10 +16,13 @@ import pytest
 from builders import INDEX, NOW, envelope, rule, wire_event
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pymongo import ReadPreference
+from pymongo.collection import Collection
 from pymongo.database import Database
 
 from app.ingest import Ingest
-from app.store import Stores
+from app.settings import DockerAuth, MongoDB, Settings
+from app.store import Stores, connect
 from app.store.catalogue import CatalogueQuery, glob_expression
 from app.store.events import RecordQuery
 
@@ -242,3 +245,14 @@ def test_a_glob_as_a_regular_expression_matches_as_its_restatement(pattern: str,
 def test_a_glob_of_many_stars_gives_up_at_once(name: str) -> None:
     """Without atomic groups this pattern takes minutes for one name of fifty letters."""
     assert not re.search(glob_expression("*a*a*a*a*a*a*a*~"), name)
+
+
+def test_what_was_just_written_is_read_whatever_the_uri_prefers() -> None:
+    uri = "mongodb://127.0.0.1:9/?readPreference=secondary&readPreferenceTags=dc:a"
+    stores = connect(Settings(mongodb=MongoDB(uri=uri), docker_auth=DockerAuth(uri=uri)))
+
+    for store in (stores.events, stores.catalogue, stores.accounts, stores.sign_ins):
+        collections = [value for value in vars(store).values() if isinstance(value, Collection)]
+        assert collections
+        assert all(each.read_preference == ReadPreference.PRIMARY for each in collections)
+    stores.close()

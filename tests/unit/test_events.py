@@ -26,6 +26,7 @@ from app.events import (
     MAX_EVENTS,
     MAX_REFERENCES,
     MAX_REJECTED_CHARACTERS,
+    MAX_REPAIRED_BYTES,
     Descriptor,
     Envelope,
     Event,
@@ -1053,6 +1054,14 @@ def test_a_large_envelope_that_is_nested_too_deeply_is_kept_as_one() -> None:
 
     assert envelope.events == []
     assert [rejected.reason for rejected in envelope.rejected] == ["nested too deeply"]
+
+
+@pytest.mark.parametrize("piece", [b'\\"', b'"\\', b"\\ud800", b"[{"])
+def test_any_body_is_refused_in_a_time_that_grows_as_its_length(piece: bytes) -> None:
+    body = piece * (MAX_REPAIRED_BYTES // len(piece))  # where it grew as the square: minutes
+
+    with pytest.raises(InvalidEnvelope):
+        parse_envelope(body, "default", NOW)
 
 
 # Rejected events

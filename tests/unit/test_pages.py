@@ -14,6 +14,7 @@ import pytest
 from builders import INDEX, NOW, PASSWORDS, basic, csrf_token, digest, wire_event
 from flask import Flask
 from flask.testing import FlaskClient
+from mongomock.collection import Cursor
 from werkzeug.datastructures import MultiDict
 
 from app.store import Stores
@@ -477,6 +478,21 @@ def test_a_digest_with_more_tags_than_a_page_links_to_all_of_them(
     for page in pages:
         (link,) = re.findall(r'href="(/search/user/repo/login/[^"]*digest=[^"]*)"', page)
         assert "52 tags" in browser.get(link.replace("&amp;", "&")).text
+
+
+def test_a_number_in_a_cursor_does_not_make_a_page_read_more(
+    client: FlaskClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(*(wire_event("push", "team/many", tag=f"t{n}", at=NOW - timedelta(n)) for n in range(9)))
+    limits = []
+    limit = Cursor.limit
+    monkeypatch.setattr(Cursor, "limit", lambda self, n: limits.append(n) or limit(self, n))
+
+    query = {"repository": "team/many", "sort": "pushed", "limit": 3, "cursor": "999999 9"}
+    page = client.get("/api/v1/tags", query_string=query, headers=basic("admin")).json
+
+    assert [row["tag"] for row in page["items"]] == ["t0", "t1", "t2"]
+    assert max(limits) < 999_999
 
 
 @pytest.mark.parametrize("cursor", ["x", "2 ", "9" * 30 + " x", "-1 2026", "2 2026 x"])

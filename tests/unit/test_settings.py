@@ -447,6 +447,9 @@ def test_a_file_with_control_characters_is_refused(refusal: Refusal) -> None:
             "[a:1, b]",
             Settings(registries=[Registry(hosts=["a:1", "b"])]),
         ),
+        ("RNS_REGISTRIES__0__TOKENS", "a\n 1 ", Settings(registries=[Registry(tokens=["a", "1"])])),
+        ("RNS_REGISTRIES__0__TOKENS", "[a, b]", Settings(registries=[Registry(tokens=["a", "b"])])),
+        ("RNS_REGISTRIES__0__TOKENS", "", Settings()),
         ("RNS_REGISTRIES__0__INSECURE", "true", Settings(registries=[Registry(insecure=True)])),
         ("RNS_TEST_MONGODB_URI", "mongodb://elsewhere", Settings()),
         ("rns_server__workers", "3", Settings()),
@@ -467,6 +470,21 @@ def test_a_secret_of_the_environment_is_text_whatever_it_looks_like(
     loaded = load("", **{f"RNS_REGISTRIES__0__{key.upper()}": text})
 
     assert getattr(loaded.registries[0], key) == text
+
+
+def test_what_kubernetes_sets_for_a_service_of_this_name_is_no_key(load: Load) -> None:
+    variables = {
+        "RNS_SERVICE_HOST": "10.0.0.1",
+        "RNS_SERVICE_PORT": "8000",
+        "RNS_SERVICE_PORT_HTTP": "8000",
+        "RNS_PORT": "tcp://10.0.0.1:8000",
+        "RNS_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "RNS_PORT_8000_TCP_PROTO": "tcp",
+        "RNS_PORT_8000_TCP_PORT": "8000",
+        "RNS_PORT_8000_TCP_ADDR": "10.0.0.1",
+    }
+
+    assert load("", **variables) == Settings()
 
 
 def test_the_environment_goes_before_the_file(load: Load) -> None:
@@ -496,8 +514,11 @@ def test_twelve_registries_can_come_from_the_environment(load: Load) -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "message"),
     [
-        ("RNS_NOPE", "1", "nope: unknown key"),
-        ("RNS_", "1", "config: unknown key"),
+        ("RNS_NOPE", "1", "RNS_NOPE: no such key"),
+        ("RNS_", "1", "RNS_: no such key"),
+        ("RNS_SERVER_BIND", ":80", "RNS_SERVER_BIND: no such key"),
+        ("RNS_PORTS", "80", "RNS_PORTS: no such key"),
+        ("RNS_SERVICE__HOST", "x", "RNS_SERVICE__HOST: no such key"),
         ("RNS_SERVER__NOPE", "1", "server.nope: unknown key"),
         ("RNS_SERVER", "3", "server: expected a section, got a whole number"),
         ("RNS_SERVER__WORKERS", "many", "server.workers: expected a whole number, got text"),

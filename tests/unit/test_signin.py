@@ -215,6 +215,18 @@ def test_a_changed_htpasswd_file_is_read_again(
     assert names(client, basic("ops", "secret")) == 401
 
 
+def test_the_last_line_of_an_account_counts_as_in_the_registry(
+    small: tuple[FlaskClient, Stores], htpasswd: Path
+) -> None:
+    client, _ = small
+    new = bcrypt.hashpw(b"other", bcrypt.gensalt(4)).decode()
+    htpasswd.write_text(f"{htpasswd.read_text()}robot:{new}\nops:plain\n")
+
+    assert names(client, basic("robot", "secret")) == 401
+    assert names(client, basic("robot", "other")) == ["team/app"]
+    assert names(client, basic("ops", "secret")) == 401
+
+
 def test_lines_of_an_htpasswd_file_that_are_not_bcrypt_are_reported(
     small: tuple[FlaskClient, Stores],
 ) -> None:

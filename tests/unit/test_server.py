@@ -1,0 +1,124 @@
+"""What gunicorn's master and workers do around the application."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import msgspec
+import pytest
+from gunicorn.config import Config
+
+from app import server
+from app.errors import StoreUnavailable
+from app.server import Hooks, prepare
+from app.settings import Notifications, Registry, Server, Settings
+from app.store import Stores
+
+
+@pytest.fixture
+def hooks(
+    settings: Settings, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Hooks]:
+    """Hooks that touch neither this process's signals nor its log."""
+    monkeypatch.setattr("signal.signal", Mock())
+    monkeypatch.setattr("logging.config.dictConfig", Mock())
+    monkeypatch.setattr(server, "Closer", Mock())
+    monkeypatch.setattr(server, "connect", lambda settings: mock_stores)
+    monkeypatch.setattr(server, "PREPARE_PAUSE_S", 0.001)
+    listening = msgspec.structs.replace(settings, server=Server(bind="127.0.0.1:0"))
+    return lambda **changes: Hooks(msgspec.structs.replace(listening, **changes))
+
+
+def arbiter(*binds: str) -> Mock:
+    """gunicorn's master, as a hook sees it."""
+    config = Config()
+    config.set("bind", list(binds or ["127.0.0.1:0"]))
+    return Mock(cfg=config)
+
+
+def test_a_database_that_answers_after_the_start_is_prepared_then(
+    hooks: Any, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    ensure = Mock(side_effect=[StoreUnavailable("away")] * 3 + [None])
+    monkeypatch.setattr(mock_stores, "ensure_indexes", ensure)
+    master = hooks()
+
+    master.on_starting(arbiter())
+    before = capsys.readouterr().out
+    master.post_worker_init(Mock())
+    for thread in threading.enumerate():
+        if thread.name == "preparer":
+            thread.join(5)
+
+    assert before == ""
+    assert capsys.readouterr().out.count("Password:") == 1
+    assert mock_stores.accounts.find("admin")
+    assert ensure.call_count == 4
+
+
+def test_of_processes_that_prepare_at_once_one_prints_a_password(
+    settings: Settings, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    add = mock_stores.accounts.add
+
+    def add_while_another_one_prepares(*arguments: Any) -> bool:
+        monkeypatch.setattr(mock_stores.accounts, "add", add)
+        prepare(mock_stores, settings)
+        return add(*arguments)
+
+    monkeypatch.setattr(mock_stores.accounts, "add", add_while_another_one_prepares)
+    prepare(mock_stores, settings)
+    prepare(mock_stores, settings)
+
+    printed = capsys.readouterr().out
+    password = printed.split("Password:")[1].split()[0]
+    assert printed.count("Password:") == 1
+    assert mock_stores.accounts.sign_in("admin", password)
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0:0", ":0", "[::]:0", "example.com:0", "fd://3"])
+def test_gunicorns_own_options_let_nobody_in_without_a_token(
+    hooks: Any, capsys: Any, bind: str
+) -> None:
+    open_to_all = hooks(registries=[Registry()])
+    with pytest.raises(SystemExit):
+        open_to_all.on_starting(arbiter("127.0.0.1:0", bind))
+    assert capsys.readouterr().err.startswith("rns: registries[0].token: is needed to listen on ")
+
+    hooks().on_starting(arbiter(bind))
+    hooks(registries=[Registry()], notifications=Notifications(allow_anonymous=True)).on_starting(
+        arbiter(bind)
+    )
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0", "unix:/run/rns.sock"])
+def test_loopback_and_unix_sockets_need_no_token(hooks: Any, bind: str) -> None:
+    hooks(registries=[Registry()]).on_starting(arbiter(bind))
+
+
+def test_a_secret_key_is_made_before_the_workers_start(hooks: Any, settings: Settings) -> None:
+    hooks().on_starting(arbiter())
+
+    file = Path(settings.mongodb.data_dir) / "secret_key"
+    assert len(file.read_text()) > 40
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", ["", "\n"])
+def test_an_empty_secret_key_is_told_in_one_line_before_the_workers_start(
+    hooks: Any, settings: Settings, capsys: Any, content: str
+) -> None:
+    file = Path(settings.mongodb.data_dir) / "secret_key"
+    file.parent.mkdir()
+    file.write_text(content)
+
+    with pytest.raises(SystemExit):
+        hooks().on_starting(arbiter())
+
+    told = capsys.readouterr().err
+    assert told == f"rns: server.secret_key: {file} is empty; remove it to have one made anew\n"
