@@ -20,6 +20,11 @@ from processes import LOGS, PASSWORDS, Registry, Server, cleaned_up, need_progra
 LOG_TAIL = 4_000  # characters of each log in the report of a failed test
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first, so that no process waits for it alone at the end."""
+    items.sort(key=lambda item: item.path.name != "test_migration_whole.py")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
     report = yield
