@@ -63,6 +63,10 @@ MAX_MESSAGE_LENGTH = 500
 # What no repetition changes: a person has to.
 CONFLICTS = {"unsupported", "immutable", "too_large"}
 
+# A registry that ails from these answers to reads all the same: only a write shows that it is over.
+OF_WRITES = {"readonly", "disk_full"}
+WRITTEN = {"copied", "deleted"}
+
 
 def retry_delay_s(attempts: int, retry_after: float | None = None) -> float:
     """Seconds until another attempt: what the registry asks for, else longer and longer."""
@@ -80,6 +84,14 @@ def state_after(error_class: str, attempts: int, max_attempts: int) -> str:
     if error_class == "forbidden" or attempts >= most:
         return "dead"
     return "pending"
+
+
+def shows_over(error_class: str, result: str) -> bool:
+    """Whether a job with this result shows that its registries do not fail like this any more.
+
+    The result of a job that failed for a reason of its own is empty.
+    """
+    return result in WRITTEN or error_class not in OF_WRITES
 
 
 class PlanWorker:
@@ -139,7 +151,7 @@ class PlanWorker:
             surroundings,
         )
         self.running: dict[str, Job] = {}
-        self._failures: Counter[str] = Counter()  # in a row, by registry
+        self._failures: Counter[tuple[str, str]] = Counter()  # in a row, by registry and class
         self._due: dict[int, deque[str]] = {LIVE: deque(), BACKFILL: deque()}  # to be claimed
         self._turns = itertools.count(1)
         self._status: tuple[float, PlanStatus] = (0.0, PlanStatus(name=plan.name))
@@ -262,40 +274,46 @@ class PlanWorker:
                     return job
         return None
 
-    def _carry_out(self, job: Job) -> bool:
-        """Run one job to its end, whatever that is; False when the endpoint is at fault."""
+    def _carry_out(self, job: Job) -> str | None:
+        """Run one job to its end, whatever that is.
+
+        Returns its result, empty if it has none, or None when an endpoint is at fault.
+        """
         try:
             return self._attempt(job)
         except (LeaseLost, Aborted):
-            return True
+            return ""
         except StoreUnavailable as error:
             logger.warning("%s: %s; its lease runs out", job.id, error)
-            return True
+            return ""
         finally:
             self.running.pop(job.id, None)
 
-    def _attempt(self, job: Job) -> bool:
+    def _attempt(self, job: Job) -> str | None:
         try:
             synced = self._copier.sync(job)
         except Later as later:
             self._postpone(
                 job, later.seconds, later.reason, str(later), counts=False, gone_at=later.gone_at
             )
-            return True
+            return ""
         except (LeaseLost, Aborted, StoreUnavailable):
             raise
         except RegistryError as error:
-            return self._fail(job, error)
+            return None if self._fail(job, error) else ""
         except InvalidReference as error:
             self._end_failed(job, "conflict", "unsupported", str(error))
-            return True
+            return ""
         except Exception as error:
             logger.exception("%s failed", job.id)
             self._fail_once(job, "bug", f"{type(error).__name__}: {error}", None)
-            return True
-        self._failures.clear()
+            return ""
+        result = synced.outcome.result
+        for key in list(self._failures):
+            if shows_over(key[1], result):
+                self._failures.pop(key, None)  # or another thread was faster
         self._end(job, synced)
-        return True
+        return result
 
     def _end(self, job: Job, synced: Synced) -> None:
         if synced.next:
@@ -309,13 +327,13 @@ class PlanWorker:
             logger.info("%s: %s %s", job.id, synced.outcome.result, synced.outcome.source_digest)
 
     def _fail(self, job: Job, error: RegistryError) -> bool:
-        """Decide about a job that a registry's error ended."""
+        """Decide about a job that a registry's error ended; whether the endpoint is at fault."""
         is_of_endpoint = self._note_failure(error)
         if is_of_endpoint and self.status(fresh=True).breaker:
             self._postpone(job, 0, error.error_class, str(error), counts=False)
         else:
             self._fail_once(job, error.error_class, str(error), error.retry_after)
-        return not is_of_endpoint
+        return is_of_endpoint
 
     def _fail_once(
         self, job: Job, error_class: str, message: str, retry_after: float | None
@@ -361,8 +379,9 @@ class PlanWorker:
         """Count an error of an endpoint, and open the breaker at the fifth in a row."""
         if error.error_class not in OF_ENDPOINT:
             return False
-        self._failures[error.registry] += weight
-        if self._failures[error.registry] >= BREAKER_FAILURES:
+        key = (error.registry, error.error_class)
+        self._failures[key] += weight
+        if self._failures[key] >= BREAKER_FAILURES:
             now = present()
             breaker = Breaker(
                 registry=error.registry,
@@ -376,7 +395,7 @@ class PlanWorker:
         return True
 
     def _probe(self, status: PlanStatus, breaker: Breaker) -> bool:
-        """Try with one request and one job whether the endpoint works again."""
+        """Try with one request and some job whether the endpoint works again."""
         now = present()
         delay = min(LONGEST_PROBE_S, FIRST_PROBE_S * 2 ** min(breaker.probes, 10))
         next_at = now + timedelta(seconds=delay)
@@ -391,17 +410,28 @@ class PlanWorker:
         except (RegistryError, Aborted):
             self.status(fresh=True)
             return False
-        job = self._claim()
-        if job:
-            self.running[job.id] = job
-            if not self._carry_out(job):
-                self.status(fresh=True)
-                return False
+        if not self._try_jobs(breaker.error_class):
+            self.status(fresh=True)
+            return False
         self._failures.clear()
         self._queue.close_breaker(self.plan.name)
         self.status(fresh=True)
         logger.warning("plan %s goes on: %s answers", self.plan.name, breaker.registry)
         return True
+
+    def _try_jobs(self, error_class: str) -> bool:
+        """Run jobs one by one until one shows that the endpoint works, or does not."""
+        while not self.stopping.is_set():
+            job = self._claim()
+            if job is None:  # none is due: what answered is enough, unless a write has to tell
+                return error_class not in OF_WRITES or not any(
+                    self._queue.has_open(self.plan.name, priority) for priority in (LIVE, BACKFILL)
+                )
+            self.running[job.id] = job
+            result = self._carry_out(job)
+            if result is None or shows_over(error_class, result):
+                return result is not None
+        return False
 
     # Deletes
 

@@ -1055,6 +1055,64 @@ def test_a_plan_goes_on_by_itself_after_the_longest_outage(make: Callable[..., S
     assert setting.queue.get_plan("dc2").breaker is None
 
 
+def test_only_a_write_shows_that_a_target_takes_writes_again(make: Callable[..., Setting]) -> None:
+    setting = make()
+    tags = [f"v{number}" for number in range(5)]
+    for tag in tags:
+        setting.source.push("team/app", tag)
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "put_manifest":
+            raise setting.target.error("readonly")
+
+    def is_stopped() -> bool:
+        setting.probe_now()
+        setting.worker.dispatch_one()
+        return setting.queue.get_plan("dc2").breaker is not None
+
+    setting.target.fail = fail
+    for tag in tags:  # what the target has already does not hide that it takes nothing new
+        setting.wish(tag)
+        setting.worker.run_one()
+        present_tag = f"present-{tag}"
+        for registry in (setting.source, setting.target):
+            registry.push("team/app", present_tag)
+        setting.wish(present_tag)
+        setting.worker.run_one()
+    assert is_stopped()
+
+    setting.queue._jobs.update_many(
+        {"state": "pending"}, {"$set": {"due": present() + LEASE, "attempts": 1}}
+    )
+    assert is_stopped()  # when nothing is due
+    lost = setting.source.push("team/app", "lost")
+    del setting.source.content["team/app"].manifests[lost.digest]
+    for registry in (setting.source, setting.target):
+        registry.push("team/app", "there")
+    setting.wish("lost", "there")
+    assert is_stopped()  # when all that is due tells nothing
+    assert setting.outcome("there") == ("done", "present", "")
+    assert {setting.job(tag).attempts for tag in tags} == {1}
+
+    setting.target.fail = lambda *_: None
+    setting.hurry()
+    assert not is_stopped()
+    setting.drain()
+    assert {setting.outcome(tag)[:2] for tag in tags} == {("done", "copied")}
+
+
+def test_a_full_target_for_which_nothing_is_left_to_do_stops_no_plan(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    full = msgspec.structs.replace(breaker(), error_class="disk_full")
+    setting.queue.open_breaker("dc2", full)
+
+    assert setting.worker.dispatch_one()
+
+    assert setting.queue.get_plan("dc2").breaker is None
+
+
 def test_pushes_go_first_but_do_not_starve_the_backfill(make: Callable[..., Setting]) -> None:
     setting = make()
     for number in range(20):
