@@ -493,7 +493,7 @@ def migrate_plan(stores: Stores, plan: Plan, as_json: bool) -> None:
                 "to_copy": sum(row.kind in ("missing", "different") for row in drift),
                 "unknown": sum(row.kind == "unknown" for row in drift),
             }
-            for repository in tqdm(
+            for repository, _ in tqdm(
                 find_repositories(source, known=known),
                 unit="repository",
                 disable=None,

@@ -20,7 +20,7 @@ def find_pushes(client: RegistryClient, registry: str) -> Iterator[Event]:
 
     So an event of a later push wins over it, and one of an earlier push does not.
     """
-    for repository in find_repositories(client):
+    for repository, _ in find_repositories(client):
         try:
             tags = client.tags(repository)
         except InvalidReference as error:

@@ -32,14 +32,14 @@ def no_names() -> Iterable[str]:
 
 def find_repositories(
     client: RegistryClient, last: str = "", known: Names = no_names
-) -> Iterator[str]:
-    """Every repository name after `last`, by the registry's catalogue.
+) -> Iterator[tuple[str, bool]]:
+    """Every repository name after `last`, by the registry's catalogue: (name, False).
 
-    Where the registry shows us no catalogue, the `known` names are taken in its place.
+    Where the registry shows us none, the `known` names are taken in its place: (name, True).
     """
     try:
         for page in client.catalog(last):
-            yield from page
+            yield from ((name, False) for name in page)
     except RegistryError as error:
         if error.error_class not in ("unsupported", "forbidden", "auth", "gone"):
             raise
@@ -47,7 +47,7 @@ def find_repositories(
         if not names:
             raise
         logger.warning("%s; known repositories are taken in its place", error)
-        yield from (name for name in names if name > last)
+        yield from ((name, True) for name in names if name > last)
 
 
 class Crawler:
@@ -92,19 +92,14 @@ class Crawler:
                 if not self._is_ours(run):
                     return None
             visited = set(first)
-            instead: list[str] = []  # of the catalogue
-
-            def known() -> Iterable[str]:
-                instead.extend(self._known())
-                return instead
-
-            for repository in find_repositories(self._source, run.cursor, known):
+            found = find_repositories(self._source, run.cursor, self._known)
+            for repository, is_from_events in found:
                 if self._plan.takes(repository) and repository not in visited:
                     run = self._visit(run, repository)
                 run = msgspec.structs.replace(
                     run,
                     cursor=repository,
-                    names_from_events=run.names_from_events or bool(instead),
+                    names_from_events=run.names_from_events or is_from_events,
                 )
                 if not self._is_ours(run):
                     return None

@@ -127,13 +127,7 @@ class Verifier:
         run = msgspec.structs.replace(run, repositories=0, tags=0)
         found: list[Drift] = []
         saved = time.monotonic()
-        instead: list[str] = []  # of the catalogue
-
-        def known() -> Iterable[str]:
-            instead.extend(self._known())
-            return instead
-
-        for repository in find_repositories(self._source, "", known):
+        for repository, is_from_events in find_repositories(self._source, "", self._known):
             if not (self._plan.takes(repository) and self._extent.takes(repository)):
                 continue
             tags, rows = self.compare(repository)
@@ -143,7 +137,7 @@ class Verifier:
                 repositories=run.repositories + 1,
                 tags=run.tags + tags,
                 cursor=repository,
-                names_from_events=bool(instead),
+                names_from_events=is_from_events,
             )
             if time.monotonic() - saved > SAVE_EVERY_S:
                 saved = time.monotonic()
