@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,23 +10,12 @@ from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import NotFound
 
 from app.errors import InvalidQuery
+from app.migration import Plan
 from app.web import lists
 from app.web.access import explanation, sign_in_listing
 from app.web.analysis import find_report, recall_listing, record_listing, unused_listing
 from app.web.figures import find_figures, slot_listing
-from app.web.forms import (
-    AccessFilter,
-    DriftFilter,
-    FilterForm,
-    JobFilter,
-    RecallFilter,
-    RecordFilter,
-    RepositoryFilter,
-    SignInFilter,
-    TagFilter,
-    UnusedFilter,
-    UsageFilter,
-)
+from app.web.forms import AccessFilter, FilterForm, UnusedFilter, UsageFilter
 from app.web.migration import (
     carry_out,
     checks_of,
@@ -35,25 +25,25 @@ from app.web.migration import (
     plan_named,
     progress_of,
 )
-from app.web.openapi import describe
+from app.web.openapi import LISTS, describe
 from app.web.runtime import json_response
 from app.web.search import repository_listing, tag_listing
 from app.web.signin import administrator, viewer
 
 bp = Blueprint("api", __name__, url_prefix="/api/v1")
 
-_LISTS: dict[str, tuple[Any, Any]] = {
-    "repositories": (RepositoryFilter, repository_listing),
-    "tags": (TagFilter, tag_listing),
-    "records": (RecordFilter, record_listing),
-    "recall": (RecallFilter, recall_listing),
-    "sign-ins": (SignInFilter, sign_in_listing),
+_LISTINGS: dict[str, Callable[[Any], lists.Listing]] = {
+    "repositories": repository_listing,
+    "tags": tag_listing,
+    "records": record_listing,
+    "recall": recall_listing,
+    "sign-ins": sign_in_listing,
 }
 _OF_EVERY_LIST = {"cursor", "limit", "format"}
 
-_PARTS: dict[str, tuple[Any, Any]] = {
-    "jobs": (JobFilter, job_listing),
-    "drift": (DriftFilter, drift_listing),
+_PARTS: dict[str, Callable[[Plan, Any], lists.Listing]] = {
+    "jobs": job_listing,
+    "drift": drift_listing,
 }
 _Given = dict[str, str | int]
 
@@ -77,10 +67,9 @@ def refuse_forgery() -> None:
 def listing(name: str) -> Response:
     """One page of a list: 200, 400 for a filter that cannot be used, 401, 403."""
     viewer()
-    form_class, make_listing = _LISTS[name]
-    form = form_class(request.args)
+    form = LISTS[f"/{name}"].form(request.args)
     _check(form, _OF_EVERY_LIST)
-    return _answer(make_listing(form))
+    return _answer(_LISTINGS[name](form))
 
 
 @bp.get("/openapi.json")
@@ -98,8 +87,7 @@ def unused() -> Response:
     _check(form, _OF_EVERY_LIST)
     report = find_report(form)
     found = unused_listing(form, report)
-    names = ("since", "too_new", "silent", "unclear", "missing", "freed", "maybe_shared")
-    judged = {name: getattr(report, name) for name in names}
+    judged = {name: getattr(report, name) for name in LISTS["/unused"].beside}
     return lists.export(found) or json_response(lists.api_page(found) | judged)
 
 
@@ -142,10 +130,9 @@ def migration(name: str) -> Response:
 def migration_part(name: str, part: str) -> Response:
     """Jobs of a plan, or its drift: 200, 400, 401, 403, 404."""
     plan = plan_named(name)
-    form_class, make_listing = _PARTS[part]
-    form = form_class(request.args)
+    form = LISTS[f"/migrations/{{name}}/{part}"].form(request.args)
     _check(form, _OF_EVERY_LIST)
-    return _answer(make_listing(plan, form))
+    return _answer(_PARTS[part](plan, form))
 
 
 @bp.get("/migrations/<name>/ready")

@@ -75,7 +75,7 @@ INTEGERS = {"allow_deletes"}
 
 
 class List(msgspec.Struct, frozen=True):
-    """A list of the API: its items are `struct` without `left_out`, and with `added`."""
+    """A list of the API: its filters, and its items, `struct` without `left_out` but `added`."""
 
     summary: str
     form: type[forms.FilterForm]
@@ -101,6 +101,7 @@ LISTS = {
             "unclear": list[str],
             "missing": list[date],
             "freed": int,
+            "unknown": int,
             "maybe_shared": int,
         },
     ),
