@@ -64,7 +64,7 @@ def find_checks_with(
 
 def _runs(status: PlanStatus) -> Check:
     if status.state not in ("live", "frozen"):
-        return Check("runs", False, f"it is {status.state}, not live or frozen")
+        return Check("runs", False, f"it is {status.state.replace('_', ' ')}, not live or frozen")
     if status.paused:
         return Check("runs", False, f"paused by {status.paused}")
     if status.breaker:

@@ -546,7 +546,7 @@ def _push(push: Event) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
     """The upserts of one push, named by row: with a tag the tag and its move, and the repository.
 
     The repository comes last, as it tells of a later delete: one that comes meanwhile either finds
-    the tag, or is found.
+    the tag, or is found. (mongod carries out the updates of one command in their order.)
     """
     writes: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
     if push.tag:

@@ -66,6 +66,7 @@ def unused() -> Any:
         report=report,
         page=page,
         count=lists.total(listing, page),
+        time_zone=runtime().settings.analysis.time_zone,
         hosts={r.name: r.hosts[0] for r in runtime().settings.registries if r.hosts},
         has_events=runtime().stores.usage.find_first_day() is not None,
     )

@@ -74,6 +74,10 @@ def short_digest(digest: str | None) -> str:
     return digest.partition(":")[2][:12] if digest else ""
 
 
-def total(count: Count) -> str:
-    """A count with thousands separators; `more than` where counting stopped."""
-    return f"more than {count.number:,}" if count.at_least else f"{count.number:,}"
+def total(count: Count, noun: str) -> str:
+    """A count and what is counted, given in the plural; `more than` where counting stopped."""
+    if count.at_least:
+        return f"more than {count.number:,} {noun}"
+    if count.number == 1:
+        noun = noun.removesuffix("ies") + "y" if noun.endswith("ies") else noun.removesuffix("s")
+    return f"{count.number:,} {noun}"

@@ -274,6 +274,22 @@ def test_another_crawl_leaves_the_state_of_a_plan_as_it_is(
     assert (status.state, status.recrawl) == (state, True)
 
 
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [("live", "still being crawled"), ("rolled_back", "has to be crawled once more")],
+)
+def test_only_a_plan_that_is_worked_on_is_said_to_be_crawled(
+    admin: FlaskClient, queue: MigrationStore, state: Any, text: str
+) -> None:
+    queue.wish([Wish("dc2", "team/app", "v1")], present())
+    queue.set_state("dc2", state, "alice", present())
+
+    page = admin.get("/migration/dc2").text
+
+    assert text in page
+    assert "rolled_back, not live" not in page
+
+
 def test_an_administrator_retries_a_class_or_a_job_and_skips_a_job(
     admin: FlaskClient, queue: MigrationStore
 ) -> None:
