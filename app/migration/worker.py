@@ -152,7 +152,8 @@ class PlanWorker:
         )
         self.running: dict[str, Job] = {}
         self._failures: Counter[tuple[str, str]] = Counter()  # in a row, by registry and class
-        self._due: dict[int, deque[str]] = {LIVE: deque(), BACKFILL: deque()}  # to be claimed
+        self._due: dict[int, deque[Job]] = {LIVE: deque(), BACKFILL: deque()}  # to be claimed
+        self._looked_for_pushes = 0.0
         self._turns = itertools.count(1)
         self._status: tuple[float, PlanStatus] = (0.0, PlanStatus(name=plan.name))
         self._looked_for_expired = 0.0
@@ -257,6 +258,8 @@ class PlanWorker:
                 return job
             self._looked_for_expired = time.monotonic()
         is_reserved = next(self._turns) % RESERVED == 0
+        if self._due[BACKFILL] and not self._due[LIVE]:  # a look for each job of a backfill is dear
+            is_reserved |= time.monotonic() - self._looked_for_pushes < IDLE_S
         for priority in (BACKFILL, LIVE) if is_reserved else (LIVE, BACKFILL):
             job = self._claim_of(priority, now)
             if job:
@@ -267,6 +270,8 @@ class PlanWorker:
         due = self._due[priority]
         for is_fresh in (False, True):  # what was seen before may be gone by now
             if is_fresh:
+                if priority == LIVE:
+                    self._looked_for_pushes = time.monotonic()
                 due.extend(self._queue.find_due(self.plan.name, priority, now))
             while due:
                 job = self._queue.claim(due.popleft(), self._owner, now)

@@ -30,7 +30,6 @@ BLOB_KEPT = timedelta(days=7)
 BLOB_REPOSITORIES = 3  # candidates for a mount that are remembered of one blob
 AUDIT_KEPT = timedelta(days=365)
 BULK = 50  # wishes in one command; each is two to four updates
-UPSERT_TRIES = 3
 
 LIVE, BACKFILL = 0, 5  # `priority`: the first goes first
 
@@ -247,7 +246,6 @@ class MigrationStore:
         """Create the indexes; idempotent. The ranged key is always the last one."""
         jobs = self._jobs
         jobs.create_index([("plan", 1), ("state", 1), ("priority", 1), ("due", 1)])
-        jobs.create_index([("plan", 1), ("state", 1), ("lease_until", 1)])
         jobs.create_index([("plan", 1), ("wished_at", 1)])
         jobs.create_index([("plan", 1), ("finished_at", 1)])
         self._drift.create_index([("plan", 1), ("_id", 1)])
@@ -397,21 +395,37 @@ class MigrationStore:
     def wish(self, wishes: Sequence[Wish], now: datetime) -> None:
         """Have each reference looked at, once more if that is under way or over.
 
-        Idempotent but for the repetition; one command for each 50. Ten wishes for a job that
-        nobody has begun are one.
+        Idempotent but for the repetition; at most three commands for each 50. Ten wishes for a job
+        that nobody has begun are one.
         """
         for start in range(0, len(wishes), BULK):
-            updates = [
-                update for wish in wishes[start : start + BULK] for update in _wish(wish, now)
-            ]
-            for left in reversed(range(UPSERT_TRIES)):
-                try:
-                    self._jobs.bulk_write(updates, ordered=True)
-                    break
-                except BulkWriteError as error:
-                    # Two processes made the same job at the same moment: once more, as an update.
-                    if not left or not only_duplicates(error):
-                        raise
+            again = self._add(wishes[start : start + BULK], now)
+            updates = [update for wish in again for update in _wish(wish, now)]
+            if updates:
+                self._jobs.bulk_write(updates, ordered=True)
+
+    def _add(self, wishes: Sequence[Wish], now: datetime) -> list[Wish]:
+        """Make the jobs that nobody wished for before; the other wishes. No job is ever deleted.
+
+        Inserted rather than upserted, which costs the embedded database five times as much.
+        """
+        keys = [job_key(wish.plan, wish.repository, wish.reference) for wish in wishes]
+        known = {row["_id"] for row in self._jobs.find({"_id": {"$in": keys}}, {"_id": 1})}
+        again: list[Wish] = []
+        new: dict[str, Wish] = {}
+        for key, wish in zip(keys, wishes, strict=True):
+            if key in known or key in new:
+                again.append(wish)
+            else:
+                new[key] = wish
+        if new:
+            rows = [_make_job(key, wish, now) for key, wish in new.items()]
+            try:
+                self._jobs.insert_many(rows, ordered=False)
+            except BulkWriteError as error:  # another process made the same job at this moment
+                made = list(new.values())
+                again += [made[index] for index in only_duplicates(error)]
+        return again
 
     def retry(self, plan: str, who: str, now: datetime, **filters: str) -> int:
         """Begin dead and conflicting jobs of a plan anew, a skipped one by its id; says how many.
@@ -449,47 +463,51 @@ class MigrationStore:
 
     # The queue, as workers see it
 
-    def find_due(self, plan: str, priority: int, now: datetime, limit: int = 500) -> list[str]:
-        """The ids of jobs of this priority that may be begun, those due the longest first.
+    def find_due(self, plan: str, priority: int, now: datetime, limit: int = 500) -> list[Job]:
+        """Jobs of this priority that may be begun, those due the longest first.
 
         To be claimed one by one: the embedded database reads all that are due whenever it looks
         for the first of them, and lets everybody else wait.
         """
         query = {"plan": plan, "state": "pending", "priority": priority, "due": {"$lte": now}}
-        rows = self._jobs.find(query, {"_id": 1}).sort("due", 1).limit(limit)
-        return [row["_id"] for row in rows]
+        return [_job(row) for row in self._jobs.find(query).sort("due", 1).limit(limit)]
 
-    def claim(self, key: str, owner: str, now: datetime) -> Job | None:
-        """Lease a job, or None if another worker was faster and it is not due any more.
+    def claim(self, job: Job, owner: str, now: datetime) -> Job | None:
+        """Lease a job as it was found, or None if anything happened to it since.
 
         One update, so that two workers never hold the same job.
         """
-        return self._claim({"_id": key, "state": "pending", "due": {"$lte": now}}, owner, now)
+        as_found = {
+            "state": "pending",
+            "due": {"$lte": now},
+            "generation": job.generation,
+            "claimed_at": job.claimed_at,
+        }
+        return self._claim(job, as_found, owner, now)
 
     def claim_expired(self, plan: str, owner: str, now: datetime) -> Job | None:
         """Lease a job that another worker held and went silent over, or None."""
-        silent = {"plan": plan, "state": "running", "lease_until": {"$lt": now}}
-        for row in self._jobs.find(silent, {"_id": 1}).limit(50):
-            query = {"_id": row["_id"], "state": "running", "lease_until": {"$lt": now}}
-            job = self._claim(query, owner, now)
-            if job:
-                return job
+        # Those that run are few: not worth an index by lease, for which every update would pay.
+        for row in self._jobs.find({"plan": plan, "state": "running"}):
+            if row["lease_until"] < now:
+                as_found = {"state": "running", "lease_until": row["lease_until"]}
+                job = self._claim(_job(row), as_found, owner, now)
+                if job:
+                    return job
         return None
 
-    def _claim(self, query: Document, owner: str, now: datetime) -> Job | None:
+    def _claim(self, job: Job, as_found: Document, owner: str, now: datetime) -> Job | None:
         lease: Document = {
             "state": "running",
             "owner": owner,
             "token": uuid.uuid4().hex,
-            "lease_until": now + LEASE,
             "claimed_at": now,
         }
-        update = {"$set": lease, "$inc": {"attempts": 1}}
+        update = {"$set": lease | {"lease_until": now + LEASE}, "$inc": {"attempts": 1}}
         # Not find_one_and_update: the embedded database looks at every job for it.
-        if not self._jobs.update_one(query, update).matched_count:
+        if not self._jobs.update_one({"_id": job.id, **as_found}, update).matched_count:
             return None
-        document = self._jobs.find_one({"_id": query["_id"], "token": lease["token"]})
-        return _job(document) if document else None
+        return msgspec.structs.replace(job, attempts=job.attempts + 1, **lease)
 
     def renew(self, job: Job, now: datetime, putting: str = "") -> bool:
         """Extend the lease; False when another worker has the job now, or it is handed back.
@@ -855,30 +873,37 @@ def present() -> datetime:
 _NOT_LEASED: Document = {"owner": "", "token": "", "lease_until": None}
 
 
+def _make_job(key: str, wish: Wish, now: datetime) -> Document:
+    return {
+        "_id": key,
+        "plan": wish.plan,
+        "repository": wish.repository,
+        "reference": wish.reference,
+        "priority": wish.priority,
+        "state": "pending",
+        "generation": 1,
+        "attempts": 0,
+        "due": now,
+        "wanted_at": now,
+        "wished_at": now,
+        "broken": wish.broken,
+    }
+
+
 def _wish(wish: Wish, now: datetime) -> list[UpdateOne]:
-    """The updates of one wish, in this order.
+    """The updates of one wish for a job that there is, in this order.
 
     The first counts the wish, so that who runs the job sees at its end that it is not over. Were
     it the last, a job could end between the two and never be begun again. `wished_at` is the last
     wish, and `wanted_at` the first that is not carried out.
     """
     key = job_key(wish.plan, wish.repository, wish.reference)
-    made = {
-        "plan": wish.plan,
-        "repository": wish.repository,
-        "reference": wish.reference,
-        "state": "pending",
-        "attempts": 0,
-        "due": now,
-        "wanted_at": now,
-    }
     count = {
         "$inc": {"generation": 1},
         "$min": {"priority": wish.priority},
         "$set": {"wished_at": now, **({"broken": True} if wish.broken else {})},
-        "$setOnInsert": made,
     }
-    updates = [UpdateOne({"_id": key}, count, upsert=True)]
+    updates = [UpdateOne({"_id": key}, count)]
     begun = {"state": "pending", "attempts": 0, "wanted_at": now, "priority": wish.priority}
     settled: Document = {"_id": key, "state": {"$in": list(SETTLED)}}
     if wish.priority == LIVE:

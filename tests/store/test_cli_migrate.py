@@ -20,6 +20,7 @@ from app.references import parse_repository
 from app.registry import RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
+    LIVE,
     Breaker,
     MigrationStore,
     Outcome,
@@ -56,7 +57,8 @@ def config(tmp_path: Path, run: Run) -> Path:
 def fail_job(queue: MigrationStore, tag: str, error_class: str = "forbidden") -> str:
     queue.wish([Wish("dc2", "team/app", tag)], present())
     key = f"dc2 team/app {tag}"
-    job = queue.claim(key, "worker", present())
+    (due,) = (job for job in queue.find_due("dc2", LIVE, present()) if job.id == key)
+    job = queue.claim(due, "worker", present())
     assert job
     queue.finish(job, Outcome(state="dead", error_class=error_class, error="no"), present())
     return key

@@ -253,11 +253,30 @@ def test_the_job_of_a_silent_worker_is_taken_over_and_the_silent_worker_is_refus
 
 def test_two_workers_that_saw_the_same_job_do_not_both_get_it(queue: MigrationStore) -> None:
     wish(queue)
-    (key,) = queue.find_due("dc2", LIVE, NOW)
+    (found,) = queue.find_due("dc2", LIVE, NOW)
 
-    jobs = [queue.claim(key, owner, NOW) for owner in ("one", "two")]
+    jobs = [queue.claim(found, owner, NOW) for owner in ("one", "two")]
 
     assert [job.owner for job in jobs if job] == ["one"]
+
+
+@pytest.mark.parametrize("meanwhile", ["pushed", "held by another"])
+def test_a_job_that_is_not_as_it_was_found_is_not_claimed(
+    queue: MigrationStore, meanwhile: str
+) -> None:
+    wish(queue)
+    (found,) = queue.find_due("dc2", LIVE, NOW)
+    if meanwhile == "pushed":
+        wish(queue)
+    else:  # it noted what it was about to store, and gave the job back
+        other = queue.claim(found, "other", at(1))
+        assert other
+        assert queue.renew(other, at(1), putting=digest("new"))
+        assert queue.postpone(other, at(1), counts=False)
+
+    assert queue.claim(found, "worker", at(2)) is None
+
+    assert claimed(queue, after=2) == job_of(queue)
 
 
 def test_a_worker_that_beats_keeps_its_job(queue: MigrationStore) -> None:
@@ -589,8 +608,9 @@ def test_workers_that_went_silent_are_not_listed(queue: MigrationStore) -> None:
 
 def drain(queue: MigrationStore, owner: str, running: Counter[str], overlaps: list[str]) -> None:
     while due := queue.find_due("dc2", LIVE, present(), limit=3):
-        for key in due:
-            job = queue.claim(key, owner, present())
+        for found in due:
+            key = found.id
+            job = queue.claim(found, owner, present())
             if job is None:
                 continue
             running[key] += 1
@@ -733,7 +753,7 @@ def test_the_answers_are_the_same_with_and_without_indexes(
             found += [queue.count_finished_since("dc2", at(seconds))]
             for priority in (LIVE, BACKFILL):
                 due = queue.find_due("dc2", priority, at(seconds), limit=200)
-                found += [sorted(due), queue.has_open("dc2", priority)]
+                found += [sorted(job.id for job in due), queue.has_open("dc2", priority)]
         taken = [queue.claim_expired("dc2", "worker", at(5)) for _ in range(50)]
         return [*found, sorted(job.id for job in taken if job)]
 

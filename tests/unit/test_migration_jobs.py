@@ -1132,7 +1132,7 @@ def test_pushes_go_first_but_do_not_starve_the_backfill(make: Callable[..., Sett
 def test_a_job_that_kills_every_worker_dies(make: Callable[..., Setting]) -> None:
     setting = make(options={"max_attempts": 2})
     setting.queue.wish([Wish("dc2", "team/app", "v1", LIVE)], present() - LEASE * 5)
-    assert setting.queue.claim("dc2 team/app v1", "killed", present() - LEASE * 4)
+    assert setting.queue.claim(setting.job(), "killed", present() - LEASE * 4)
     assert setting.queue.claim_expired("dc2", "killed", present() - LEASE * 2)
 
     assert not setting.worker.run_one()

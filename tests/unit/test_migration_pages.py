@@ -25,6 +25,7 @@ from app.settings import Migration, Settings, Source, Target
 from app.store import Stores
 from app.store.migrations import (
     BACKFILL,
+    LIVE,
     Breaker,
     Drift,
     MigrationStore,
@@ -71,7 +72,9 @@ def end_job(
     now = at or present()
     queue.wish([Wish("dc2", repository, tag)], now)
     key = f"dc2 {repository} {tag}"
-    job = queue.claim(key, "worker", now)
+    due = queue.get_job("dc2", repository, tag)
+    assert due
+    job = queue.claim(due, "worker", now)
     assert job
     assert queue.finish(job, outcome, now)
     return key
@@ -184,7 +187,8 @@ def test_no_page_and_no_answer_shows_a_password_or_the_token_of_a_job(
     admin: FlaskClient, queue: MigrationStore
 ) -> None:
     queue.wish([Wish("dc2", "team/app", "v1")], present())
-    job = queue.claim("dc2 team/app v1", "worker", present())
+    (due,) = queue.find_due("dc2", LIVE, present())
+    job = queue.claim(due, "worker", present())
     assert job
 
     for path in [*PAGES, *(f"/api/v1/migrations{path}" for path in API)]:
