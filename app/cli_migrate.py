@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import click
@@ -54,7 +55,7 @@ from app.store.migrations import (
 
 POLL_S = 0.2
 WATCH_S = 2.0
-NICE = 10  # of a worker: where a server runs beside it, the events of registries go first
+NICE = 10  # of a worker
 STATUS_COLUMNS = ["plan", "state", "stopped", "lag_s", "jobs", "errors", "workers"]
 
 JOB_COLUMNS = ["id", "state", "result", "attempts", "error_class", "error"]
@@ -113,6 +114,19 @@ def _until_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def _give_way() -> None:
+    """Let what runs beside this process go first: the events of registries before copies.
+
+    Under systemd or in containers their shares of the CPU decide instead (docs/migration.md).
+    """
+    os.nice(NICE)
+    # Linux shares the CPU between sessions first, so that it counts within this one only. Others
+    # that belong to it, a server perhaps, are not meant: not a session that somebody else began.
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):  # another system, or one without autogroups
+            Path("/proc/self/autogroup").write_text(str(NICE), "ascii")
+
+
 def _stop(worker: Worker, status: int = 0) -> None:
     """Stop a worker; ends this process with `status` when a thread of it does not end."""
     if not worker.stop():
@@ -131,7 +145,7 @@ def migrate_worker(settings: Settings, names: tuple[str, ...]) -> None:
     if not plans:
         raise ConfigError("migrations: none is configured")
     with opened_stores(settings) as stores:
-        os.nice(NICE)  # now: a database that was started above is not meant
+        _give_way()  # now: a database that was started above is not meant
         worker = Worker(stores, plans)
         with _until_signal() as ended:
             worker.start()

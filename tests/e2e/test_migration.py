@@ -270,6 +270,22 @@ def _registry(migration: Migration) -> dict[str, Any]:
     return {"name": "default", "token": TOKEN, "url": migration.source.url, **BOT}
 
 
+def test_a_worker_lets_the_server_beside_it_go_first(
+    make_migration: Callable[..., Migration],
+) -> None:
+    migration = make_migration()
+    migration.server.start()
+    worker = migration.worker()
+    session = Path(f"/proc/{worker.pid}/autogroup")
+
+    def gives_way() -> bool:
+        is_nice = os.getpriority(os.PRIO_PROCESS, worker.pid) == 10
+        return is_nice and (not session.exists() or "nice 10" in session.read_text())
+
+    eventually(gives_way, SETTLED_S, "the worker gives way")
+    assert os.getpriority(os.PRIO_PROCESS, migration.server.program.pid) == 0
+
+
 def test_fifty_pushes_of_one_tag_make_few_copies(make_migration: Callable[..., Migration]) -> None:
     migration = make_migration()
     server = migration.server
