@@ -38,7 +38,7 @@ from app.migration.verifier import (
     verify_plan,
 )
 from app.migration.verifier import prune_extra as prune_ours
-from app.migration.worker import Worker
+from app.migration.worker import GRACE_S, Worker
 from app.registry import Endpoint, RegistryClient
 from app.server import LOGGING
 from app.settings import Registry, Settings
@@ -56,6 +56,7 @@ from app.store.migrations import (
 POLL_S = 0.2
 WATCH_S = 2.0
 NICE = 10  # of a worker
+LONGEST_STOP_S = GRACE_S + 10  # of a worker
 STATUS_COLUMNS = ["plan", "state", "stopped", "lag_s", "jobs", "errors", "workers"]
 
 JOB_COLUMNS = ["id", "state", "result", "attempts", "error_class", "error"]
@@ -135,6 +136,18 @@ def _stop(worker: Worker, status: int = 0) -> None:
         os._exit(status)
 
 
+def _end_within(seconds: float) -> None:
+    """End this process whatever it waits for, a database that does not answer for example."""
+
+    def end() -> None:
+        print("rns: ended by force; jobs that are left are begun anew", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    watch = threading.Timer(seconds, end)
+    watch.daemon = True
+    watch.start()
+
+
 @migrate.command("worker")
 @click.option("--plan", "names", multiple=True, help="Work on this one only; may be repeated.")
 @click.pass_obj
@@ -150,6 +163,7 @@ def migrate_worker(settings: Settings, names: tuple[str, ...]) -> None:
         with _until_signal() as ended:
             worker.start()
             ended.wait()
+            _end_within(LONGEST_STOP_S)
             _stop(worker)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -385,3 +387,22 @@ def test_an_import_needs_the_address_of_a_registry(run: Run) -> None:
     result = run("catalogue", "import")
 
     assert (result.status, result.err) == (1, "rns: registries: default has no url\n")
+
+
+HANGING = """
+import threading
+from app import cli_migrate
+cli_migrate._end_within(0.2)
+threading.Thread(target=threading.Event().wait).start()  # the end of Python waits for it
+"""
+
+
+def test_a_worker_that_waits_for_something_that_hangs_ends_all_the_same() -> None:
+    command = [sys.executable, "-c", HANGING]
+
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "rns: ended by force; jobs that are left are begun anew\n",
+    )
