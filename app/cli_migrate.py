@@ -140,7 +140,8 @@ def _end_within(seconds: float) -> None:
     """End this process whatever it waits for, a database that does not answer for example."""
 
     def end() -> None:
-        print("rns: ended by force; jobs that are left are begun anew", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # nobody reads it
+            print("rns: ended by force; jobs left are begun anew", file=sys.stderr, flush=True)
         os._exit(1)
 
     watch = threading.Timer(seconds, end)

@@ -329,6 +329,8 @@ class Copier:
         try:
             self._delete(target_repository, job.reference)
         except RegistryError as error:
+            if error.error_class == "readonly":  # or a proxy lets no delete pass: stops no plan
+                raise RegistryError("server", str(error), registry=error.registry) from None
             if error.error_class != "unsupported":
                 raise
             self._around.refuses_deletes()

@@ -427,10 +427,14 @@ class PlanWorker:
     def _try_jobs(self, error_class: str) -> bool:
         """Run jobs one by one until one shows that the endpoint works, or does not."""
         while not self.stopping.is_set():
+            status = self.status(fresh=True)
+            if status.state not in WORKED or status.paused or not status.breaker:
+                return False  # a person was faster
             job = self._claim()
             if job is None:  # none is due: what answered is enough, unless a write has to tell
                 return error_class not in OF_WRITES or not any(
-                    self._queue.has_open(self.plan.name, priority) for priority in (LIVE, BACKFILL)
+                    error_class in self._queue.count_errors(self.plan.name, state)
+                    for state in ("running", "pending")
                 )
             self.running[job.id] = job
             result = self._carry_out(job)

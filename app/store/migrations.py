@@ -447,7 +447,8 @@ class MigrationStore:
         """Leave a job out until its reference is pushed again; False if it runs or is none."""
         query = {"_id": key, "plan": plan, "state": {"$ne": "running"}}
         over = {"state": "skipped", "result": "waived", "finished_at": now, "gone_at": None}
-        update = {"$set": over}
+        # Counted as a wish: a worker that found the job before must not claim it as it was.
+        update = {"$set": over, "$inc": {"generation": 1}}
         is_waived = self._jobs.update_one(query, update).matched_count > 0
         if is_waived:
             self.add_audit(AuditRow(plan=plan, who=who, what=f"skip {key}", at=now))

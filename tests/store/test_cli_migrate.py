@@ -404,5 +404,5 @@ def test_a_worker_that_waits_for_something_that_hangs_ends_all_the_same() -> Non
 
     assert (ended.returncode, ended.stderr) == (
         1,
-        "rns: ended by force; jobs that are left are begun anew\n",
+        "rns: ended by force; jobs left are begun anew\n",
     )

@@ -1039,10 +1039,10 @@ def test_an_outage_stops_the_plan_and_uses_up_no_attempts(make: Callable[..., Se
     assert setting.target.state() == setting.source.state()
 
 
-def breaker(probes: int = 0) -> Breaker:
+def breaker(probes: int = 0, error_class: str = "down") -> Breaker:
     now = present()
     return Breaker(
-        registry=NEW, error_class="down", message="", since=now, probe_at=now, probes=probes
+        registry=NEW, error_class=error_class, message="", since=now, probe_at=now, probes=probes
     )
 
 
@@ -1104,13 +1104,86 @@ def test_only_a_write_shows_that_a_target_takes_writes_again(make: Callable[...,
 def test_a_full_target_for_which_nothing_is_left_to_do_stops_no_plan(
     make: Callable[..., Setting],
 ) -> None:
-    setting = make()
-    full = msgspec.structs.replace(breaker(), error_class="disk_full")
-    setting.queue.open_breaker("dc2", full)
+    setting = deleting(make, "tags")
+    setting.drain()
+    setting.hurry()
+    setting.queue.brake_deletes("dc2", "too many", present())
+    setting.drain()
+    assert setting.job().error_class == "braked"
+    setting.queue.open_breaker("dc2", breaker(error_class="disk_full"))
+    setting.probe_now()
 
     assert setting.worker.dispatch_one()
 
     assert setting.queue.get_plan("dc2").breaker is None
+
+
+@pytest.mark.parametrize("what", ["pause", "resume", "roll back"])
+def test_a_person_interrupts_the_search_for_a_job_that_writes(
+    make: Callable[..., Setting], what: str
+) -> None:
+    setting = make()
+    tags = [f"v{number}" for number in range(5)]
+    for tag in tags:
+        for registry in (setting.source, setting.target):
+            registry.push("team/app", tag)
+    setting.wish(*tags)
+    setting.queue.open_breaker("dc2", breaker(error_class="readonly"))
+
+    def act(method: str, *arguments: str) -> None:
+        if method != "head_manifest":
+            return
+        if what == "pause":
+            setting.queue.pause("dc2", "alice", present())
+        elif what == "resume":
+            setting.queue.resume("dc2", "alice", present())
+        else:
+            setting.queue.set_state("dc2", "rolled_back", "alice", present())
+
+    setting.source.fail = act
+
+    assert not setting.worker.dispatch_one()
+
+    assert setting.queue.count_jobs("dc2") == {"done": 1, "pending": 4}
+
+
+def test_a_target_that_refuses_only_deletes_stops_no_plan(make: Callable[..., Setting]) -> None:
+    setting = make(options={"deletes": "tags", "max_attempts": 2})
+    tags = [f"v{number}" for number in range(6)]
+    for tag in tags:
+        setting.source.push("team/app", tag)
+    setting.wish(*tags)
+    setting.drain()
+
+    def fail(method: str, *arguments: str) -> None:
+        if method.startswith("delete"):
+            raise setting.target.error("readonly")
+
+    setting.target.fail = fail
+    setting.source.content["team/app"].tags.clear()
+    setting.wish(*tags)
+    for _ in range(4):  # two looks before each of two attempts
+        setting.drain()
+        setting.hurry()
+
+    assert setting.queue.get_plan("dc2").breaker is None
+    assert {setting.outcome(tag) for tag in tags} == {("dead", "", "server")}
+
+
+def test_a_job_that_was_skipped_and_retried_begins_anew_for_a_worker_that_knew_it(
+    make: Callable[..., Setting],
+) -> None:
+    setting = deleting(make, "tags")
+    setting.drain()
+    setting.hurry()
+    setting.worker._due[LIVE].extend(setting.queue.find_due("dc2", LIVE, present()))
+    setting.queue.waive("dc2", "alice", setting.job().id, present())
+    setting.queue.retry("dc2", "alice", present(), id=setting.job().id)
+
+    setting.drain()
+
+    assert (setting.job().state, setting.job().error_class) == ("pending", "gone")
+    assert "team/app:v1" in setting.target.state()
 
 
 def test_pushes_go_first_but_do_not_starve_the_backfill(make: Callable[..., Setting]) -> None:
