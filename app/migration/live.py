@@ -23,7 +23,7 @@ class LiveWishes:
         self._looked_for_closed: float | None = None
 
     def __call__(self, events: Sequence[Event]) -> None:
-        """Wish for the jobs of all plans that these events concern; one command at most.
+        """Wish for the jobs of all plans that these events concern; one command for one wish.
 
         Raises:
             StoreUnavailable: the events must come again, though they are stored.

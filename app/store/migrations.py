@@ -30,6 +30,7 @@ BLOB_KEPT = timedelta(days=7)
 BLOB_REPOSITORIES = 3  # candidates for a mount that are remembered of one blob
 AUDIT_KEPT = timedelta(days=365)
 BULK = 50  # wishes in one command; each is two to four updates
+UPSERT_TRIES = 3
 
 LIVE, BACKFILL = 0, 5  # `priority`: the first goes first
 
@@ -395,20 +396,26 @@ class MigrationStore:
     def wish(self, wishes: Sequence[Wish], now: datetime) -> None:
         """Have each reference looked at, once more if that is under way or over.
 
-        Idempotent but for the repetition; at most three commands for each 50. Ten wishes for a job
-        that nobody has begun are one.
+        Idempotent but for the repetition; one command for one wish, three at most for each 50. Ten
+        wishes for a job that nobody has begun are one.
         """
         for start in range(0, len(wishes), BULK):
-            again = self._add(wishes[start : start + BULK], now)
+            batch = wishes[start : start + BULK]
+            # A push must not take long on its way. Of what a crawl finds most is new, and to upsert
+            # that costs the embedded database five times as much as to insert it.
+            again = batch if len(batch) == 1 else self._insert(batch, now)
             updates = [update for wish in again for update in _wish(wish, now)]
-            if updates:
-                self._jobs.bulk_write(updates, ordered=True)
+            for left in reversed(range(UPSERT_TRIES if updates else 0)):
+                try:
+                    self._jobs.bulk_write(updates, ordered=True)
+                    break
+                except BulkWriteError as error:
+                    # Two processes made the same job at the same moment: once more, as an update.
+                    if not left or not only_duplicates(error):
+                        raise
 
-    def _add(self, wishes: Sequence[Wish], now: datetime) -> list[Wish]:
-        """Make the jobs that nobody wished for before; the other wishes. No job is ever deleted.
-
-        Inserted rather than upserted, which costs the embedded database five times as much.
-        """
+    def _insert(self, wishes: Sequence[Wish], now: datetime) -> list[Wish]:
+        """Make the jobs that nobody wished for before; returns the other wishes."""
         keys = [job_key(wish.plan, wish.repository, wish.reference) for wish in wishes]
         known = {row["_id"] for row in self._jobs.find({"_id": {"$in": keys}}, {"_id": 1})}
         again: list[Wish] = []
@@ -419,7 +426,12 @@ class MigrationStore:
             else:
                 new[key] = wish
         if new:
-            rows = [_make_job(key, wish, now) for key, wish in new.items()]
+            rows = [
+                {"_id": key, "generation": 1, "priority": wish.priority, "wished_at": now}
+                | ({"broken": True} if wish.broken else {})
+                | _made(wish, now)
+                for key, wish in new.items()
+            ]
             try:
                 self._jobs.insert_many(rows, ordered=False)
             except BulkWriteError as error:  # another process made the same job at this moment
@@ -874,25 +886,21 @@ def present() -> datetime:
 _NOT_LEASED: Document = {"owner": "", "token": "", "lease_until": None}
 
 
-def _make_job(key: str, wish: Wish, now: datetime) -> Document:
+def _made(wish: Wish, now: datetime) -> Document:
+    """What no later wish changes of a job that is new."""
     return {
-        "_id": key,
         "plan": wish.plan,
         "repository": wish.repository,
         "reference": wish.reference,
-        "priority": wish.priority,
         "state": "pending",
-        "generation": 1,
         "attempts": 0,
         "due": now,
         "wanted_at": now,
-        "wished_at": now,
-        "broken": wish.broken,
     }
 
 
 def _wish(wish: Wish, now: datetime) -> list[UpdateOne]:
-    """The updates of one wish for a job that there is, in this order.
+    """The updates of one wish, in this order.
 
     The first counts the wish, so that who runs the job sees at its end that it is not over. Were
     it the last, a job could end between the two and never be begun again. `wished_at` is the last
@@ -903,8 +911,9 @@ def _wish(wish: Wish, now: datetime) -> list[UpdateOne]:
         "$inc": {"generation": 1},
         "$min": {"priority": wish.priority},
         "$set": {"wished_at": now, **({"broken": True} if wish.broken else {})},
+        "$setOnInsert": _made(wish, now),
     }
-    updates = [UpdateOne({"_id": key}, count)]
+    updates = [UpdateOne({"_id": key}, count, upsert=True)]
     begun = {"state": "pending", "attempts": 0, "wanted_at": now, "priority": wish.priority}
     settled: Document = {"_id": key, "state": {"$in": list(SETTLED)}}
     if wish.priority == LIVE:

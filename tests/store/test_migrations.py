@@ -260,6 +260,28 @@ def test_two_workers_that_saw_the_same_job_do_not_both_get_it(queue: MigrationSt
     assert [job.owner for job in jobs if job] == ["one"]
 
 
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("priority", [LIVE, BACKFILL])
+def test_a_job_is_the_same_whether_it_is_wished_for_alone_or_among_others(
+    queue: MigrationStore, priority: int, broken: bool
+) -> None:
+    first, *others = [
+        Wish("dc2", "team/app", f"v{number}", priority, 2, broken) for number in range(4)
+    ]
+    for _ in range(2):
+        queue.wish([first], NOW)
+        queue.wish(others, NOW)
+    queue.wish([first, first, *others, *others], NOW)
+
+    made = [
+        {key: value for key, value in row.items() if key not in ("_id", "reference")}
+        for row in queue._jobs.find()
+    ]
+
+    assert made == [made[0]] * 4
+    assert made[0]["generation"] == 4
+
+
 @pytest.mark.parametrize("meanwhile", ["pushed", "held by another"])
 def test_a_job_that_is_not_as_it_was_found_is_not_claimed(
     queue: MigrationStore, meanwhile: str
