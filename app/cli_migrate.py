@@ -115,6 +115,16 @@ def _until_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def _wait_for(ended: threading.Event) -> None:
+    """Wait for the end, with pauses.
+
+    A signal that was taken by a thread that is just being started, as one is for each job, does
+    not wake the main thread, which handles it.
+    """
+    while not ended.wait(POLL_S):
+        pass
+
+
 def _give_way() -> None:
     """Let what runs beside this process go first: the events of registries before copies.
 
@@ -163,7 +173,7 @@ def migrate_worker(settings: Settings, names: tuple[str, ...]) -> None:
         worker = Worker(stores, plans)
         with _until_signal() as ended:
             worker.start()
-            ended.wait()
+            _wait_for(ended)
             _end_within(LONGEST_STOP_S)
             _stop(worker)
 

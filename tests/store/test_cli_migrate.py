@@ -406,3 +406,23 @@ def test_a_worker_that_waits_for_something_that_hangs_ends_all_the_same() -> Non
         1,
         "rns: ended by force; jobs left are begun anew\n",
     )
+
+
+TAKEN = """
+import os, signal, threading
+from app import cli_migrate
+with cli_migrate._until_signal() as ended:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()  # it takes the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    cli_migrate._wait_for(ended)
+print("ended")
+"""
+
+
+def test_a_worker_ends_although_another_thread_than_the_first_took_the_signal() -> None:
+    command = [sys.executable, "-c", TAKEN]
+
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert (ended.returncode, ended.stdout) == (0, "ended\n")
