@@ -375,8 +375,11 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 def usage_refresh(stores: Stores, first: datetime | None, last: datetime | None) -> None:
     """Summarise the days that are over and open; the server does so by itself.
 
-    Days whose events were removed by the retention keep their figures.
+    Days whose events were removed by the retention keep their figures. A day for which an event
+    came within the last minute is left for the next time.
     """
+    if first and last and last < first:
+        raise InvalidQuery("--to: is before --from")
     days = close_days(stores, first and first.date(), last and last.date())
     done = rows = 0
     with tqdm(unit="day", disable=None) as bar:

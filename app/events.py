@@ -63,11 +63,10 @@ Action = Literal["push", "pull", "check", "delete", "mount"]
 ACTIONS: tuple[Action, ...] = ("push", "pull", "check", "delete", "mount")
 KINDS = ("image", "index", "chart", "signature", "attestation", "sbom", "artifact", "blob")
 
-OWN_CLIENT = "own"  # our own migration worker, left out of every statistic
+OWN_CLIENT = "own"  # says to be our migration worker: left out of every figure, not of a recall
 OWN_USER_AGENT = "rns-migrate/"
 # The first word found decides, so what is built on another tool stands before it.
 _CLIENT_WORDS: tuple[tuple[str, str], ...] = (
-    (OWN_USER_AGENT, OWN_CLIENT),
     ("trivy", "scanner"),
     ("grype", "scanner"),
     ("clair", "scanner"),
@@ -106,7 +105,7 @@ _CLIENT_WORDS: tuple[tuple[str, str], ...] = (
     ("docker", "docker"),
     ("mozilla", "browser"),
 )
-CLIENTS = (*dict.fromkeys(name for _, name in _CLIENT_WORDS if name != OWN_CLIENT), "other")
+CLIENTS = (*dict.fromkeys(name for _, name in _CLIENT_WORDS), "other")
 
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -311,6 +310,8 @@ def position_at(moment: datetime) -> str:
 def client_class(user_agent: str) -> str:
     """The client class of a user agent, `other` when no known word is in it."""
     text = user_agent.lower()
+    if text.startswith(OWN_USER_AGENT):
+        return OWN_CLIENT
     return next((name for word, name in _CLIENT_WORDS if word in text), "other")
 
 

@@ -43,11 +43,15 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recall(msgspec.Struct, frozen=True):
-    """`digests` are what was looked for: those asked for, and the children of indexes."""
+    """`digests` are what was looked for: those asked for, and the children of indexes.
+
+    Who pulled before `kept_since` is not known any more; None while nothing was removed.
+    """
 
     digests: Sequence[str]
     intervals: Sequence[Interval]
     consumers: Sequence[Consumer]
+    kept_since: datetime | None
 
 
 def recall_digest(stores: Stores, scope: Scope, digest: str, registry: str | None = None) -> Recall:
@@ -58,7 +62,8 @@ def recall_digest(stores: Stores, scope: Scope, digest: str, registry: str | Non
     seen = stores.events.find_page(RecordQuery(digest=digest, parts=True), scope, limit=1).items
     pushed = stores.catalogue.find_tags(CatalogueQuery(digest=digest, deleted=True), scope, limit=1)
     digests = _with_children(stores, [digest]) if seen or pushed.items else [digest]
-    return Recall(digests, [], _find_consumers(stores, scope, digests, None, registry))
+    consumers = _find_consumers(stores, scope, digests, None, registry)
+    return Recall(digests, [], consumers, stores.usage.find_kept_since())
 
 
 def recall_tag(
@@ -88,7 +93,7 @@ def recall_tag(
     ]
     digests = _with_children(stores, [interval.digest for interval in intervals])
     consumers = _find_consumers(stores, scope, digests, repository, registry)
-    return Recall(digests, intervals, consumers)
+    return Recall(digests, intervals, consumers, stores.usage.find_kept_since())
 
 
 def _intervals(history: Sequence[Move]) -> list[Interval]:

@@ -92,6 +92,9 @@ def find_unused(
     spans = {name: known.get(name, new) for name in {tag.registry for tag in tags}}
     too_new = {name: at + timedelta(days=days) for name, (at, _) in spans.items() if at > since}
     silent = {name: last_day for name, (_, last_day) in spans.items() if last_day < first}
+    if silent:  # what is closed does not tell of today
+        heard = stores.usage.find_open_registries(query, now)
+        silent = {name: last_day for name, last_day in silent.items() if name not in heard}
     judged = [tag for tag in tags if tag.registry not in {*too_new, *silent} and tag.digest]
     found = partial(Report, since=since, too_new=too_new, silent=silent, missing=missing)
     if missing:

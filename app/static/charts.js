@@ -1,10 +1,12 @@
 // Draws each canvas[data-table] from the table it names: the first column are the labels, the next two
-// the bars. A bar leads to where its number in the table leads.
+// the bars. A bar leads to where its number in the table leads. Without this script there is the table.
 const style = getComputedStyle(document.documentElement);
 const colour = (name) => style.getPropertyValue(name).trim();
 
 for (const canvas of document.querySelectorAll("canvas[data-table]")) {
   const table = document.getElementById(canvas.dataset.table);
+  table.closest("details").open = false;
+  canvas.parentElement.hidden = false;
   const rows = [...table.tBodies[0].rows];
   const heads = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
   const number = (cell) => Number(cell.textContent.replaceAll(",", ""));

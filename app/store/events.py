@@ -252,11 +252,14 @@ class EventStore:
         repository: str | None = None,
         registry: str | None = None,
     ) -> Iterator[Event]:
-        """Every pull and check of these digests, parts too, but our own; in no order."""
+        """Every pull and check of these digests, parts and our own too; in no order.
+
+        Our own as well: anybody may call its client as ours.
+        """
         of_registry = {} if registry is None else {"registry": registry}
         for digest in digests:
             for part in scope.within(repository):
-                query = all_of({"digest": digest}, part, of_registry, NOT_OWN)
+                query = all_of({"digest": digest}, part, of_registry)
                 for document in self._collection.find(query):
                     if document["action"] in ("pull", "check"):
                         yield _event(document)

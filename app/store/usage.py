@@ -243,6 +243,14 @@ class UsageStore:
             return self.calendar.day_of(row["timestamp"])
         return first
 
+    def find_kept_since(self) -> datetime | None:
+        """Since when events are kept: the end of the newest day whose events are removed.
+
+        None while nothing was removed.
+        """
+        removed = self._days.find({"removed": True}, {"_id": 1}).sort("_id", -1).limit(1)
+        return next((self.calendar.end_of(_day_of(row["_id"])) for row in removed), None)
+
     def close_day(self, day: date) -> int:
         """Summarise one day anew; returns the number of its rows. Idempotent, safe at any crash."""
         number = self.close(self.calendar.span_of(day))
@@ -483,9 +491,9 @@ class UsageStore:
     def find_last_pulls(
         self, repositories: Iterable[str], scope: Scope, now: datetime, clients: frozenset[str]
     ) -> dict[tuple[str, str, str], Row]:
-        """The newest pull of every tag of some repositories: (registry, repository, tag) → row.
+        """The newest pull of every tag and every digest of some repositories.
 
-        Only pulls by `clients` (classes) count.
+        By registry, repository, and tag or digest. Only pulls by `clients` (classes) count.
         """
         query = UsageQuery(first=date.min, last=date.max, clients=clients)
         parts = [part for name in repositories for part in scope.within(name)]
@@ -494,10 +502,12 @@ class UsageStore:
             found: dict[tuple[str, str, str], Row] = {}
             made, _ = self._make_rows(cover, parts)
             for row in chain(self._read_rows(cover, parts), made):
-                key = (row.registry, row.repository, row.tag or "")
-                is_newer = key not in found or row.last > found[key].last
-                if is_newer and row.action == PULL and _matches(row, query):
-                    found[key] = row
+                if row.action != PULL or not _matches(row, query):
+                    continue
+                for name in (row.tag, row.digest):
+                    key = (row.registry, row.repository, name or "")
+                    if key not in found or row.last > found[key].last:
+                        found[key] = row
             return found
 
         return self._settled(query, now, read)
@@ -544,6 +554,17 @@ class UsageStore:
                 since, _ = known.get(registry, (self.calendar.end_of(day), day))
                 known[registry] = since, day
         return known
+
+    def find_open_registries(self, query: UsageQuery, now: datetime) -> set[str]:
+        """The registries that sent something in the days and hours that are not closed yet."""
+
+        def read(cover: Cover) -> set[str]:
+            bounds = [
+                between(position_at(span.start), position_at(span.end)) for span in cover.open
+            ]
+            return {name for bound in bounds for name in self._events.distinct("registry", bound)}
+
+        return self._settled(query, now, read)
 
     def _find_states(self, first: date, last: date) -> dict[str, Document]:
         """Of the days and their hours, by key."""

@@ -16,7 +16,7 @@ from app.store.paging import Page
 from app.unused import USERS, Report, UnusedTag, find_unused
 from app.usage import Row
 from app.web import lists
-from app.web.figures import find_figures, new_tags_url, records_linker
+from app.web.figures import find_figures, linker_before, new_tags_url, records_linker
 from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
@@ -40,7 +40,10 @@ def home() -> Any:
         "analysis/home.html",
         form=form,
         figures=figures,
+        kept_since=runtime().stores.usage.find_kept_since(),
+        period_start=runtime().stores.usage.calendar.start_of(figures.first),
         link=records_linker(form.record_filters(), figures.first, figures.last),
+        link_before=linker_before(form, figures),
         new_tags_url=new_tags_url(form, figures),
         has_events=any(figures.totals.values())
         or runtime().stores.usage.find_first_day() is not None,
@@ -91,7 +94,7 @@ def _clients(form: UnusedFilter) -> frozenset[str]:
 
 
 def unused_listing(form: UnusedFilter, report: Report | None = None) -> Listing:
-    """The unused tags, each with its last pull before that counts, if one is on record."""
+    """The unused tags, each with the last pull of its tag or digest before, if one is on record."""
     tags = (report or find_report(form)).tags
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
@@ -110,7 +113,8 @@ def _tag_key(row: UnusedTag) -> str:
 
 
 def _unused_item(row: UnusedTag, pulls: Mapping[tuple[str, str, str], Row]) -> Item:
-    last = pulls.get((row.registry, row.repository, row.tag))
+    by_name = (pulls.get((row.registry, row.repository, name)) for name in (row.tag, row.digest))
+    last = max((pull for pull in by_name if pull), key=lambda pull: pull.last, default=None)
     return {
         **fields_of(row),
         "last_pulled_at": last.last if last else None,

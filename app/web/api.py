@@ -13,9 +13,15 @@ from app.errors import InvalidQuery
 from app.migration import Plan
 from app.web import lists
 from app.web.access import explanation, sign_in_listing
-from app.web.analysis import find_report, recall_listing, record_listing, unused_listing
+from app.web.analysis import (
+    find_recall,
+    find_report,
+    recall_listing,
+    record_listing,
+    unused_listing,
+)
 from app.web.figures import find_figures, slot_listing
-from app.web.forms import AccessFilter, FilterForm, UnusedFilter, UsageFilter
+from app.web.forms import AccessFilter, FilterForm, RecallFilter, UnusedFilter, UsageFilter
 from app.web.migration import (
     carry_out,
     checks_of,
@@ -27,7 +33,7 @@ from app.web.migration import (
 )
 from app.web.openapi import LISTS, describe
 from app.web.runtime import json_response
-from app.web.search import repository_listing, tag_listing
+from app.web.search import history_listing, repository_listing, tag_listing
 from app.web.signin import administrator, viewer
 
 bp = Blueprint("api", __name__, url_prefix="/api/v1")
@@ -35,8 +41,8 @@ bp = Blueprint("api", __name__, url_prefix="/api/v1")
 _LISTINGS: dict[str, Callable[[Any], lists.Listing]] = {
     "repositories": repository_listing,
     "tags": tag_listing,
+    "history": history_listing,
     "records": record_listing,
-    "recall": recall_listing,
     "sign-ins": sign_in_listing,
 }
 _OF_EVERY_LIST = {"cursor", "limit", "format"}
@@ -63,7 +69,7 @@ def refuse_forgery() -> None:
         raise InvalidQuery("Content-Type: expected application/json")
 
 
-@bp.get("/<any(repositories, tags, records, recall, 'sign-ins'):name>")
+@bp.get("/<any(repositories, tags, history, records, 'sign-ins'):name>")
 def listing(name: str) -> Response:
     """One page of a list: 200, 400 for a filter that cannot be used, 401, 403."""
     viewer()
@@ -89,6 +95,18 @@ def unused() -> Response:
     found = unused_listing(form, report)
     judged = {name: getattr(report, name) for name in LISTS["/unused"].beside}
     return lists.export(found) or json_response(lists.api_page(found) | judged)
+
+
+@bp.get("/recall")
+def recall() -> Response:
+    """Who pulled an image, and what was looked for: 200, 400, 401, 404."""
+    viewer()
+    form = RecallFilter(request.args)
+    _check(form, _OF_EVERY_LIST)
+    recalled = find_recall(form)
+    found = recall_listing(form, recalled)
+    told = {name: getattr(recalled, name) for name in LISTS["/recall"].beside}
+    return lists.export(found) or json_response(lists.api_page(found) | told)
 
 
 @bp.get("/usage")

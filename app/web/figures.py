@@ -134,7 +134,7 @@ def _totals(found: Sums, query: UsageQuery) -> dict[str, int]:
         "repositories": len(found.tops["repositories"]),
         "bytes_pushed": found.bytes_pushed,
     }
-    if query.actor is None and query.clients is None:
+    if (query.actor, query.clients, query.tag, query.digest) == (None,) * 4:
         calendar = runtime().stores.usage.calendar
         new = CatalogueQuery(
             registry=query.registry,
@@ -224,6 +224,13 @@ def records_linker(filters: Mapping[str, str], first: date, last: date) -> Calla
         return url_for("analysis.records", **arguments)
 
     return link
+
+
+def linker_before(form: UsageFilter, figures: Figures) -> Callable[..., str]:
+    """The same for the figures of the period before."""
+    length = figures.last - figures.first + timedelta(days=1)
+    first, last = figures.first - length, figures.first - timedelta(days=1)
+    return records_linker(form.record_filters(), first, last)
 
 
 def new_tags_url(form: UsageFilter, figures: Figures) -> str:

@@ -28,7 +28,7 @@ from wtforms.fields.choices import SelectChoice
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
 from app.errors import InvalidQuery, InvalidReference
-from app.events import ACTIONS, CLIENTS, MAX_ACTOR_LENGTH
+from app.events import ACTIONS, CLIENTS, MAX_ACTOR_LENGTH, OWN_CLIENT
 from app.explain import parse_entry
 from app.migration.advice import ADVICE
 from app.references import MAX_REPOSITORY_LENGTH, parse_digest
@@ -259,7 +259,11 @@ class RecordFilter(FilterForm):
     digest = _text("Digest", description="the whole digest")
     actor = _text("Account", description="whom the registry saw; - for nobody")
     address = _text("Address", description="an address or a network: 10.0.0.0/8")
-    client = SelectField("Client", choices=_any_of(CLIENTS), default="")
+    client = SelectField(
+        "Client",
+        choices=[*_any_of(CLIENTS), SelectChoice(OWN_CLIENT, "own (migrations)")],
+        default="",
+    )
     since = MomentField("From (UTC)", name="from")
     until = MomentField("To (UTC)", name="to", is_end=True)
     registry = _text("Registry")
@@ -371,6 +375,8 @@ class UsageFilter(FilterForm):
     registry = _text("Registry")
     namespace = _text("Namespace", description="as team; - for names without one")
     repository = _text("Repository", description="the whole name, as team/app")
+    tag = _text("Tag", description="the whole tag")
+    digest = _text("Digest", description="the whole digest")
     client = SelectField("Client", choices=_any_of(CLIENTS), default="")
     actor = _text("Account", description="whom the registry saw; - for nobody")
 
@@ -399,13 +405,15 @@ class UsageFilter(FilterForm):
             registry=self.registry.data or None,
             namespace=_or_empty(self.namespace.data),
             repository=self.repository.data or None,
+            tag=self.tag.data or None,
+            digest=self.digest.data or None,
             actor=_or_empty(self.actor.data),
             clients=frozenset({self.client.data}) if self.client.data else None,
         )
 
     def record_filters(self) -> dict[str, str]:
         """The same filters for the list of records, but for the period."""
-        names = ("registry", "namespace", "repository", "client", "actor")
+        names = ("registry", "namespace", "repository", "tag", "digest", "client", "actor")
         return {name: value for name in names if (value := self[name].data)}
 
 
@@ -439,6 +447,14 @@ class UnusedFilter(FilterForm):
     def client_classes(self) -> list[str]:
         """The classes that are named; none if all but scanners and mirrors count."""
         return [name.strip() for name in self.clients.data.split(",") if name.strip()]
+
+
+class HistoryFilter(FilterForm):
+    """Whose history is asked for: one tag's."""
+
+    repository = _text("Repository", InputRequired(), description="the whole name, as team/app")
+    tag = _text("Tag", InputRequired(), description="the whole tag")
+    registry = _text("Registry")
 
 
 class RecallFilter(FilterForm):

@@ -14,8 +14,8 @@ from app.events import Event
 from app.explain import Answer
 from app.migration.progress import Progress
 from app.migration.readiness import Check
-from app.recall import Consumer
-from app.store.catalogue import Repository, Tag
+from app.recall import Consumer, Interval
+from app.store.catalogue import Move, Repository, Tag
 from app.store.migrations import Drift, Job
 from app.store.sign_ins import SignIn
 from app.unused import UnusedTag
@@ -105,7 +105,17 @@ LISTS = {
             "maybe_shared": int,
         },
     ),
-    "/recall": List("Who pulled an image", forms.RecallFilter, Consumer),
+    "/history": List("What a tag pointed to, newest first", forms.HistoryFilter, Move),
+    "/recall": List(
+        "Who pulled an image",
+        forms.RecallFilter,
+        Consumer,
+        beside={
+            "digests": list[str],
+            "intervals": list[Interval],
+            "kept_since": datetime | None,
+        },
+    ),
     "/sign-ins": List("Sign-ins, for administrators", forms.SignInFilter, SignIn),
     "/migrations": List("Migrations, for administrators", forms.FilterForm, Progress),
     "/migrations/{name}/jobs": List("Jobs of a migration", forms.JobFilter, Job, SECRET),
@@ -117,7 +127,7 @@ LISTS = {
 
 def describe() -> Schema:
     """The document."""
-    structs = [entry.struct for entry in LISTS.values()] + [Figures, Answer, Check]
+    structs = [entry.struct for entry in LISTS.values()] + [Figures, Answer, Check, Interval]
     _, components = msgspec.json.schema_components(structs, ref_template=REFERENCE)
     components["Error"] = _object({"error": {"type": "string"}})
     components["Message"] = _object({"message": {"type": "string"}})
@@ -244,4 +254,5 @@ def _ref(name: str) -> Schema:
 
 
 def _schemas(kinds: Mapping[str, Any]) -> Schema:
-    return {name: msgspec.json.schema(kind) for name, kind in kinds.items()}
+    schemas, _ = msgspec.json.schema_components(kinds.values(), ref_template=REFERENCE)
+    return dict(zip(kinds, schemas, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from flask import Blueprint, redirect, render_template, request, url_for
@@ -9,12 +10,12 @@ from werkzeug.datastructures import MultiDict
 
 from app.errors import InvalidQuery, NotFound
 from app.events import Descriptor, Event
-from app.store.catalogue import CatalogueQuery, Manifest, Repository, Tag
+from app.store.catalogue import CatalogueQuery, Manifest, Move, Repository, Tag
 from app.store.events import RecordQuery
 from app.store.paging import Page
 from app.web import lists
 from app.web.figures import find_recent
-from app.web.forms import FilterForm, RepositoryFilter, SignInForm, TagFilter
+from app.web.forms import FilterForm, HistoryFilter, RepositoryFilter, SignInForm, TagFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
 from app.web.signin import is_signed_in, sign_in, viewer
@@ -143,6 +144,28 @@ def tag_listing(form: TagFilter) -> Listing:
     return Listing("tags", columns, find, lambda cap: catalogue.count("tag", query, scope, cap=cap))
 
 
+def history_listing(form: HistoryFilter) -> Listing:
+    """What a tag pointed to, newest first; `digest` null from when it was gone.
+
+    Raises:
+        NotFound: no such tag, or none that may be seen.
+    """
+    registry = form.registry.data or runtime().settings.registries[0].name
+    name, catalogue = form.repository.data, runtime().stores.catalogue
+    found = catalogue.get_tag(registry, name, form.tag.data)
+    if found is None or not viewer().scope.may_see(name):
+        raise NotFound("There is no such tag.")
+    moves = catalogue.find_history(found)
+    rows = [(f"{number:09}", move) for number, move in enumerate(reversed(moves))]
+
+    def find(cursor: str | None, limit: int) -> Page[Item]:
+        page, more = lists.slice_of(rows, itemgetter(0), cursor, limit, newest_first=True)
+        return Page([fields_of(move) for _, move in page], more)
+
+    columns = Move.__struct_fields__
+    return Listing("history", columns, find, lambda cap: lists.count_of(rows, cap))
+
+
 def tag_items(page: Page[Tag]) -> Page[Item]:
     """A page of tags, each with the size of what it points to."""
     sizes = content_sizes([row.digest for row in page.items if row.digest])
@@ -249,7 +272,7 @@ def digest() -> Any:
         tags=tags,
         has_more_tags=page.next is not None,
         records=records.items,
-        last_pull=_last_pull(records, RecordQuery(digest=wanted)),
+        last_pull=_last_pull(records, RecordQuery(digest=wanted, parts=True)),
         recent=find_recent(digest=wanted),
     )
 
@@ -257,7 +280,7 @@ def digest() -> Any:
 def _last_pull(newest: Page[Event], query: RecordQuery) -> Event | None:
     """The newest pull that `query` selects, often among the `newest` events."""
     for event in newest.items:
-        if event.action == "pull" and not event.parent:
+        if event.action == "pull" and (query.parts or not event.parent):
             return event
     if newest.next is None:
         return None

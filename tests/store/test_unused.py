@@ -222,6 +222,17 @@ def test_nothing_is_unused_of_a_registry_that_sent_nothing_in_all_the_time(
     assert report.silent == {"default": (START + 69 * DAY).date()}
 
 
+def test_a_registry_that_sends_something_today_is_not_silent(stores: Stores, send: Send) -> None:
+    send("push", tag="v1")
+    send("check", tag="v1", day=69)
+    close(stores)
+    today = (NOW - START) / DAY - 0.01
+
+    send("check", tag="v1", day=today)
+
+    assert find_unused(stores, everything(stores), 30, NOW).silent == {}
+
+
 def test_what_stays_protects_the_layers_of_it_that_are_known(stores: Stores, send: Send) -> None:
     send("push", of="known", **layers(1000, 20))
     send("push", tag="used", of="index", media_type=INDEX, children=["known", "unknown"])
@@ -353,7 +364,7 @@ def test_the_last_pull_is_the_newest_by_clients_that_count(
     pulls = stores.usage.find_last_pulls(names, everything(stores), NOW, frozenset(USERS))
 
     assert {key: row.last for key, row in pulls.items()} == {
-        ("default", name, "v1"): START + 2 * DAY for name in names
+        ("default", name, of): START + 2 * DAY for name in names for of in ("v1", digest("image"))
     }
     assert len(covers) == 2, "before and after, whatever the number of repositories"
 

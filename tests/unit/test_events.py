@@ -616,6 +616,7 @@ def test_the_address_is_without_port_and_in_one_spelling(text: str, address: str
         ("Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0", "browser"),
         ("rns-migrate/1.0", "own"),
         ("rns-migrate/1.0 (skopeo)", "own"),
+        ("docker/27.3.1 rns-migrate/1.0", "docker"),
         ("curl/8.11.0", "other"),
         ("python-requests/2.34.2", "other"),
         ("Go-http-client/1.1", "other"),

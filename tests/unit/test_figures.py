@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from builders import digest, envelope, wire_event
+from builders import INDEX, digest, envelope, wire_event
 from flask.testing import FlaskClient
 
 from app.ingest import Ingest
@@ -187,9 +187,10 @@ def test_every_number_leads_to_exactly_as_many_records(
     period = PERIOD if days == "10" else {"from": str(busiest), "to": str(busiest)}
     page = client.get("/analysis/", query_string=period).text
 
-    links = re.findall(r'<a href="(/analysis/user/login/\?[^"]*)">([0-9,]+)</a>', page)
+    links = re.findall(r'<a[^>]* href="(/analysis/user/login/\?[^"]*)">([0-9,]+)</a>', page)
 
     assert len(links) > 8
+    assert days == "1" or any("to=2026-11-10T00" in href for href, _ in links), "the period before"
     for href, number in set(links):
         records = client.get(href.replace("&amp;", "&"))
         shown = re.search(r"([0-9,]+) records?</span>", records.text)
@@ -462,6 +463,134 @@ def test_recall_is_the_same_on_page_api_and_export(forgotten: None, sign_in: Sig
     assert "1 consumer<" in page.text
     assert [(row["repository"], row["pulls"]) for row in answer["items"]] == [("team/app", 1)]
     assert len(export) == 1
+
+
+def test_the_api_tells_what_a_recall_looked_for(forgotten: None, sign_in: SignIn) -> None:
+    client = sign_in("alice")
+
+    by_tag = client.get("/api/v1/recall?repository=team/app&tag=old").json
+    by_digest = client.get(f"/api/v1/recall?digest={digest('old')}").json
+
+    since = {"since": "2026-08-01T00:00:00Z", "until": None, "actor": "alice"}
+    assert by_tag["intervals"] == [{"digest": digest("old"), **since}]
+    assert by_tag["digests"] == by_digest["digests"] == [digest("old")]
+    assert (by_digest["intervals"], by_tag["kept_since"]) == ([], None)
+
+
+def test_recall_and_dashboard_say_since_when_records_are_kept(
+    forgotten: None, sign_in: SignIn, mock_stores: Stores
+) -> None:
+    client, now = sign_in("alice"), datetime.now(UTC)
+    kept = str((now - timedelta(days=1)).date())
+    recall = f"recall?digest={digest('old')}"
+    paths = [f"/analysis/{recall}", "/analysis/?from=2026-08-01&to=2026-08-03"]
+    note = f"{kept} 00:00:00 UTC</time> are removed"
+    assert not any("are removed" in client.get(path).text for path in paths)
+
+    mock_stores.usage.retention_days = 1
+    assert mock_stores.usage.remove_events(now) == 4
+
+    assert all(note in client.get(path).text for path in paths)
+    assert "are removed" not in client.get(f"/analysis/?from={kept}&to={kept}").text
+    answer = client.get(f"/api/v1/{recall}").json
+    assert (answer["items"], answer["kept_since"]) == ([], f"{kept}T00:00:00Z")
+
+
+def test_a_client_that_calls_itself_ours_is_recalled_and_can_be_looked_for(
+    store: Store, sign_in: SignIn
+) -> None:
+    at = FIRST + timedelta(hours=1)
+    store(wire_event("pull", of="bad", tag="v1", at=at, actor="eve", user_agent="rns-migrate/1"))
+    client = sign_in("alice")
+
+    recalled = client.get(f"/api/v1/recall?digest={digest('bad')}").json["items"]
+    assert [(row["actor"], row["client"], row["pulls"]) for row in recalled] == [("eve", "own", 1)]
+    page = client.get(f"/analysis/recall?digest={digest('bad')}").text
+    (href,) = re.findall(r'href="(/analysis/user/login/[^"]*actor=eve[^"]*)"', page)
+    assert "1 record<" in client.get(href.replace("&amp;", "&")).text
+    assert client.get("/api/v1/records?client=own").json["total"] == 1
+    assert client.get("/api/v1/records").json["total"] == 0
+
+
+def test_the_history_of_a_tag_is_told_page_by_page_to_who_may_see_it(
+    store: Store, sign_in: SignIn
+) -> None:
+    for number in range(5):
+        store(wire_event(tag="v1", of=f"image {number}", at=FIRST + timedelta(hours=number)))
+    store(wire_event("delete", tag="v1", of=None, at=FIRST + timedelta(hours=9)))
+    client, url = sign_in("alice"), "/api/v1/history?repository=team/app&tag=v1&limit=4"
+
+    first = client.get(url).json
+    second = client.get(first["next"]).json
+
+    rows = first["items"] + second["items"]
+    assert [row["digest"] for row in rows] == [
+        None,
+        *(digest(f"image {number}") for number in reversed(range(5))),
+    ]
+    assert (rows[1]["since"], rows[1]["actor"]) == ("2026-11-10T04:00:00Z", "alice")
+    assert (first["total"], second["next"]) == (6, None)
+    csv = client.get(f"{url}&format=csv").text.splitlines()
+    assert (csv[0], len(csv)) == ("digest,since,actor", 7)
+    hidden, nothing = (
+        sign_in("mallory").get(f"/api/v1/history?repository=team/app&tag={tag}")
+        for tag in ("v1", "no")
+    )
+    assert (hidden.status_code, hidden.text) == (nothing.status_code, nothing.text)
+    assert hidden.status_code == 404
+
+
+def test_figures_of_one_tag_or_digest_are_those_of_their_records(
+    happened: list[Happening], sign_in: SignIn
+) -> None:
+    client = sign_in("alice")
+    moves = [row for row in within(happened) if row[1] == "pull" and row[2] == "team/app"]
+    of = digest("{2} {3} {0}".format(*moves[0])) if moves else digest("none")
+
+    for filters in ({"tag": "v1"}, {"repository": "team/app", "tag": "v2"}, {"digest": of}):
+        figures = client.get("/api/v1/usage", query_string={**PERIOD, **filters}).json
+        times = {"from": "2026-11-10", "to": "2026-11-19"}
+        for action in ("push", "pull", "check"):
+            query = {**times, **filters, "action": action}
+            records = client.get("/api/v1/records", query_string=query).json
+            name = "checks" if action == "check" else f"{action}es" if action == "push" else "pulls"
+            assert figures["totals"][name] == records["total"], (filters, action)
+        assert "new_tags" not in figures["totals"]
+
+
+def test_the_page_of_a_platform_tells_who_pulled_it(store: Store, sign_in: SignIn) -> None:
+    of_index = {"of": "index", "tag": "v1", "media_type": INDEX, "children": ["amd64"]}
+    store(wire_event("push", of="amd64", at=FIRST), wire_event("push", **of_index, at=FIRST))
+    at = FIRST + timedelta(hours=1)
+    store(wire_event("pull", **of_index, at=at, actor="bob"))
+    store(wire_event("pull", of="amd64", at=at + timedelta(seconds=1), actor="bob"))
+
+    page = sign_in("alice").get(f"/search/digest?digest={digest('amd64')}").text
+
+    assert "2026-11-10 01:00:01 UTC</time> by bob, as a platform of an index" in page
+
+
+def test_the_proof_of_an_unused_tag_is_also_a_pull_by_digest(
+    store: Store, sign_in: SignIn, mock_stores: Stores
+) -> None:
+    start = datetime(2026, 8, 1, tzinfo=UTC)
+    for tag in ("a", "b"):
+        store(wire_event("push", tag=tag, of="same", at=start))
+    store(wire_event("pull", tag=None, of="same", at=start + timedelta(days=1), actor="k8s"))
+    show_life_and_close(mock_stores)
+
+    rows = sign_in("alice").get("/api/v1/unused?days=30").json["items"]
+
+    assert [(row["tag"], row["last_pulled_by"]) for row in rows] == [("a", "k8s"), ("b", "k8s")]
+
+
+def test_without_javascript_the_figures_are_a_table(
+    happened: list[Happening], sign_in: SignIn
+) -> None:
+    page = sign_in("alice").get("/analysis/", query_string=PERIOD).text
+
+    assert '<div class="chart mb-2" hidden>' in page
+    assert '<details class="mb-4" open>\n    <summary>As a table' in page
 
 
 def test_recall_by_digest_is_narrowed_to_a_registry(store: Store, sign_in: SignIn) -> None:

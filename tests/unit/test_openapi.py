@@ -69,7 +69,8 @@ def test_every_path_of_the_api_is_described_and_no_other(
 
 ENTRY = '{"seq": 15, "match": {"account": "alice"}, "actions": []}'
 QUERIES = {
-    "/recall": {"digest": digest("image")},
+    "/history": {"repository": "team/app", "tag": "v1"},
+    "/recall": {"repository": "team/app", "tag": "v1"},
     "/unused": {"days": "1"},
     "/access": {"account": "alice", "repository": "team/app", "entry": ENTRY},
     "/tags": {"deleted": "1"},
@@ -78,6 +79,7 @@ PATHS = [
     "/repositories",
     "/tags",
     "/records",
+    "/history",
     "/unused",
     "/recall",
     "/sign-ins",

@@ -88,11 +88,17 @@ def expected_get(endpoint: str, path: str, role: str) -> set[int]:
     if ADMINISTRATORS_ALONE.match(path) and role != "administrator":
         return {403}
     # Without parameters there is no repository, tag or digest to show.
-    needs = endpoint in NEEDS_PARAMETERS or path == "/api/v1/recall"
+    needs = endpoint in NEEDS_PARAMETERS or path == "/api/v1/history"
     return {400, 404} if needs else {200}
 
 
-NEEDS_PARAMETERS = {"search.repository", "search.tag", "search.digest", "api.access"}
+NEEDS_PARAMETERS = {
+    "search.repository",
+    "search.tag",
+    "search.digest",
+    "api.access",
+    "api.recall",
+}
 ROLES = {"other account": "mallory", "owner": "alice", "administrator": "admin"}
 
 
