@@ -25,6 +25,7 @@ from app.server import check_port
 from app.settings import Settings, load_settings
 from app.store import Stores, connect
 from app.store.embedded import running_or_started
+from app.store.events import address_key
 from app.summaries import close_days
 from app.version import VERSION
 
@@ -293,9 +294,10 @@ def acl_list(stores: Stores, as_json: bool) -> None:
 @with_stores
 def acl_remove(stores: Stores, seq: int) -> None:
     """Delete the entry at a position."""
-    if not stores.accounts.remove_acl_entry(seq):
+    removed = stores.accounts.remove_acl_entry(seq)
+    if not removed:
         raise InvalidQuery(f"there is no entry with seq {seq}")
-    print(f"removed {seq}")
+    print(f"removed {seq}" if removed == 1 else f"removed {seq}: {removed} entries had it")
 
 
 @acl.command("explain")
@@ -315,6 +317,8 @@ def acl_explain(
 ) -> None:
     """Say which entry decides whether ACCOUNT sees REPOSITORY; "" is the anonymous account."""
     entry = parse_entry(what_if) if what_if else None
+    if address and address_key(address) is None:
+        raise InvalidQuery(f"--address: {address} is no IP address")
     with opened_stores(context.obj) as stores:
         answer = explain_access(
             stores, context.obj, account, repository, address=address, entry=entry

@@ -406,7 +406,7 @@ def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | No
     timestamp, fixed = parse_timestamp(wire.timestamp)
     if not EARLIEST <= timestamp <= received_at + MAX_AHEAD:
         raise InvalidEvent(
-            f"timestamp: {fixed[:20]} is before 2013 or more than a day ahead of this server:"
+            f"timestamp: {fixed[:19]} is before 2013 or more than a day ahead of this server:"
             " set the clock of the registry's host"
         )
     key = event_key(registry, wire.id)

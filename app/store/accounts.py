@@ -173,11 +173,14 @@ class AccountStore:
         self._forget_acl()
         return result.upserted_id is not None
 
-    def remove_acl_entry(self, seq: int) -> bool:
-        """Delete the entry with this `seq`; False when there is none."""
+    def remove_acl_entry(self, seq: int) -> int:
+        """Delete the entry with this `seq`, or all where docker_auth would refuse several.
+
+        Returns their number.
+        """
         deleted = self._acl.delete_many({"seq": seq}).deleted_count
         self._forget_acl()
-        return deleted > 0
+        return deleted
 
 
 def check_account_name(name: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import logging
 import shutil
+import time
 
 from flask import Blueprint, Response, request
 
@@ -22,6 +23,9 @@ from app.web.runtime import json_response, runtime
 logger = logging.getLogger(__name__)
 bp = Blueprint("notifications", __name__)
 
+LOG_AGAIN_S = 60.0  # that the same address is refused
+MAX_REFUSED = 1_000  # addresses that are remembered
+_refused: dict[str, float] = {}  # when the log was told
 DEADLINE_S = 1.5  # an answer is due within 2 s, whatever the database does
 
 
@@ -67,8 +71,22 @@ def _identify_registry() -> Registry:
         named = request.headers.get("X-Registry-Id")
         found = next((r for r in open_ones if named in (None, r.name)), None)
     if found is None:
+        _log_refusal(request.remote_addr or "")
+        if not token and request.headers.get("X-Registry-Id"):
+            raise NotAuthenticated("X-Registry-Id: no registry without a token has this name")
         raise NotAuthenticated("Authorization: no registry of config.yml has this token")
     return found
+
+
+def _log_refusal(address: str) -> None:
+    """Tell the log, once a minute for each address: a registry's own log may say nothing."""
+    now = time.monotonic()
+    if now - _refused.get(address, -LOG_AGAIN_S) < LOG_AGAIN_S:
+        return
+    if len(_refused) >= MAX_REFUSED:
+        _refused.clear()
+    _refused[address] = now
+    logger.warning("events from %s are refused: no registry of config.yml has their token", address)
 
 
 def _refuse_without_space() -> None:

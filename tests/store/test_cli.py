@@ -99,6 +99,8 @@ def test_accounts_are_added_listed_changed_and_removed(run: Run, wire_database: 
             "a is given twice",
         ),
         (["acl", "remove", "--seq", str(2**70)], "", 2, "--seq"),
+        (["acl", "explain", "a", "b", "--address", "foo"], "", 1, "--address: foo"),
+        (["usage", "refresh", "--from", "2026-11-10", "--to", "2026-11-09"], "", 1, "--to: "),
         (["events", "rejected", "--drop", "x"], "", 1, "no rejected event x"),
         (["events", "import", "none.ndjson"], "", 2, "none.ndjson"),
         (["events", "import", "--registry", "x"], '{"events":[]}\n', 2, "--registry: x"),
@@ -160,6 +162,12 @@ def test_acl_entries_have_docker_auths_shape(run: Run, wire_database: Any) -> No
     assert (taken.status, "taken" in taken.err) == (1, True)
     assert run("acl", "remove", "--seq", "20").status == 0
     assert wire_database["acl"].count_documents({}) == 1
+
+
+def test_removing_an_entry_that_is_there_twice_says_so(run: Run, wire_database: Any) -> None:
+    wire_database["acl"].insert_many([{"seq": 1, "actions": []}, {"seq": 1, "actions": ["pull"]}])
+
+    assert run("acl", "remove", "--seq", "1").out == "removed 1: 2 entries had it\n"
 
 
 def test_check_reports_what_is_wrong(run: Run, wire_database: Any) -> None:

@@ -319,6 +319,13 @@ def test_figures_name_what_they_cannot_use(sign_in: SignIn, query: str, field: s
     assert response.json["error"].startswith(f"{field}: ")
 
 
+def test_the_dashboard_names_a_period_that_it_does_not_have(sign_in: SignIn) -> None:
+    page = sign_in("alice").get("/analysis/?days=3")
+
+    assert page.status_code == 400
+    assert "days: Not a valid choice" in page.text
+
+
 def test_an_empty_server_says_what_to_do_next(sign_in: SignIn) -> None:
     for path in ("/analysis/", "/analysis/unused"):
         assert "Nothing to see yet" in sign_in("admin").get(path).text

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from app.errors import StoreUnavailable
 from app.settings import Registry
 from app.store import Stores
+from app.web import notifications
 
 V1 = "application/vnd.docker.distribution.events.v1+json"
 BEARER = {"Authorization": "Bearer registry-token"}
@@ -97,6 +98,18 @@ def test_without_the_token_nothing_is_stored(
 
     assert response.status_code == 401
     assert mock_stores.usage.find_first_day() is None
+
+
+def test_the_log_names_who_is_refused_once_a_minute_and_no_token(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifications, "_refused", {})
+
+    for _ in range(3):
+        post(client, envelope(wire_event()), headers={"Authorization": "Bearer secret-typo"})
+
+    assert caplog.text.count("events from 127.0.0.1 are refused") == 1
+    assert "secret-typo" not in caplog.text
 
 
 def test_a_bare_token_is_taken_too(client: FlaskClient) -> None:
