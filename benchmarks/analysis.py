@@ -47,8 +47,11 @@ PATHS = {
 }
 
 
-def envelopes(number: int, end: datetime) -> Iterator[bytes]:
-    """`number` events of 30 days in envelopes of 100: 200 repositories, 50 accounts."""
+def envelopes(number: int, end: datetime) -> Iterator[tuple[bytes, datetime]]:
+    """`number` events of 30 days in envelopes of 100, and when each comes.
+
+    200 repositories, 50 accounts.
+    """
     dice = random.Random(1)
     step = timedelta(days=DAYS) / number
     for start in range(0, number, BATCH):
@@ -80,7 +83,8 @@ def envelopes(number: int, end: datetime) -> Iterator[bytes]:
                     "actor": {"name": f"account-{dice.randrange(50)}"},
                 }
             )
-        yield json.dumps({"events": events}).encode()
+        came = end - timedelta(days=DAYS) + (start + BATCH) * step
+        yield json.dumps({"events": events}).encode(), came
 
 
 def durations(work: Callable[[], Any]) -> list[float]:
@@ -101,8 +105,8 @@ def fill(client: MongoClient[Any], number: int) -> Stores:
     now = datetime.now(UTC)
     ingest = Ingest(stores)
     start = time.perf_counter()
-    for body in envelopes(number, now):
-        ingest.receive(body, "default", now)
+    for body, came in envelopes(number, now):
+        ingest.receive(body, "default", came)
     taken = time.perf_counter() - start
     time.sleep(OPEN.total_seconds() + 1)  # the days of late events rest so long
     start = time.perf_counter()

@@ -74,6 +74,11 @@ def wire_event(
     }
 
 
+def time_of(event: Any) -> datetime:
+    """When a wire event happened."""
+    return datetime.fromisoformat(event["timestamp"])
+
+
 def envelope(*events: Any) -> bytes:
     """A request body."""
     return json.dumps({"events": list(events)}).encode()

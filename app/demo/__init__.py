@@ -50,9 +50,15 @@ def make_envelopes(now: datetime, days: int) -> list[bytes]:
 
 
 def replay(stores: Stores, envelopes: Iterable[bytes]) -> int:
-    """Receive the envelopes as if the registry `demo` had sent them; returns the events stored."""
-    ingest = Ingest(stores)
-    return sum(ingest.receive(body, REGISTRY).stored for body in envelopes)
+    """Receive the envelopes as if the registry `demo` had sent them as it happened.
+
+    Returns the number of events stored.
+    """
+    ingest, stored = Ingest(stores), 0
+    for body in envelopes:
+        moment, _ = parse_timestamp(_event(json.loads(body))["timestamp"])
+        stored += ingest.receive(body, REGISTRY, moment).stored
+    return stored
 
 
 def remove(stores: Stores) -> int:

@@ -54,6 +54,7 @@ _ROWS: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
 )
 
 OPEN = timedelta(seconds=60)
+IN_TIME = timedelta(days=1)  # from when something happened until its event comes, at most
 SETTLED = timedelta(hours=1)  # the push of an index may change those of its children so much later
 LEASE = timedelta(minutes=5)
 MAX_ROWS = 5_000  # of one document: below 16 MB whatever the names
@@ -286,16 +287,18 @@ class UsageStore:
         return number
 
     def _write(self, span: Span, run: str) -> tuple[int, list[str]]:
-        """Write the summaries of a time; returns how many rows, and which registries they are of.
+        """Write the summaries of a time; returns how many rows, and which registries were watched.
 
-        The events are read by the hour, so that nobody waits long for the database.
+        The events are read by the hour, so that nobody waits long for the database. Those of a
+        registry that all came more than a day late do not show that its events came then.
         """
         rows: dict[tuple[str, str, str], dict[tuple[Any, ...], Row]] = {}
         sums: dict[tuple[str, str], Sums] = {}
+        watched: set[str] = set()
         is_day = span.key == span.day.isoformat()
         hours = self.calendar.hours_of(span.day) if is_day else [span]
         for hour in hours:
-            for namespace, row in self._count([{}], hour.start, hour.end):
+            for namespace, row in self._count([{}], hour.start, hour.end, watched):
                 found = rows.setdefault((row.registry, namespace, row.repository), {})
                 names = row[3:9]
                 found[names] = found[names].with_more(row) if names in found else row
@@ -303,7 +306,7 @@ class UsageStore:
                     sums.setdefault((row.registry, of), Sums()).add(row, int(hour.key[-2:]))
         self._insert(self._usage, _row_documents(span, run, rows))
         self._insert(self._sums, _sum_documents(span, run, sums))
-        return sum(map(len, rows.values())), sorted({registry for registry, _, _ in rows})
+        return sum(map(len, rows.values())), sorted(watched)
 
     def _insert(self, collection: Collection[Document], documents: Iterable[Document]) -> None:
         waiting: list[Document] = []
@@ -513,13 +516,23 @@ class UsageStore:
         return self._settled(query, now, read)
 
     def _count(
-        self, parts: Iterable[dict[str, Any]], start: datetime, end: datetime
+        self,
+        parts: Iterable[dict[str, Any]],
+        start: datetime,
+        end: datetime,
+        watched: set[str] | None = None,
     ) -> Iterator[tuple[str, Row]]:
-        """Rows made from the events of a time, each with its namespace."""
+        """Rows made from the events of a time, each with its namespace.
+
+        The registries of events that came within a day are added to `watched`.
+        """
         counted: dict[tuple[Any, ...], list[Any]] = {}
         span = between(position_at(start), position_at(end))
         for part in parts:
-            for event in select(self._events, part, span, _PROJECTION):
+            fields = _PROJECTION if watched is None else _PROJECTION | {"received_at": 1}
+            for event in select(self._events, part, span, fields):
+                if watched is not None and event["received_at"] - event["timestamp"] <= IN_TIME:
+                    watched.add(event["registry"])
                 action = _action_of(event)
                 if action is None:
                     continue
@@ -543,7 +556,7 @@ class UsageStore:
             yield key[0], Row(*key[1:], *sums)
 
     def find_known(self) -> dict[str, tuple[datetime, date]]:
-        """Since when the events of each registry are known, at the latest, and its last day.
+        """Since when the events of each registry came in time, at the latest, and its last day.
 
         The first is the end of a day. A registry that is new since what is closed is not in it.
         """

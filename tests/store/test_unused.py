@@ -9,7 +9,7 @@ from typing import Any
 
 import mongomock
 import pytest
-from builders import INDEX, digest, envelope, rule, wire_event
+from builders import INDEX, digest, envelope, rule, time_of, wire_event
 
 from app.errors import NotFound
 from app.ingest import Ingest
@@ -220,6 +220,24 @@ def test_nothing_is_unused_of_a_registry_that_sent_nothing_in_all_the_time(
 
     assert report.tags == []
     assert report.silent == {"default": (START + 69 * DAY).date()}
+
+
+def test_nothing_is_unused_in_a_time_whose_events_came_long_after(
+    stores: Stores, send: Send
+) -> None:
+    # A registry of which this server heard first yesterday, with events that were older.
+    yesterday = NOW - DAY
+    for day in (0, 69):
+        event = wire_event("push", tag=f"v{day}", of=f"image {day}", at=START + day * DAY)
+        Ingest(stores).receive(envelope(event), "default", yesterday)
+    show_life(stores, NOW)
+    close(stores)
+
+    report = find_unused(stores, everything(stores), 30, NOW)
+
+    assert report.tags == []
+    assert list(report.too_new) == ["default"]
+    assert report.too_new["default"] > NOW
 
 
 def test_a_registry_that_sends_something_today_is_not_silent(stores: Stores, send: Send) -> None:
@@ -547,7 +565,7 @@ def test_unused_and_recall_equal_a_recount_of_any_history(seed: int) -> None:
     history, ingest = History(seed), Ingest(stores)
     now = START + history.day * DAY
     for event in history.dice.sample(history.events, len(history.events)):
-        ingest.receive(envelope(event), "default", now)
+        ingest.receive(envelope(event), "default", time_of(event))
 
     close(stores, now + timedelta(minutes=2))
     report = find_unused(stores, everything(stores), 20, now)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import NOW, PASSWORDS, csrf_token, envelope
+from builders import PASSWORDS, csrf_token, envelope, time_of
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -56,11 +56,11 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def store(mock_stores: Stores) -> Callable[..., None]:
-    """Store wire events."""
+    """Store wire events, each as it happens."""
 
     def store(*events: Any, registry: str = "default") -> None:
         for event in events:
-            Ingest(mock_stores).receive(envelope(event), registry, NOW)
+            Ingest(mock_stores).receive(envelope(event), registry, time_of(event))
 
     return store
 
