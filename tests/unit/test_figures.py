@@ -277,6 +277,8 @@ def test_each_hour_of_the_day_on_which_clocks_go_back_is_one_hour(
     assert ends[:-1] == starts[1:]
     assert "from=2025-10-26T00:00:00Z&amp;to=2025-10-26T01:00:00Z" in page
     assert "from=2025-10-26T01:00:00Z&amp;to=2025-10-26T02:00:00Z" in page
+    assert ">2025-10-26 02:00 CEST<" in page
+    assert ">2025-10-26 02:00 CET<" in page
 
 
 def test_a_short_period_is_shown_by_the_day_where_hours_are_not_known(
