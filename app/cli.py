@@ -127,7 +127,10 @@ def serve(context: click.Context) -> None:
 @cli.command()
 @pass_settings
 def check(settings: Settings) -> None:
-    """Check configuration, database, accounts and ACL; exit 1 if something is wrong."""
+    """Check configuration, database, accounts and ACL; exit 1 if nothing works so.
+
+    Entries and accounts that are ignored are listed; they are no error.
+    """
     load_plans(settings)
     print("configuration  ok")
     with opened_stores(settings) as stores:
