@@ -127,7 +127,7 @@ def serve(context: click.Context) -> None:
 @cli.command()
 @pass_settings
 def check(settings: Settings) -> None:
-    """Check configuration, database, accounts and ACL; exit 1 if nothing works so.
+    """Check configuration, database, accounts and ACL; exit 1 if the server cannot work.
 
     Entries and accounts that are ignored are listed; they are no error.
     """

@@ -73,6 +73,7 @@ _PROJECTION = {
     **dict.fromkeys(("actor", "client", "address", "parent", "followed_by"), 1),
     **dict.fromkeys(("timestamp", "content_size"), 1),
 }
+_CAME = dict.fromkeys(("registry", "timestamp", "received_at"), 1)
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -529,9 +530,9 @@ class UsageStore:
         counted: dict[tuple[Any, ...], list[Any]] = {}
         span = between(position_at(start), position_at(end))
         for part in parts:
-            fields = _PROJECTION if watched is None else _PROJECTION | {"received_at": 1}
+            fields = _PROJECTION if watched is None else _PROJECTION | _CAME
             for event in select(self._events, part, span, fields):
-                if watched is not None and event["received_at"] - event["timestamp"] <= IN_TIME:
+                if watched is not None and _is_in_time(event):
                     watched.add(event["registry"])
                 action = _action_of(event)
                 if action is None:
@@ -569,13 +570,14 @@ class UsageStore:
         return known
 
     def find_open_registries(self, query: UsageQuery, now: datetime) -> set[str]:
-        """The registries that sent something in the days and hours that are not closed yet."""
+        """The registries of which something came in time on days that are not closed yet."""
 
         def read(cover: Cover) -> set[str]:
             bounds = [
                 between(position_at(span.start), position_at(span.end)) for span in cover.open
             ]
-            return {name for bound in bounds for name in self._events.distinct("registry", bound)}
+            events = (event for bound in bounds for event in self._events.find(bound, _CAME))
+            return {event["registry"] for event in events if _is_in_time(event)}
 
         return self._settled(query, now, read)
 
@@ -610,6 +612,10 @@ class UsageStore:
     def give_lease_back(self, name: str, owner: str) -> None:
         """Let another one take the lease at once."""
         self._leases.delete_one({"_id": name, "owner": owner})
+
+
+def _is_in_time(event: Document) -> bool:
+    return bool(event["received_at"] - event["timestamp"] <= IN_TIME)
 
 
 def _action_of(event: Document) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -92,9 +92,7 @@ def unused() -> Response:
     form = UnusedFilter(request.args)
     _check(form, _OF_EVERY_LIST)
     report = find_report(form)
-    found = unused_listing(form, report)
-    judged = {name: getattr(report, name) for name in LISTS["/unused"].beside}
-    return lists.export(found) or json_response(lists.api_page(found) | judged)
+    return _answer(unused_listing(form, report), _beside("/unused", report))
 
 
 @bp.get("/recall")
@@ -104,9 +102,7 @@ def recall() -> Response:
     form = RecallFilter(request.args)
     _check(form, _OF_EVERY_LIST)
     recalled = find_recall(form)
-    found = recall_listing(form, recalled)
-    told = {name: getattr(recalled, name) for name in LISTS["/recall"].beside}
-    return lists.export(found) or json_response(lists.api_page(found) | told)
+    return _answer(recall_listing(form, recalled), _beside("/recall", recalled))
 
 
 @bp.get("/usage")
@@ -177,8 +173,13 @@ def migration_action(name: str, action: str) -> Response:
     return json_response({"message": carry_out(plan, action, given)})
 
 
-def _answer(found: lists.Listing) -> Response:
-    return lists.export(found) or json_response(lists.api_page(found))
+def _answer(found: lists.Listing, beside: Mapping[str, Any] = {}) -> Response:
+    return lists.export(found) or json_response({**lists.api_page(found), **beside})
+
+
+def _beside(path: str, found: Any) -> dict[str, Any]:
+    """What an answer has besides its page."""
+    return {name: getattr(found, name) for name in LISTS[path].beside}
 
 
 def _check(form: FilterForm, others: set[str]) -> None:

@@ -105,8 +105,7 @@ def find_figures(form: UsageFilter) -> Figures:
     calendar = stores.usage.calendar
     first, last = form.period(calendar.day_of(now))
     query = form.query(first, last)
-    length = last - first + timedelta(days=1)
-    query_before = form.query(first - length, first - timedelta(days=1))
+    query_before = form.query(*_period_before(first, last))
     found = stores.usage.read_sums(query, scope, now)
     before = stores.usage.read_sums(query_before, scope, now, tops=("repositories",))
     is_short = (last - first).days < MAX_HOURLY_DAYS
@@ -122,6 +121,11 @@ def find_figures(form: UsageFilter) -> Figures:
         tops=_tops(found),
         missing=[*before.missing, *found.missing],
     )
+
+
+def _period_before(first: date, last: date) -> tuple[date, date]:
+    """The period of equal length before these days."""
+    return first - (last - first + timedelta(days=1)), first - timedelta(days=1)
 
 
 def _totals(found: Sums, query: UsageQuery) -> dict[str, int]:
@@ -228,9 +232,7 @@ def records_linker(filters: Mapping[str, str], first: date, last: date) -> Calla
 
 def linker_before(form: UsageFilter, figures: Figures) -> Callable[..., str]:
     """The same for the figures of the period before."""
-    length = figures.last - figures.first + timedelta(days=1)
-    first, last = figures.first - length, figures.first - timedelta(days=1)
-    return records_linker(form.record_filters(), first, last)
+    return records_linker(form.record_filters(), *_period_before(figures.first, figures.last))
 
 
 def new_tags_url(form: UsageFilter, figures: Figures) -> str:

@@ -246,8 +246,11 @@ def test_a_registry_that_sends_something_today_is_not_silent(stores: Stores, sen
     close(stores)
     today = (NOW - START) / DAY - 0.01
 
-    send("check", tag="v1", day=today)
+    late = wire_event("check", tag="v1", at=NOW - 3 * DAY)
+    Ingest(stores).receive(envelope(late), "default", NOW)
+    assert find_unused(stores, everything(stores), 30, NOW).silent != {}
 
+    send("check", tag="v1", day=today)
     assert find_unused(stores, everything(stores), 30, NOW).silent == {}
 
 
