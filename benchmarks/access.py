@@ -17,7 +17,7 @@ from typing import Any
 from database import database_uri
 from pymongo import MongoClient
 
-from app.access import Account, compile_rule, parse_acl
+from app.rules.access import Account, compile_rule, parse_acl
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery
 

@@ -24,11 +24,11 @@ from database import database_uri
 from pymongo import MongoClient
 
 from app import create_app
-from app.ingest import Ingest
+from app.analysis.summaries import close_days
+from app.notifications.ingest import Ingest
 from app.settings import MongoDB, Server, Settings
 from app.store import Stores
 from app.store.usage import OPEN
-from app.summaries import close_days
 
 ROUNDS = 20
 DAYS = 30

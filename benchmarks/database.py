@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.store.embedded import EmbeddedDatabase
+from app.embedded import EmbeddedDatabase
 
 
 @contextlib.contextmanager

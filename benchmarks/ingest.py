@@ -24,7 +24,7 @@ from pathlib import Path
 import requests
 from worker_memory import event
 
-from app.store.embedded import EmbeddedDatabase
+from app.embedded import EmbeddedDatabase
 
 MINIMAL = """
 import json, os

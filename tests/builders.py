@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from app.access import Account, compile_rule, parse_acl
+from app.rules.access import Account, compile_rule, parse_acl
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 DATA = Path(__file__).parent / "data"

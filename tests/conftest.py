@@ -17,9 +17,9 @@ from mongomock.collection import BulkOperationBuilder
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from app.ingest import Ingest
+from app.embedded import EmbeddedDatabase
+from app.notifications.ingest import Ingest
 from app.store import Stores, accounts
-from app.store.embedded import EmbeddedDatabase
 
 accounts.BCRYPT_ROUNDS = 4  # bcrypt's least: tests sign in hundreds of times
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from importlib import resources
 from typing import Any
 
-from app.events import parse_timestamp
-from app.ingest import Ingest
+from app.notifications.ingest import Ingest
+from app.rules.events import parse_timestamp
 from app.store import Stores
 
 REGISTRY = "demo"

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Iterator
 
 from app.errors import InvalidReference
-from app.events import INDEX_TYPES, Event, event_key, position_at
 from app.migration.crawler import find_repositories
-from app.references import digest_tag_kind, namespace_of, parse_tag
 from app.registry import RegistryClient, RegistryError
+from app.rules.events import Event, event_key, position_at
+from app.rules.kinds import INDEX_TYPES
+from app.rules.references import digest_tag_kind, namespace_of, parse_tag
 from app.store.migrations import present
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from app.migration.crawler import Crawler
 from app.migration.plan import Plan
 from app.migration.ranking import find_digests, rank_repositories
 from app.migration.verifier import RECHECK_S, verify_plan
-from app.references import is_digest
 from app.registry import RegistryClient, RegistryError
+from app.rules.references import is_digest
 from app.store import Stores
 from app.store.migrations import BACKFILL, PlanStatus, Run, Wish, present
 

@@ -13,10 +13,8 @@ from threading import Lock
 
 import msgspec
 
-from app.events import Descriptor
 from app.migration.plan import Plan
 from app.migration.referrers import list_referrer
-from app.references import is_digest
 from app.registry import (
     BlobCopier,
     Manifest,
@@ -24,6 +22,8 @@ from app.registry import (
     RegistryError,
     make_placeholder,
 )
+from app.rules.events import Descriptor
+from app.rules.references import is_digest
 from app.store.migrations import WORKED, Job, Outcome, PlanStatus, present
 
 MAX_DEPTH = 4  # of an index in an index

@@ -13,8 +13,8 @@ import msgspec
 
 from app.errors import InvalidReference
 from app.migration.plan import Plan
-from app.references import parse_repository
 from app.registry import OF_ENDPOINT, RegistryClient, RegistryError
+from app.rules.references import parse_repository
 from app.store.migrations import Run
 
 logger = logging.getLogger(__name__)

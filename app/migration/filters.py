@@ -14,8 +14,8 @@ from typing import Literal
 import msgspec
 
 from app.errors import ConfigError
-from app.patterns import InvalidPattern, TooComplex, compile_regex, encode
-from app.references import is_digest
+from app.rules.patterns import InvalidPattern, TooComplex, compile_regex, encode
+from app.rules.references import is_digest
 from app.settings import RepositoryFilter, TagFilter
 
 Test = Callable[[str], bool]

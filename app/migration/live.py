@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from app.events import OWN_CLIENT, Event
 from app.migration.plan import Plan
+from app.rules.clients import OWN_CLIENT
+from app.rules.events import Event
 from app.store.migrations import LIVE, MigrationStore, Wish, present
 
 MAX_INSTANCES = 1_000

@@ -9,10 +9,10 @@ from typing import Literal
 import msgspec
 
 from app.errors import ConfigError, InvalidReference
-from app.events import Descriptor
 from app.migration.filters import Choice, TagChoice
-from app.references import parse_repository
 from app.registry import Endpoint, Manifest
+from app.rules.events import Descriptor
+from app.rules.references import parse_repository
 from app.settings import Endpoint as EndpointSettings
 from app.settings import Migration, MigrationOptions, Settings, Source, Target, parse_duration
 

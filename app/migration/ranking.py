@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from app.access import Rule
 from app.errors import IllegalState
+from app.rules.access import Rule
+from app.rules.usage import PULL, PULL_PART, PUSH, PUSH_PART
 from app.settings import MigrationOptions, PulledWithin, parse_duration
 from app.store import Stores
 from app.store.usage import UsageQuery
-from app.usage import PULL, PULL_PART, PUSH, PUSH_PART
 
 RANKED_BY = timedelta(days=90)
 MAX_RANKED = 1_000  # repositories; the others come by name

@@ -16,13 +16,13 @@ from threading import Event, Lock, Thread
 import msgspec
 
 from app.errors import AppError, InvalidReference, StoreUnavailable
-from app.events import Descriptor
 from app.migration.copier import digest_of
 from app.migration.crawler import SAVE_EVERY_S, Names, find_repositories, no_names
 from app.migration.filters import compile_filter
 from app.migration.plan import Plan
-from app.references import referrers_tag_subject
 from app.registry import OF_ENDPOINT, RegistryClient, RegistryError
+from app.rules.events import Descriptor
+from app.rules.references import referrers_tag_subject
 from app.store import Stores
 from app.store.migrations import (
     BACKFILL,

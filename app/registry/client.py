@@ -15,8 +15,6 @@ import msgspec
 from requests.utils import parse_header_links
 
 from app.errors import InvalidReference
-from app.events import INDEX_TYPES, Descriptor, clean_text
-from app.references import is_digest, parse_digest, parse_repository, parse_tag
 from app.registry.auth import Endpoint, add_query, origin_of
 from app.registry.errors import DAMAGED, RegistryError
 from app.registry.manifests import (
@@ -29,6 +27,9 @@ from app.registry.manifests import (
     parse_manifest,
 )
 from app.registry.transport import Answer, Body, Transport
+from app.rules.events import Descriptor, clean_text
+from app.rules.kinds import INDEX_TYPES
+from app.rules.references import is_digest, parse_digest, parse_repository, parse_tag
 
 MAX_LIST_BYTES = 64 * 1024 * 1024  # of one page: a registry may list all tags at once
 # A blob may take the longer of the two. Slow enough for a slow link that many blobs share, and for

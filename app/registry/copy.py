@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import Event, Lock
 from typing import Literal
 
-from app.events import Descriptor
 from app.registry.auth import MIN_PUT_BYTES
 from app.registry.client import BlobStream, RegistryClient
 from app.registry.errors import RegistryError
 from app.registry.transport import Body
+from app.rules.events import Descriptor
 
 MOUNT_REFUSED = ("auth", "forbidden", "unsupported", "server")  # the blob is uploaded instead
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 import msgspec
 
 from app.errors import InvalidReference
-from app.events import INDEX_TYPES, INT64_MAX, MANIFEST_TYPES, Descriptor
-from app.references import parse_digest
 from app.registry.errors import RegistryError
+from app.rules.events import INT64_MAX, Descriptor
+from app.rules.kinds import INDEX_TYPES, MANIFEST_TYPES
+from app.rules.references import parse_digest
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # OCI distribution-spec, "Pushing Manifests": at least 4 MB
 MAX_DESCRIPTORS = 100_000

@@ -15,9 +15,10 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from app.events import OWN_USER_AGENT, clean_text
 from app.registry.auth import Auth, Endpoint, hide_secrets, origin_of, parse_challenges
 from app.registry.errors import ErrorClass, RegistryError, Subject, error_from_answer
+from app.rules.clients import OWN_USER_AGENT
+from app.rules.events import clean_text
 from app.version import VERSION
 
 PIECE_BYTES = 256 * 1024  # read and written at a time

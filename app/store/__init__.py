@@ -19,20 +19,20 @@ from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import InvalidURI, PyMongoError
 
+from app.embedded import recorded_uri
 from app.errors import ConfigError, InvalidQuery, StoreUnavailable
-from app.htpasswd import Htpasswd
+from app.rules.usage import Calendar
 from app.settings import Settings
 from app.store.accounts import AccountStore
 from app.store.catalogue import Catalogue
-from app.store.embedded import recorded_uri
 from app.store.errors import translate_errors
 from app.store.events import EventStore
+from app.store.htpasswd import Htpasswd
 from app.store.migrations import MigrationStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
 from app.store.sign_ins import SignInStore
 from app.store.usage import UsageStore
-from app.usage import Calendar
 
 # A registry gives up after a second or so and sends again; a person waits a little longer.
 SERVER_SELECTION_TIMEOUT_MS = 1500

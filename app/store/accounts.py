@@ -17,10 +17,10 @@ import bcrypt
 import msgspec
 from pymongo.collection import Collection
 
-from app.access import Account, Acl, parse_acl
 from app.errors import InvalidQuery
-from app.htpasswd import Htpasswd
+from app.rules.access import Account, Acl, parse_acl
 from app.store.errors import translate_errors
+from app.store.htpasswd import Htpasswd
 from app.store.paging import Document
 
 BCRYPT_ROUNDS = 10  # docker_auth's own example hashes have 10 as well

@@ -23,8 +23,8 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from app.access import Rule
-from app.events import Descriptor, Event
+from app.rules.access import Rule
+from app.rules.events import Descriptor, Event
 from app.store.errors import only_duplicates, translate_errors
 from app.store.paging import Count, Document, Page, all_of, chunks
 from app.store.scope import Scope, find_scope

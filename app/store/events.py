@@ -11,7 +11,8 @@ import msgspec
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from app.events import OWN_CLIENT, Event, position_at
+from app.rules.clients import OWN_CLIENT
+from app.rules.events import Event, position_at
 from app.store.errors import only_duplicates, translate_errors
 from app.store.paging import (
     Count,

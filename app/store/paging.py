@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from pymongo.collection import Collection
 
-from app.events import position_at
+from app.rules.events import position_at
 
 Document = dict[str, Any]
 Query = Mapping[str, Any]

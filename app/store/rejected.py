@@ -8,7 +8,7 @@ import msgspec
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
-from app.events import Rejected
+from app.rules.events import Rejected
 from app.store.errors import only_duplicates, translate_errors
 from app.store.paging import Document
 

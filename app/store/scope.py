@@ -7,8 +7,8 @@ from typing import Any
 
 from pymongo.collection import Collection
 
-from app.access import Rule
-from app.references import namespace_of
+from app.rules.access import Rule
+from app.rules.references import namespace_of
 from app.store.paging import Document, chunks
 
 FEW = 10  # values for which more queries cost less than one

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from pymongo.collection import Collection
 
-from app.events import position_at
+from app.rules.events import position_at
 from app.store.errors import translate_errors
 from app.store.paging import (
     Count,

@@ -26,11 +26,9 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
-from app.events import OWN_CLIENT, position_at
-from app.store.errors import translate_errors
-from app.store.paging import Document, all_of, between, chunks, select
-from app.store.scope import Scope
-from app.usage import (
+from app.rules.clients import OWN_CLIENT
+from app.rules.events import position_at
+from app.rules.usage import (
     COUNTED,
     PULL,
     PULL_PART,
@@ -44,6 +42,9 @@ from app.usage import (
     add_counts,
     days_between,
 )
+from app.store.errors import translate_errors
+from app.store.paging import Document, all_of, between, chunks, select
+from app.store.scope import Scope
 
 Found = TypeVar("Found")
 Image = tuple[str, str, str | None, str | None]  # registry, repository, tag, digest

@@ -13,9 +13,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from app.errors import AppError, NotAuthenticated, StoreUnavailable, Throttled
-from app.ingest import Ingest
 from app.migration import load_plans
 from app.migration.live import LiveWishes
+from app.notifications.ingest import Ingest
 from app.settings import Settings
 from app.store import Stores
 from app.web import (

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint, render_template, request
 
-from app.explain import Answer, explain_access, parse_entry
+from app.analysis.explain import Answer, explain_access, parse_entry
 from app.store.paging import Page
 from app.store.sign_ins import SignIn
 from app.web import lists

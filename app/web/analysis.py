@@ -9,12 +9,12 @@ from typing import Any
 from flask import Blueprint, render_template, request
 from werkzeug.datastructures import MultiDict
 
-from app.events import Event
-from app.recall import Consumer, Recall, recall_digest, recall_tag
+from app.analysis.recall import Consumer, Recall, recall_digest, recall_tag
+from app.analysis.unused import USERS, Report, UnusedTag, find_unused
+from app.rules.events import Event
+from app.rules.usage import Row
 from app.store.events import NONE
 from app.store.paging import Page
-from app.unused import USERS, Report, UnusedTag, find_unused
-from app.usage import Row
 from app.web import lists
 from app.web.figures import find_figures, linker_before, new_tags_url, records_linker
 from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter

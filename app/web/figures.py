@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 from flask import url_for
 
+from app.rules.usage import CHECK, DELETE, PULL, PUSH, Counts, Span, Sums, days_between
 from app.store.catalogue import CatalogueQuery
 from app.store.events import NONE, address_key
 from app.store.paging import Count, Page
 from app.store.usage import UsageQuery
-from app.usage import CHECK, DELETE, PULL, PUSH, Counts, Span, Sums, days_between
 from app.web.forms import UsageFilter
 from app.web.lists import Listing, fields_of
 from app.web.runtime import runtime

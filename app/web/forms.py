@@ -27,11 +27,12 @@ from wtforms import (
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
+from app.analysis.explain import parse_entry
 from app.errors import InvalidQuery, InvalidReference
-from app.events import ACTIONS, CLIENTS, MAX_ACTOR_LENGTH, OWN_CLIENT
-from app.explain import parse_entry
 from app.migration.advice import ADVICE
-from app.references import MAX_REPOSITORY_LENGTH, parse_digest
+from app.rules.clients import CLIENTS, OWN_CLIENT
+from app.rules.events import ACTIONS, MAX_ACTOR_LENGTH
+from app.rules.references import MAX_REPOSITORY_LENGTH, parse_digest
 from app.store.catalogue import CatalogueQuery
 from app.store.events import NONE, RecordQuery
 from app.store.migrations import DRIFT_KINDS, JOB_STATES

@@ -14,10 +14,10 @@ import time
 
 from flask import Blueprint, Response, request
 
+from app.embedded import MIN_FREE_BYTES
 from app.errors import InvalidEnvelope, NotAuthenticated, StoreUnavailable
 from app.settings import Registry
 from app.store import deadline
-from app.store.embedded import MIN_FREE_BYTES
 from app.web.runtime import json_response, runtime
 
 logger = logging.getLogger(__name__)

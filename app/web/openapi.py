@@ -10,15 +10,15 @@ import msgspec
 from werkzeug.datastructures import MultiDict
 from wtforms import BooleanField, IntegerField, SelectField
 
-from app.events import Event
-from app.explain import Answer
+from app.analysis.explain import Answer
+from app.analysis.recall import Consumer, Interval
+from app.analysis.unused import UnusedTag
 from app.migration.progress import Progress
 from app.migration.readiness import Check
-from app.recall import Consumer, Interval
+from app.rules.events import Event
 from app.store.catalogue import Move, Repository, Tag
 from app.store.migrations import Drift, Job
 from app.store.sign_ins import SignIn
-from app.unused import UnusedTag
 from app.version import VERSION
 from app.web import forms
 from app.web.analysis import INTERNAL

@@ -7,8 +7,8 @@ from typing import Any, cast
 import msgspec
 from flask import Response, current_app
 
-from app.ingest import Ingest
 from app.migration import Plan
+from app.notifications.ingest import Ingest
 from app.settings import Settings
 from app.store import Stores
 

@@ -9,7 +9,7 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.datastructures import MultiDict
 
 from app.errors import InvalidQuery, NotFound
-from app.events import Descriptor, Event
+from app.rules.events import Descriptor, Event
 from app.store.catalogue import CatalogueQuery, Manifest, Move, Repository, Tag
 from app.store.events import RecordQuery
 from app.store.paging import Page

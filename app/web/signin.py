@@ -14,8 +14,8 @@ import msgspec
 from flask import Blueprint, current_app, g, redirect, render_template, request, session, url_for
 from werkzeug.wrappers import Response
 
-from app.access import Account, compile_rule
 from app.errors import NotAuthenticated, NotAuthorized, Throttled
+from app.rules.access import Account, compile_rule
 from app.store.accounts import MAX_PASSWORD_BYTES, SignedIn
 from app.store.scope import Scope
 from app.store.sign_ins import REFUSED, SIGNED_IN, SIGNED_OUT, SignIn, now

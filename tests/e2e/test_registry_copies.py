@@ -18,7 +18,6 @@ from clients import Skopeo
 from images import IMAGE, INDEX, Image
 from processes import PASSWORDS, Registry, cleaned_up, need_program
 
-from app.events import Descriptor
 from app.registry import (
     BlobCopier,
     Endpoint,
@@ -28,6 +27,7 @@ from app.registry import (
     parse_manifest,
 )
 from app.registry.transport import Body
+from app.rules.events import Descriptor
 
 pytestmark = pytest.mark.e2e
 

@@ -16,8 +16,8 @@ from builders import wire_event
 from clients import Account, Webhook
 from processes import HOST, Server, answers, database_pids
 
+from app.embedded import EmbeddedDatabase
 from app.server import SEND_LIMIT_S
-from app.store.embedded import EmbeddedDatabase
 
 pytestmark = pytest.mark.e2e
 

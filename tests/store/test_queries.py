@@ -20,7 +20,7 @@ from pymongo import ReadPreference
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from app.ingest import Ingest
+from app.notifications.ingest import Ingest
 from app.settings import DockerAuth, MongoDB, Settings
 from app.store import Stores, connect
 from app.store.catalogue import CatalogueQuery, glob_expression

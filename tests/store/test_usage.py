@@ -14,11 +14,11 @@ import pytest
 from builders import IMAGE, INDEX, digest, envelope, rule, wire_event
 
 from app import demo
-from app.ingest import Ingest
+from app.notifications.ingest import Ingest
+from app.rules.usage import COUNTED, Calendar, Row, Span, Sums
 from app.store import Stores
 from app.store.scope import Scope
 from app.store.usage import FORM, UsageQuery
-from app.usage import COUNTED, Calendar, Row, Span, Sums
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 CLOCKS_BACK = datetime(2026, 10, 25, tzinfo=UTC)  # in Berlin, an hour later

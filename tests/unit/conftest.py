@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.ingest import Ingest
+from app.notifications.ingest import Ingest
 from app.settings import MongoDB, Notifications, Registry, Settings
 from app.store import Stores
 

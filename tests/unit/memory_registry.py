@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from app.events import Descriptor
-from app.references import is_digest
 from app.registry import Manifest, RegistryError, parse_manifest
 from app.registry.client import BlobStream
+from app.rules.events import Descriptor
+from app.rules.references import is_digest
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

@@ -18,8 +18,9 @@ from typing import Literal
 import msgspec
 
 from app.errors import InvalidEnvelope, InvalidEvent, InvalidReference
-from app.references import (
-    digest_tag_kind,
+from app.rules.clients import client_class
+from app.rules.kinds import MANIFEST_TYPES, kind_of
+from app.rules.references import (
     is_digest,
     namespace_of,
     parse_digest,
@@ -42,70 +43,8 @@ MAX_CONTENT_SIZE = 2**43  # 8 TiB: what a push claims to hold must not overflow 
 EARLIEST = datetime(2013, 1, 1, tzinfo=UTC)  # no registry sent events before
 MAX_AHEAD = timedelta(days=1)
 
-INDEX_TYPES = {
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.oci.image.index.v1+json",
-}
-MANIFEST_TYPES = INDEX_TYPES | {
-    "application/vnd.docker.distribution.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v1+prettyjws",
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.oci.artifact.manifest.v1+json",
-}
-_CHART_CONFIG = "application/vnd.cncf.helm.config.v1+json"
-_IMAGE_CONFIGS = {
-    "application/vnd.docker.container.image.v1+json",
-    "application/vnd.oci.image.config.v1+json",
-}
-
 Action = Literal["push", "pull", "check", "delete", "mount"]
 ACTIONS: tuple[Action, ...] = ("push", "pull", "check", "delete", "mount")
-KINDS = ("image", "index", "chart", "signature", "attestation", "sbom", "artifact", "blob")
-
-OWN_CLIENT = "own"  # says to be our migration worker: left out of every figure, not of a recall
-OWN_USER_AGENT = "rns-migrate/"
-# The first word found decides, so what is built on another tool stands before it.
-_CLIENT_WORDS: tuple[tuple[str, str], ...] = (
-    ("trivy", "scanner"),
-    ("grype", "scanner"),
-    ("clair", "scanner"),
-    ("anchore", "scanner"),
-    ("snyk", "scanner"),
-    ("syft", "scanner"),
-    ("regsync", "mirror"),
-    ("image-syncer", "mirror"),
-    ("dregsy", "mirror"),
-    ("harbor", "mirror"),
-    ("zot", "mirror"),
-    ("artifactory", "mirror"),
-    ("nexus", "mirror"),
-    ("gitlab", "ci"),
-    ("github-actions", "ci"),
-    ("jenkins", "ci"),
-    ("drone", "ci"),
-    ("tekton", "ci"),
-    ("kaniko", "kaniko"),
-    ("buildkit", "buildkit"),
-    ("helm", "helm"),
-    ("oras", "oras"),
-    ("cri-o", "cri-o"),
-    ("containerd", "containerd"),
-    ("nerdctl", "containerd"),
-    ("skopeo", "podman"),
-    ("buildah", "podman"),
-    ("podman", "podman"),
-    ("libpod", "podman"),
-    ("containers/", "podman"),
-    ("crane", "crane"),
-    ("go-containerregistry", "crane"),
-    ("regclient", "crane"),
-    ("regctl", "crane"),
-    ("cosign", "crane"),
-    ("docker", "docker"),
-    ("mozilla", "browser"),
-)
-CLIENTS = (*dict.fromkeys(name for _, name in _CLIENT_WORDS), "other")
 
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -307,14 +246,6 @@ def position_at(moment: datetime) -> str:
     return local.isoformat(timespec="microseconds") + "000Z"
 
 
-def client_class(user_agent: str) -> str:
-    """The client class of a user agent, `other` when no known word is in it."""
-    text = user_agent.lower()
-    if text.startswith(OWN_USER_AGENT):
-        return OWN_CLIENT
-    return next((name for word, name in _CLIENT_WORDS if word in text), "other")
-
-
 def clean_text(text: str, limit: int) -> str:
     """`text` without control, format and unpaired surrogate characters, cut at `limit`."""
     if text.isascii() and text.isprintable():
@@ -411,7 +342,8 @@ def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | No
         )
     key = event_key(registry, wire.id)
     user_agent = clean_text(request.useragent, MAX_USER_AGENT_LENGTH)
-    kind = "blob" if is_blob else _kind_of(target, tag)
+    config = target.references[0].media_type if target.references else ""
+    kind = "blob" if is_blob else kind_of(target.media_type, target.artifact_type, config, tag)
     size, references = _parse_size(target), _parse_references(target)
     content_size = None
     if action == "push" and kind != "blob":
@@ -480,22 +412,6 @@ def _find_tag(target: _Target) -> str | None:
     if where == "manifests" and reference and not is_digest(reference):
         return parse_tag(reference)
     return None
-
-
-def _kind_of(target: _Target, tag: str | None) -> str:
-    """What the manifest is, by its media types, or by a cosign-style tag."""
-    if tag and (kind := digest_tag_kind(tag)):
-        return kind
-    if target.media_type in INDEX_TYPES:
-        return "index"
-    config = target.references[0].media_type if target.references else ""
-    if _CHART_CONFIG in (config, target.artifact_type):
-        return "chart"
-    if target.artifact_type or target.media_type == "application/vnd.oci.artifact.manifest.v1+json":
-        return "artifact"
-    if target.media_type == "application/vnd.oci.image.manifest.v1+json" and config:
-        return "image" if config in _IMAGE_CONFIGS else "artifact"
-    return "image"
 
 
 def _parse_size(target: _Target) -> int | None:

@@ -16,10 +16,10 @@ from builders import envelope, wire_event
 from pymongo.database import Database
 from test_cli import Run, rows, run
 
-from app import cli_migrate
+from app.cli import migrate as cli_migrate
 from app.migration.advice import advice
-from app.references import parse_repository
 from app.registry import RegistryClient, RegistryError
+from app.rules.references import parse_repository
 from app.store import Stores
 from app.store.migrations import (
     LIVE,
@@ -391,7 +391,7 @@ def test_an_import_needs_the_address_of_a_registry(run: Run) -> None:
 
 HANGING = """
 import threading
-from app import cli_migrate
+from app.cli import migrate as cli_migrate
 cli_migrate._end_within(0.2)
 threading.Thread(target=threading.Event().wait).start()  # the end of Python waits for it
 """
@@ -410,7 +410,7 @@ def test_a_worker_that_waits_for_something_that_hangs_ends_all_the_same() -> Non
 
 TAKEN = """
 import os, signal, threading
-from app import cli_migrate
+from app.cli import migrate as cli_migrate
 with cli_migrate._until_signal() as ended:
     threading.Thread(target=threading.Event().wait, daemon=True).start()  # it takes the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

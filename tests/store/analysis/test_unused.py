@@ -11,12 +11,12 @@ import mongomock
 import pytest
 from builders import INDEX, digest, envelope, rule, time_of, wire_event
 
+from app.analysis.recall import recall_digest, recall_tag
+from app.analysis.unused import USERS, find_unused
 from app.errors import NotFound
-from app.ingest import Ingest
-from app.recall import recall_digest, recall_tag
+from app.notifications.ingest import Ingest
 from app.store import Stores
 from app.store.scope import Scope
-from app.unused import USERS, find_unused
 
 START = datetime(2026, 8, 1, 12, tzinfo=UTC)
 NOW = START + timedelta(days=100)

@@ -24,12 +24,12 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 from app import kept_secret_key
+from app.analysis.summaries import Closer
+from app.embedded import EmbeddedDatabase
 from app.errors import AppError, ConfigError, StartupError, StoreUnavailable
 from app.migration import load_plans
 from app.settings import Settings, check_listener, load_settings, parse_bind
 from app.store import Stores, connect
-from app.store.embedded import EmbeddedDatabase
-from app.summaries import Closer
 
 logger = logging.getLogger(__name__)
 

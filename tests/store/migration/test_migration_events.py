@@ -11,9 +11,9 @@ from builders import NOW, digest, envelope, wire_event
 from pymongo import monitoring
 
 from app.errors import StoreUnavailable
-from app.ingest import Ingest
 from app.migration import Plan
 from app.migration.live import LiveWishes
+from app.notifications.ingest import Ingest
 from app.settings import Migration
 from app.store import Stores
 from app.store.migrations import LIVE, MigrationStore, Wish

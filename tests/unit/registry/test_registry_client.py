@@ -22,11 +22,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import ConfigError, InvalidReference
-from app.events import Descriptor, client_class
 from app.registry import BlobCopier, Endpoint, RegistryClient, RegistryError, parse_manifest
 from app.registry.auth import origin_of, parse_challenges
 from app.registry.errors import error_from_answer, parse_retry_after
 from app.registry.transport import Body
+from app.rules.clients import client_class
+from app.rules.events import Descriptor
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

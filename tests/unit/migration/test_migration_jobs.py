@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from memory_registry import MemoryRegistry
 
 from app.errors import IllegalState
-from app.ingest import Ingest
 from app.migration import Plan, load_plans
 from app.migration import conductor as conductor_module
 from app.migration import worker as worker_module
@@ -31,8 +30,9 @@ from app.migration.ranking import rank_repositories
 from app.migration.readiness import find_checks
 from app.migration.verifier import Extent, Verifier, prune_extra, verify_plan
 from app.migration.worker import PlanWorker, Worker, retry_delay_s, state_after, wait_until
-from app.references import parse_repository
+from app.notifications.ingest import Ingest
 from app.registry import Endpoint, Manifest, RegistryClient, RegistryError, make_placeholder
+from app.rules.references import parse_repository
 from app.settings import Migration, Settings
 from app.store import Stores
 from app.store.migrations import (

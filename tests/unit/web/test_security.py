@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app import create_app
-from app.access import Account, compile_rule, parse_acl
-from app.ingest import Ingest
+from app.notifications.ingest import Ingest
+from app.rules.access import Account, compile_rule, parse_acl
 from app.settings import Migration, MongoDB, Server, Settings, Source, Target
 from app.store import Stores
 from app.store.paging import LONGEST_SLICE

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from app.access import Account, Acl, Explanation, compile_rule, explain, parse_acl
 from app.errors import InvalidQuery
+from app.rules.access import Account, Acl, Explanation, compile_rule, explain, parse_acl
 from app.settings import Settings
 from app.store import Stores
 

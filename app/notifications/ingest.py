@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from app.errors import InvalidEnvelope
-from app.events import Envelope, Event, Rejected, parse_envelope
+from app.rules.events import Envelope, Event, Rejected, parse_envelope
 from app.store import Stores
 from app.store.events import ADOPTION_WINDOW, PAIRING_WINDOW
 

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import create_app
-from app.ingest import Ingest
+from app.notifications.ingest import Ingest
 from app.settings import Migration, MongoDB, Server, Settings, Source, Target
 from app.store import Stores
 from app.store.migrations import BACKFILL, LIVE, Breaker, Outcome, Wish, WorkerBeat, present

@@ -8,8 +8,8 @@ from functools import partial
 
 import msgspec
 
-from app.events import CLIENTS
-from app.references import digest_tag_subject
+from app.rules.clients import CLIENTS
+from app.rules.references import digest_tag_subject
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Manifest, Tag
 from app.store.scope import Scope

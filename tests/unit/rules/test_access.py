@@ -15,13 +15,13 @@ import re2
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.access import Account, Explanation, Rule, compile_rule, explain, parse_acl
 from app.errors import InvalidReference
-from app.references import namespace_of, parse_repository
+from app.rules.access import Account, Explanation, Rule, compile_rule, explain, parse_acl
+from app.rules.references import namespace_of, parse_repository
 
 VECTORS = [
     json.loads(line)
-    for line in (Path(__file__).parents[1] / "data" / "acl-vectors.jsonl").read_text().splitlines()
+    for line in (Path(__file__).parents[2] / "data" / "acl-vectors.jsonl").read_text().splitlines()
 ]
 
 ALLOW, DENY = ["*"], []

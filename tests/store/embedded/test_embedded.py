@@ -19,14 +19,14 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from app.errors import StartupError
-from app.store import embedded
-from app.store.embedded import (
+from app import embedded
+from app.embedded import (
     EmbeddedDatabase,
     recorded_uri,
     running_or_started,
     running_uri,
 )
+from app.errors import StartupError
 
 pytestmark = pytest.mark.wire
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.wire
 SERVER = """
 import os, sys, time
 from pathlib import Path
-from app.store.embedded import EmbeddedDatabase
+from app.embedded import EmbeddedDatabase
 
 database = EmbeddedDatabase(Path(sys.argv[1]))
 database.start()

@@ -15,18 +15,18 @@ import msgspec
 from tqdm import tqdm
 
 from app import demo as demo_data
-from app.access import Explanation, parse_acl
+from app.analysis.explain import explain_access, parse_entry
+from app.analysis.summaries import close_days
+from app.embedded import running_or_started
 from app.errors import AppError, InvalidEnvelope, InvalidQuery
-from app.explain import explain_access, parse_entry
-from app.ingest import Ingest, Receipt
 from app.migration import load_plans
 from app.migration.live import LiveWishes
+from app.notifications.ingest import Ingest, Receipt
+from app.rules.access import Explanation, parse_acl
 from app.server import check_port
 from app.settings import Settings, load_settings
 from app.store import Stores, connect
-from app.store.embedded import running_or_started
 from app.store.events import address_key
-from app.summaries import close_days
 from app.version import VERSION
 
 pass_settings = click.make_pass_decorator(Settings)
@@ -34,7 +34,7 @@ pass_settings = click.make_pass_decorator(Settings)
 
 def main() -> None:
     """Run the command line and exit."""
-    from app import cli_migrate  # noqa: F401 - adds its commands to `cli`
+    from app.cli import migrate as cli_migrate  # noqa: F401 - adds its commands to `cli`
 
     try:
         cli.main(standalone_mode=False)

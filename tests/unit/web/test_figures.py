@@ -13,9 +13,9 @@ import pytest
 from builders import INDEX, digest, envelope, wire_event
 from flask.testing import FlaskClient
 
-from app.ingest import Ingest
+from app.notifications.ingest import Ingest
+from app.rules.usage import Calendar
 from app.store import Stores
-from app.usage import Calendar
 
 SignIn = Callable[[str], FlaskClient]
 Store = Callable[..., None]

@@ -17,12 +17,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidEnvelope, InvalidEvent
-from app.events import (
+from app.rules.clients import CLIENTS, client_class
+from app.rules.events import (
     ACTIONS,
-    CLIENTS,
     INT64_MAX,
-    KINDS,
-    MANIFEST_TYPES,
     MAX_EVENTS,
     MAX_REFERENCES,
     MAX_REJECTED_CHARACTERS,
@@ -33,15 +31,15 @@ from app.events import (
     Platform,
     Rejected,
     clean_text,
-    client_class,
     event_key,
     parse_address,
     parse_envelope,
     parse_timestamp,
     position_at,
 )
+from app.rules.kinds import KINDS, MANIFEST_TYPES
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 NOW = datetime(2026, 11, 23, 18, 0, 0, 123456, tzinfo=UTC)
 HEX = "0123456789abcdef" * 4
 DIGEST = f"sha256:{HEX}"

@@ -16,8 +16,8 @@ from pymongo import MongoClient, monitoring
 from pymongo.errors import AutoReconnect, BulkWriteError
 
 from app.errors import InvalidEnvelope, StoreUnavailable
-from app.events import Event
-from app.ingest import Ingest
+from app.notifications.ingest import Ingest
+from app.rules.events import Event
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Tag
 from app.store.events import RecordQuery

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import re2
 
-from app.patterns import (
+from app.rules.patterns import (
     EVERYTHING,
     OPTIONS,
     QUOTED,

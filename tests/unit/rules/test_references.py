@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.errors import InvalidReference
-from app.references import (
+from app.rules.references import (
     digest_tag_kind,
     digest_tag_subject,
     is_digest,

@@ -1,0 +1,1 @@
+"""What the record answers: figures of closed days, unused tags, recall."""

@@ -1,0 +1,1 @@
+"""From what a registry sends to what is on record."""

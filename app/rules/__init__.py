@@ -1,0 +1,1 @@
+"""The rules of what is known: pure, without Flask and without MongoDB."""
