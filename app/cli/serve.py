@@ -24,7 +24,7 @@ def serve(settings: Settings) -> None:
     check_port(settings.server.bind)
     if config := click.get_current_context().find_root().params["config"]:
         os.environ["RNS_CONFIG"] = str(config)
-    program = [sys.executable, "-m", "gunicorn", "--config", "python:app.gunicorn_conf"]
+    program = [sys.executable, "-m", "gunicorn", "--config", "python:app.server.gunicorn_conf"]
     os.execv(sys.executable, [*program, "app:create_app()"])  # noqa: S606 - no shell wanted
 
 
