@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from builders import envelope, wire_event
-from pymongo.database import Database
-from test_cli import Run, rows, run
+from command_line import PLAN, Run, rows
 
-from app.cli import migrate as cli_migrate
+from app.cli.migrate import compare, show
 from app.migration.advice import advice
 from app.registry import RegistryClient, RegistryError
 from app.rules.references import parse_repository
-from app.store import Stores
 from app.store.migrations import (
     LIVE,
     Breaker,
@@ -30,30 +25,7 @@ from app.store.migrations import (
     present,
 )
 
-__all__ = ["run"]  # a fixture
-
-pytestmark = pytest.mark.wire
-
-PLAN = """
-migrations:
-  - name: dc2
-    source: {url: "https://old.invalid"}
-    target: {url: "https://new.invalid"}
-"""
-
-
-@pytest.fixture
-def queue(wire_database: Database[Any]) -> MigrationStore:
-    stores = Stores(wire_database)
-    stores.ensure_indexes()
-    return stores.migrations
-
-
-@pytest.fixture(autouse=True)
-def config(tmp_path: Path, run: Run) -> Path:
-    file = tmp_path / "config.yml"
-    file.write_text(PLAN)
-    return file
+pytestmark = [pytest.mark.wire, pytest.mark.usefixtures("config")]
 
 
 def fail_job(queue: MigrationStore, tag: str, error_class: str = "forbidden") -> str:
@@ -264,7 +236,7 @@ def test_a_closed_plan_is_not_begun_again(run: Run, queue: MigrationStore) -> No
 def test_the_status_is_told_to_a_pipe_when_it_changes_until_a_signal(
     run: Run, queue: MigrationStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_migrate, "WATCH_S", 0.01)
+    monkeypatch.setattr(show, "WATCH_S", 0.01)
     seen = queue.count_jobs
     calls = itertools.count(1)
 
@@ -317,15 +289,6 @@ def test_a_plan_must_be_named_where_there_are_two(run: Run, config: Path) -> Non
     assert run("migrate", "start", "--plan", "dc3").status == 0
 
 
-def test_a_plan_that_cannot_be_is_found_by_check(run: Run, config: Path) -> None:
-    config.write_text(PLAN + "    repos: {include: ['re:(']}\n")
-
-    result = run("check")
-
-    assert result.status == 1
-    assert "migrations[0].repos.include[0]: not a regular expression" in result.err
-
-
 def test_a_registry_that_is_not_there_is_told(run: Run) -> None:
     result = run("migrate", "verify")
 
@@ -360,7 +323,7 @@ class Registry(RegistryClient):
 def test_a_repository_whose_name_is_none_is_unknown_to_the_plan(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_migrate, "RegistryClient", Registry)
+    monkeypatch.setattr(compare, "RegistryClient", Registry)
 
     result = run("migrate", "plan", "--json")
 
@@ -370,29 +333,10 @@ def test_a_repository_whose_name_is_none_is_unknown_to_the_plan(
     ]
 
 
-def test_what_is_imported_or_retried_is_looked_at_as_what_is_sent(
-    run: Run, queue: MigrationStore, wire_database: Database[Any]
-) -> None:
-    run("events", "import", stdin=envelope(wire_event(tag="v1"), wire_event(tag="-")).decode())
-    assert [job.reference for job in queue.find_jobs("dc2").items] == ["v1"]
-
-    understood = json.dumps(wire_event(tag="v2"))
-    wire_database["rejected_events"].update_one({}, {"$set": {"body": understood}})
-    run("events", "rejected", "--retry")
-
-    assert {job.reference for job in queue.find_jobs("dc2").items} == {"v1", "v2"}
-
-
-def test_an_import_needs_the_address_of_a_registry(run: Run) -> None:
-    result = run("catalogue", "import")
-
-    assert (result.status, result.err) == (1, "rns: registries: default has no url\n")
-
-
 HANGING = """
 import threading
-from app.cli import migrate as cli_migrate
-cli_migrate._end_within(0.2)
+from app.cli.migrate import work
+work._end_within(0.2)
 threading.Thread(target=threading.Event().wait).start()  # the end of Python waits for it
 """
 
@@ -410,12 +354,12 @@ def test_a_worker_that_waits_for_something_that_hangs_ends_all_the_same() -> Non
 
 TAKEN = """
 import os, signal, threading
-from app.cli import migrate as cli_migrate
-with cli_migrate._until_signal() as ended:
+from app.cli.migrate import shared, work
+with shared.until_signal() as ended:
     threading.Thread(target=threading.Event().wait, daemon=True).start()  # it takes the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    cli_migrate._wait_for(ended)
+    work._wait_for(ended)
 print("ended")
 """
 

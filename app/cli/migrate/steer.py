@@ -1,0 +1,136 @@
+"""What a person decides of a plan: begin, pause, cut over, close; and of its jobs."""
+
+from __future__ import annotations
+
+import click
+
+from app.cli.migrate.shared import migrate, of_plan, open_plan, who
+from app.errors import InvalidQuery
+from app.migration import states
+from app.migration.runbook import make_runbook
+from app.settings import Settings
+from app.store.migrations import present
+
+
+@migrate.command("start")
+@of_plan
+@click.pass_obj
+def migrate_start(settings: Settings, name: str | None) -> None:
+    """Copy all that is there, then follow the pushes. Harmless to repeat: another crawl.
+
+    A frozen plan takes pushes again; one that was rolled back begins anew.
+    """
+    stores, plan = open_plan(settings, name)
+    states.start(stores.migrations, plan, who(), present())
+    print(f"started {plan.name}; rns migrate worker carries it out")
+
+
+@migrate.command("pause")
+@of_plan
+@click.pass_obj
+def migrate_pause(settings: Settings, name: str | None) -> None:
+    """Begin no more jobs; pushes are still noted."""
+    stores, plan = open_plan(settings, name)
+    stores.migrations.pause(plan.name, who(), present())
+    print(f"paused {plan.name}")
+
+
+@migrate.command("resume")
+@click.option(
+    "--allow-deletes", type=click.IntRange(0), default=0, help="So many, under the brake."
+)
+@of_plan
+@click.pass_obj
+def migrate_resume(settings: Settings, name: str | None, allow_deletes: int) -> None:
+    """Go on after a pause, or at once after an outage."""
+    stores, plan = open_plan(settings, name)
+    stores.migrations.resume(plan.name, who(), present(), allow_deletes)
+    print(f"resumed {plan.name}")
+
+
+@migrate.command("lift-brake")
+@of_plan
+@click.pass_obj
+def migrate_lift_brake(settings: Settings, name: str | None) -> None:
+    """Let deletes be carried out as they come, after the brake."""
+    stores, plan = open_plan(settings, name)
+    stores.migrations.lift_brake(plan.name, who(), present())
+    print(f"deletes of {plan.name} are braked no more")
+
+
+@migrate.command("retry")
+@click.option("--id", "key", help="Of one job.")
+@click.option("--class", "error_class", help="All jobs with this error class.")
+@click.option("--all", "everything", is_flag=True, help="All dead and conflicting jobs.")
+@of_plan
+@click.pass_obj
+def migrate_retry(
+    settings: Settings, name: str | None, key: str | None, error_class: str | None, everything: bool
+) -> None:
+    """Begin jobs anew that are dead or in conflict; one that is skipped with --id only."""
+    stores, plan = open_plan(settings, name)
+    if not (key or error_class or everything):
+        raise click.UsageError("name jobs by --id, --class or --all")
+    filters = {"id": key or "", "error_class": error_class or ""}
+    number = stores.migrations.retry(plan.name, who(), present(), **filters)
+    print(f"{number} jobs begin anew")
+
+
+@migrate.command("skip")
+@click.argument("key", metavar="ID")
+@of_plan
+@click.pass_obj
+def migrate_skip(settings: Settings, name: str | None, key: str) -> None:
+    """Leave a job out until its reference is pushed again."""
+    stores, plan = open_plan(settings, name)
+    if not stores.migrations.waive(plan.name, who(), key, present()):
+        raise InvalidQuery(f"no job {key} that is not running")
+    print(f"skipped {key}")
+
+
+@migrate.command("freeze")
+@of_plan
+@click.pass_obj
+def migrate_freeze(settings: Settings, name: str | None) -> None:
+    """Record that you made the source read-only, and crawl it for the last time."""
+    stores, plan = open_plan(settings, name)
+    states.freeze(stores.migrations, plan, who(), present())
+    print(f"{plan.name} is frozen; when the crawl is over, rns migrate verify and ready")
+
+
+@migrate.command("cutover")
+@click.option("--force", is_flag=True, help="Although conditions are unknown.")
+@of_plan
+@click.pass_obj
+def migrate_cutover(settings: Settings, name: str | None, force: bool) -> None:
+    """Record that clients go to the target from now on, if everything is there.
+
+    What they push there is never overwritten nor deleted by this plan again. See `runbook` for
+    what comes before and after.
+    """
+    stores, plan = open_plan(settings, name)
+    states.cut_over(stores.migrations, plan, who(), present(), force=force)
+    print(f"{plan.name} is cut over: let the clients use {plan.target.url}\n")
+    for line in make_runbook(stores.migrations, plan, present()):
+        print(line)
+
+
+@migrate.command("rollback")
+@of_plan
+@click.pass_obj
+def migrate_rollback(settings: Settings, name: str | None) -> None:
+    """Record that clients go back to the source; workers leave the plan alone."""
+    stores, plan = open_plan(settings, name)
+    states.roll_back(stores.migrations, plan, who(), present())
+    print(f"{plan.name} is rolled back: let the clients use {plan.source.url}", end="")
+    print(f", after rns migrate start --plan {plan.counterpart}" if plan.counterpart else "")
+
+
+@migrate.command("close")
+@of_plan
+@click.pass_obj
+def migrate_close(settings: Settings, name: str | None) -> None:
+    """End a plan for good: no more jobs, pushes are no longer noted."""
+    stores, plan = open_plan(settings, name)
+    states.close(stores.migrations, plan, who(), present())
+    print(f"closed {plan.name}")

@@ -1,0 +1,67 @@
+"""`rns serve`, `rns check` and `rns demo`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+
+import click
+from tqdm import tqdm
+
+from app import demo as demo_data
+from app.cli.shared import open_stores
+from app.errors import AppError
+from app.migration import load_plans
+from app.server import check_port
+from app.settings import Settings
+
+
+@click.command()
+@click.pass_obj
+def serve(settings: Settings) -> None:
+    """Run the server in the foreground; with `mongodb.uri: embedded` the database too."""
+    check_port(settings.server.bind)
+    if config := click.get_current_context().find_root().params["config"]:
+        os.environ["RNS_CONFIG"] = str(config)
+    program = [sys.executable, "-m", "gunicorn", "--config", "python:app.server.gunicorn_conf"]
+    os.execv(sys.executable, [*program, "app:create_app()"])  # noqa: S606 - no shell wanted
+
+
+@click.command()
+@click.pass_obj
+def check(settings: Settings) -> None:
+    """Check configuration, database, accounts and ACL; exit 1 if the server cannot work.
+
+    Entries and accounts that are ignored are listed; they are no error.
+    """
+    load_plans(settings)
+    print("configuration  ok")
+    stores = open_stores(settings)
+    stores.check()
+    print("database       ok")
+    problems = list(stores.accounts.load_acl().problems)
+    accounts = len(stores.accounts.find_all())
+    print(f"accounts       {accounts or 'none: add one with rns accounts add NAME'}")
+    for line in stores.accounts.htpasswd.problems if stores.accounts.htpasswd else ():
+        print(f"htpasswd       {line}")
+    for problem in problems:
+        where = "without seq" if problem.seq is None else f"seq {problem.seq}"
+        print(f"ACL entry      {where}: {problem.message}")
+    if not stores.accounts.load_acl().is_valid:
+        raise AppError("the ACL has an invalid entry, so only administrators see anything")
+
+
+@click.command()
+@click.option("--days", type=click.IntRange(1, 365), default=14, show_default=True)
+@click.option("--remove", is_flag=True, help="Remove all demonstration data again.")
+@click.pass_obj
+def demo(settings: Settings, days: int, remove: bool) -> None:
+    """Fill the pages with recorded events, moved to the last days."""
+    stores = open_stores(settings)
+    if remove:
+        print(f"removed {demo_data.remove(stores):,} events")
+        return
+    envelopes = demo_data.make_envelopes(datetime.now(UTC), days)
+    stored = demo_data.replay(stores, tqdm(envelopes, unit="event", disable=None))
+    print(f"stored {stored:,} events of the registry `{demo_data.REGISTRY}`")

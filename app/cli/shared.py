@@ -1,0 +1,55 @@
+"""What the commands share.
+
+A command takes the settings (`click.pass_obj`) and opens the stores itself, when it needs them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from app.embedded import running_or_started
+from app.settings import Settings
+from app.store import Stores, connect
+
+
+def open_stores(settings: Settings) -> Stores:
+    """The stores, until the command ends; runs the embedded database for it if no server does.
+
+    Raises:
+        StartupError: the embedded database does not start.
+        StoreUnavailable: the database does not answer.
+    """
+    context = click.get_current_context()
+    uri = None
+    if settings.is_embedded:
+        uri = context.with_resource(running_or_started(Path(settings.mongodb.data_dir)))
+    stores = connect(settings, uri)
+    context.call_on_close(stores.close)
+    stores.ensure_indexes()
+    return stores
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document per line.")
+
+
+def print_rows(rows: list[dict[str, Any]], columns: list[str], as_json: bool) -> None:
+    """Print rows as a table of some columns, or whole as JSON: one document per line."""
+    if as_json:
+        for row in rows:
+            print(msgspec.json.encode(row).decode())
+        return
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    widths = [max(map(len, values)) for values in zip(columns, *cells, strict=True)]
+    for line in [[column.upper() for column in columns], *cells]:
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print(text.rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode().strip('"')

@@ -1,0 +1,85 @@
+"""`rns events`, `rns usage` and `rns catalogue` on a wire server."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from builders import envelope, wire_event
+from command_line import Run, rows
+from pymongo.database import Database
+
+from app.store.migrations import MigrationStore
+
+pytestmark = pytest.mark.wire
+
+
+def test_an_export_restores_everything_elsewhere(
+    run: Run, wire_database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        envelope(wire_event("push", tag="v1")).decode(),
+        envelope(wire_event("pull", tag="v1", at=1), {"id": "broken"}).decode(),
+    ]
+    monkeypatch.setenv("RNS_REGISTRIES__0__NAME", "second")
+    raw = run("events", "import", "--registry", "second", stdin="\n".join(lines))
+    exported = run("events", "export")
+    other = f"{wire_database.name}_b"
+    monkeypatch.setenv("RNS_MONGODB__DATABASE", other)
+
+    first = run("events", "import", stdin=exported.out)
+    second = run("events", "import", stdin=exported.out)
+
+    assert raw.err.endswith("imported 2, already there 0, rejected 1\n")
+    kept = ("events", "catalogue", "manifests", "rejected_events")
+    database = wire_database.client[other]
+    for name in kept:
+        expected = sorted(wire_database[name].find(), key=lambda row: str(row["_id"]))
+        assert sorted(database[name].find(), key=lambda row: str(row["_id"])) == expected
+    assert "already there 0" in first.err
+    assert second.err.startswith("imported 0,")
+    wire_database.client.drop_database(other)
+
+
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b'{"collection": "users", "document": {"_id": 1}}', b"x", b"\x1f\x8b\xff"]
+)
+def test_an_import_names_the_line_it_cannot_read(run: Run, line: bytes) -> None:
+    result = run("events", "import", stdin=b"\n" + line + b"\n")
+
+    assert (result.status, result.err.startswith("rns: line 2: ")) == (1, True)
+
+
+def test_rejected_events_are_listed_and_dropped(run: Run) -> None:
+    run("events", "import", stdin=envelope({"id": "broken"}).decode())
+
+    [kept] = rows(run("events", "rejected", "--json"))
+    retried = run("events", "rejected", "--retry")
+    dropped = run("events", "rejected", "--drop", kept["id"])
+
+    assert "broken" in kept["body"]
+    assert kept["reason"]
+    assert retried.out == "stored 0, still rejected 1\n"
+    assert dropped.status == 0
+    assert run("events", "rejected", "--json").out == ""
+
+
+@pytest.mark.usefixtures("config")
+def test_what_is_imported_or_retried_is_looked_at_as_what_is_sent(
+    run: Run, queue: MigrationStore, wire_database: Database[Any]
+) -> None:
+    run("events", "import", stdin=envelope(wire_event(tag="v1"), wire_event(tag="-")).decode())
+    assert [job.reference for job in queue.find_jobs("dc2").items] == ["v1"]
+
+    understood = json.dumps(wire_event(tag="v2"))
+    wire_database["rejected_events"].update_one({}, {"$set": {"body": understood}})
+    run("events", "rejected", "--retry")
+
+    assert {job.reference for job in queue.find_jobs("dc2").items} == {"v1", "v2"}
+
+
+def test_an_import_needs_the_address_of_a_registry(run: Run) -> None:
+    result = run("catalogue", "import")
+
+    assert (result.status, result.err) == (1, "rns: registries: default has no url\n")
