@@ -120,7 +120,7 @@ def serve(context: click.Context) -> None:
     assert context.parent
     if config := context.parent.params["config"]:
         os.environ["RNS_CONFIG"] = str(config)
-    program = [sys.executable, "-m", "gunicorn", "--config", "python:app.gunicorn_conf"]
+    program = [sys.executable, "-m", "gunicorn", "--config", "python:app.server.gunicorn_conf"]
     os.execv(sys.executable, [*program, "app:create_app()"])  # noqa: S606 - no shell wanted
 
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from app.cli import _print_rows as print_rows
 from app.cli import as_json, cli, opened_stores
 from app.errors import AppError, ConfigError, IllegalState, InvalidQuery, InvalidReference
+from app.logs import LOGGING
 from app.migration import Plan, load_plans, states
 from app.migration.advice import advice
 from app.migration.catalogue import find_pushes
@@ -40,7 +41,6 @@ from app.migration.verifier import (
 from app.migration.verifier import prune_extra as prune_ours
 from app.migration.worker import GRACE_S, Worker
 from app.registry import Endpoint, RegistryClient
-from app.server import LOGGING
 from app.settings import Registry, Settings
 from app.store import Stores
 from app.store.migrations import (
