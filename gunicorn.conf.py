@@ -1,4 +1,4 @@
-"""Read by gunicorn when it is started in this directory; everything stands in app/server.py."""
+"""Read by gunicorn when it is started in this directory; everything stands in app/server."""
 
 from app.server import configure
 

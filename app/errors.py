@@ -12,7 +12,7 @@ AppError                        never raised directly
 ├─ NotFound                     404
 ├─ IllegalState                 409; names the state and what would have to come first
 ├─ Throttled                    429; says when to try again
-├─ StoreUnavailable             503; transient; raised only by app.store
+├─ StoreUnavailable             503; transient; raised by app.store, and app.embedded for space
 └─ RegistryError                raised by app.registry; `error_class` tells what happened there
 
 Lower layers raise; only the web layer's handlers and the command line catch.

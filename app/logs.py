@@ -3,6 +3,25 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {
+            "()": "app.logs.LineFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        }
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"level": "INFO", "handlers": ["stderr"]},
+    "loggers": {
+        "gunicorn.error": {"level": "INFO"},
+        "gunicorn.access": {"level": "WARNING"},
+        "pymongo": {"level": "WARNING"},
+    },
+}
 
 
 class LineFormatter(logging.Formatter):

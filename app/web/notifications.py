@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hmac
 import logging
-import shutil
 import time
 
 from flask import Blueprint, Response, request
 
-from app.embedded import MIN_FREE_BYTES
-from app.errors import InvalidEnvelope, NotAuthenticated, StoreUnavailable
+from app.embedded import refuse_without_space
+from app.errors import InvalidEnvelope, NotAuthenticated
 from app.settings import Registry
 from app.store import deadline
 from app.web.runtime import json_response, runtime
@@ -38,7 +37,7 @@ def receive() -> Response:
     body = request.get_data(cache=False)
     if request.content_length is None:
         request.stream.read(1)  # a chunked body was cut at the limit without a word: now it is 413
-    _refuse_without_space()
+    refuse_without_space(runtime().settings)
     with deadline(DEADLINE_S):
         receipt = runtime().ingest.receive(body, registry.name)
     if receipt.rejected:
@@ -87,14 +86,3 @@ def _log_refusal(address: str) -> None:
         _refused.clear()
     _refused[address] = now
     logger.warning("events from %s are refused: no registry of config.yml has their token", address)
-
-
-def _refuse_without_space() -> None:
-    settings = runtime().settings.mongodb
-    if runtime().settings.is_embedded:
-        try:
-            free = shutil.disk_usage(settings.data_dir).free
-        except OSError as error:
-            raise StoreUnavailable(f"{settings.data_dir}: {error.strerror}") from None
-        if free < MIN_FREE_BYTES:
-            raise StoreUnavailable(f"{settings.data_dir}: only {free // 2**20} MB of disk are free")

@@ -17,7 +17,7 @@ from clients import Account, Webhook
 from processes import HOST, Server, answers, database_pids
 
 from app.embedded import EmbeddedDatabase
-from app.server import SEND_LIMIT_S
+from app.server.worker import SEND_LIMIT_S
 
 pytestmark = pytest.mark.e2e
 

@@ -15,9 +15,9 @@ from tqdm import tqdm
 from app.cli.migrate.shared import migrate, of_plan, open_plan, until_signal, who, why_stopped
 from app.cli.shared import open_stores
 from app.errors import AppError, ConfigError
+from app.logs import LOGGING
 from app.migration import load_plans, states
 from app.migration.worker import GRACE_S, Worker
-from app.server import LOGGING
 from app.settings import Settings
 from app.store.migrations import SETTLED, MigrationStore, present
 

@@ -19,13 +19,8 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from app import embedded
-from app.embedded import (
-    EmbeddedDatabase,
-    recorded_uri,
-    running_or_started,
-    running_uri,
-)
+from app.embedded import EmbeddedDatabase, recorded_uri, running_or_started
+from app.embedded.running import running_uri
 from app.errors import StartupError
 
 pytestmark = pytest.mark.wire
@@ -179,7 +174,7 @@ def test_the_only_user_is_our_own(shared: Path) -> None:
 def test_a_second_server_on_the_directory_is_refused_in_one_line(
     shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "LOCK_WAIT_S", 0.2)
+    monkeypatch.setattr("app.embedded.lock.LOCK_WAIT_S", 0.2)
 
     with pytest.raises(StartupError) as refused:
         EmbeddedDatabase(shared).start()
@@ -321,8 +316,9 @@ def test_stopping_twice_or_before_the_start_does_nothing(data_dir: Path) -> None
 def test_a_database_that_lives_but_does_not_answer_is_restarted(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"ANSWER_MS": 200, "PROBE_EVERY_S": 0.1, "STOP_S": 0.5}.items():
-        monkeypatch.setattr(embedded, name, value)
+    monkeypatch.setattr("app.embedded.database.ANSWER_MS", 200)
+    monkeypatch.setattr("app.embedded.database.PROBE_EVERY_S", 0.1)
+    monkeypatch.setattr("app.embedded.child.STOP_S", 0.5)
     log: list[str] = []
     with running(data_dir, log) as database:
         os.kill(child_pid(data_dir), signal.SIGSTOP)
@@ -363,7 +359,7 @@ def test_restarts_are_not_repeated_while_space_is_short(
 ) -> None:
     log: list[str] = []
     with running(data_dir, log) as database:
-        monkeypatch.setattr(embedded, "MIN_FREE_BYTES", 10**18)
+        monkeypatch.setattr("app.embedded.space.MIN_FREE_BYTES", 10**18)
         kill_child(data_dir)
         wait_until(lambda: len(log) == 2)
         kill_child(data_dir)
@@ -379,7 +375,7 @@ def test_restarts_are_not_repeated_while_space_is_short(
 def test_a_disk_that_is_nearly_full_is_refused(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "MIN_FREE_BYTES", 10**18)
+    monkeypatch.setattr("app.embedded.space.MIN_FREE_BYTES", 10**18)
 
     with pytest.raises(StartupError, match=r"has \d+ MB of free space and needs 10+ MB$"):
         EmbeddedDatabase(data_dir).start()

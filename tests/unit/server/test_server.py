@@ -13,9 +13,9 @@ import msgspec
 import pytest
 from gunicorn.config import Config
 
-from app import server
 from app.errors import StoreUnavailable
-from app.server import Hooks, prepare
+from app.server.hooks import Hooks
+from app.server.preparation import prepare
 from app.settings import Notifications, Registry, Server, Settings
 from app.store import Stores
 
@@ -27,9 +27,9 @@ def hooks(
     """Hooks that touch neither this process's signals nor its log."""
     monkeypatch.setattr("signal.signal", Mock())
     monkeypatch.setattr("logging.config.dictConfig", Mock())
-    monkeypatch.setattr(server, "Closer", Mock())
-    monkeypatch.setattr(server, "connect", lambda settings: mock_stores)
-    monkeypatch.setattr(server, "PREPARE_PAUSE_S", 0.001)
+    monkeypatch.setattr("app.server.hooks.Closer", Mock())
+    monkeypatch.setattr("app.server.hooks.connect", lambda settings: mock_stores)
+    monkeypatch.setattr("app.server.hooks.PREPARE_PAUSE_S", 0.001)
     listening = msgspec.structs.replace(settings, server=Server(bind="127.0.0.1:0"))
     return lambda **changes: Hooks(msgspec.structs.replace(listening, **changes))
 

@@ -1,0 +1,96 @@
+"""What happens around the workers: before the first, in each, and after the last."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from app import kept_secret_key
+from app.analysis.summaries import Closer
+from app.embedded import EmbeddedDatabase
+from app.errors import AppError, StoreUnavailable
+from app.logs import LOGGING
+from app.migration import load_plans
+from app.server.listening import check_port
+from app.server.preparation import prepare
+from app.settings import Settings, check_listener
+from app.store import connect
+
+logger = logging.getLogger(__name__)
+
+PREPARE_PAUSE_S = 1.0  # between two tries to prepare a database that was away at the start
+
+
+class Hooks:
+    """What the gunicorn master does around its workers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._database: EmbeddedDatabase | None = None
+        self._is_prepared = False
+
+    def on_starting(self, server: Any) -> None:
+        """Start the embedded database, create indexes and, if there is none, the first account."""
+        logging.config.dictConfig(LOGGING)
+        try:
+            for address in server.cfg.address:  # -b and GUNICORN_CMD_ARGS included
+                if not isinstance(address, str):  # the path of a Unix socket
+                    host = address[0] if isinstance(address, tuple) else ""
+                    check_listener(self._settings, host, f"{host or 'a file descriptor'}")
+            check_port(self._settings.server.bind)
+            self._start()
+        except AppError as error:
+            if self._database:
+                self._database.stop()
+            print(f"rns: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    def _start(self) -> None:
+        load_plans(self._settings)  # raises where a worker would, which gunicorn would start again
+        if self._settings.is_embedded:
+            data_dir = Path(self._settings.mongodb.data_dir)
+            self._database = EmbeddedDatabase(data_dir, logger.warning)
+            self._database.start()
+            self._database.announce()
+        if not self._settings.server.secret_key:
+            kept_secret_key(Path(self._settings.mongodb.data_dir))  # raises as load_plans does
+        try:
+            prepare(connect(self._settings), self._settings)
+            self._is_prepared = True
+        except StoreUnavailable as error:
+            logger.error("starting without the database: %s", error)
+
+    def post_worker_init(self, worker: Any) -> None:
+        """Work in the background, and let the master alone end a worker.
+
+        A terminal sends Ctrl-C to both. gunicorn 27's own handlers of SIGINT and SIGQUIT shut the
+        thread pool down inside the signal handler, which now and then waits for its own lock.
+        """
+        Closer(lambda: connect(self._settings)).start()
+        if not self._is_prepared:
+            threading.Thread(target=self._prepare_later, name="preparer", daemon=True).start()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGQUIT, worker.handle_exit)
+
+    def _prepare_later(self) -> None:
+        """Prepare the database that was away at the start as soon as it answers."""
+        stores = connect(self._settings)
+        while True:
+            try:
+                prepare(stores, self._settings)
+            except StoreUnavailable:
+                time.sleep(PREPARE_PAUSE_S)
+            else:
+                logger.info("the database answers")
+                return
+
+    def on_exit(self, server: Any) -> None:
+        """Stop the embedded database, after the workers."""
+        if self._database:
+            self._database.stop()
