@@ -31,13 +31,10 @@ from app.migration.catalogue import find_pushes
 from app.migration.crawler import find_repositories
 from app.migration.readiness import Check, find_checks, lag_s
 from app.migration.runbook import make_runbook
-from app.migration.verifier import (
-    CHECKS_AT_A_TIME,
-    Extent,
-    Verifier,
-    verify_plan,
-)
-from app.migration.verifier import prune_extra as prune_ours
+from app.migration.sides import Sides
+from app.migration.verification import CHECKS_AT_A_TIME, verify_plan
+from app.migration.verification import prune_extra as prune_ours
+from app.migration.verifier import Extent, Verifier
 from app.migration.worker import GRACE_S, Worker
 from app.registry import Endpoint, RegistryClient
 from app.server import LOGGING
@@ -193,7 +190,7 @@ def migrate_start(stores: Stores, plan: Plan) -> None:
 @_with_plan
 def migrate_pause(stores: Stores, plan: Plan) -> None:
     """Begin no more jobs; pushes are still noted."""
-    stores.migrations.pause(plan.name, _who(), present())
+    stores.migrations.plans.pause(plan.name, _who(), present())
     print(f"paused {plan.name}")
 
 
@@ -204,7 +201,7 @@ def migrate_pause(stores: Stores, plan: Plan) -> None:
 @_with_plan
 def migrate_resume(stores: Stores, plan: Plan, allow_deletes: int) -> None:
     """Go on after a pause, or at once after an outage."""
-    stores.migrations.resume(plan.name, _who(), present(), allow_deletes)
+    stores.migrations.plans.resume(plan.name, _who(), present(), allow_deletes)
     print(f"resumed {plan.name}")
 
 
@@ -212,7 +209,7 @@ def migrate_resume(stores: Stores, plan: Plan, allow_deletes: int) -> None:
 @_with_plan
 def migrate_lift_brake(stores: Stores, plan: Plan) -> None:
     """Let deletes be carried out as they come, after the brake."""
-    stores.migrations.lift_brake(plan.name, _who(), present())
+    stores.migrations.plans.lift_brake(plan.name, _who(), present())
     print(f"deletes of {plan.name} are braked no more")
 
 
@@ -250,20 +247,20 @@ def _print_advice(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _status_row(queue: MigrationStore, plan: Plan) -> dict[str, Any]:
     now = present()
-    status = queue.get_plan(plan.name)
-    conflicts = queue.count_errors(plan.name, "conflict")
+    status = queue.plans.get(plan.name)
+    conflicts = queue.jobs.count_errors(plan.name, "conflict")
     return {
         "plan": plan.name,
         "state": status.state,
         "since": status.since,
         "stopped": _stopped(status) or None,
         "lag_s": round(lag_s(queue, plan.name, now), 1),
-        "jobs": queue.count_jobs(plan.name),
-        "errors": dict(Counter(queue.count_errors(plan.name)) + Counter(conflicts)),
-        "workers": sum(plan.name in worker.plans for worker in queue.find_workers(now)),
-        "crawl": queue.get_run(plan.name, "crawl"),
-        "verify": queue.get_run(plan.name, "verify"),
-        "partial": queue.get_run(plan.name, "partial"),
+        "jobs": queue.jobs.count_by_state(plan.name),
+        "errors": dict(Counter(queue.jobs.count_errors(plan.name)) + Counter(conflicts)),
+        "workers": sum(plan.name in worker.plans for worker in queue.workers.find(now)),
+        "crawl": queue.runs.get(plan.name, "crawl"),
+        "verify": queue.runs.get(plan.name, "verify"),
+        "partial": queue.runs.get(plan.name, "partial"),
         "deletes_braked": status.deletes_braked,
         "cannot_delete": status.cannot_delete,
     }
@@ -298,7 +295,7 @@ def migrate_jobs(
 def _all_jobs(queue: MigrationStore, plan: Plan, **filters: str) -> Iterator[Job]:
     cursor: str | None = None
     while True:
-        page = queue.find_jobs(plan.name, cursor=cursor, limit=500, **filters)
+        page = queue.jobs.find(plan.name, cursor=cursor, limit=500, **filters)
         yield from page.items
         cursor = page.next
         if cursor is None:
@@ -317,7 +314,7 @@ def migrate_retry(
     if not (key or error_class or everything):
         raise click.UsageError("name jobs by --id, --class or --all")
     filters = {"id": key or "", "error_class": error_class or ""}
-    number = stores.migrations.retry(plan.name, _who(), present(), **filters)
+    number = stores.migrations.jobs.retry(plan.name, _who(), present(), **filters)
     print(f"{number} jobs begin anew")
 
 
@@ -326,7 +323,7 @@ def migrate_retry(
 @_with_plan
 def migrate_skip(stores: Stores, plan: Plan, key: str) -> None:
     """Leave a job out until its reference is pushed again."""
-    if not stores.migrations.waive(plan.name, _who(), key, present()):
+    if not stores.migrations.jobs.waive(plan.name, _who(), key, present()):
         raise InvalidQuery(f"no job {key} that is not running")
     print(f"skipped {key}")
 
@@ -367,16 +364,15 @@ def migrate_verify(
     A part alone (--sample, --repo) never makes a plan ready.
     """
     queue = stores.migrations
-    if prune_extra and queue.get_plan(plan.name).target_leads:
+    if prune_extra and queue.plans.get(plan.name).target_leads:
         raise IllegalState("--prune-extra: after the cut-over the target is right")
     with (
         contextlib.closing(RegistryClient(plan.source)) as source,
         contextlib.closing(RegistryClient(plan.target)) as target,
     ):
         owner = f"verify {socket.gethostname()}:{os.getpid()}"
-        rows = verify_plan(
-            stores, plan, source, target, owner, extent=Extent(**extent), recheck_s=recheck
-        )
+        how = Extent(**extent, recheck_s=recheck)
+        rows = verify_plan(stores, Sides(plan, source, target), owner, extent=how)
     if rows is None:
         raise AppError("another verification of this plan is under way")
     documents = [msgspec.to_builtins(row) for row in rows]
@@ -387,7 +383,7 @@ def migrate_verify(
     else:
         print_rows(documents, DRIFT_COLUMNS, as_json)
     if prune_extra:
-        number = prune_ours(queue, plan, rows)
+        number = prune_ours(queue.jobs, plan, rows)
         print(f"{number} tags at the target are deleted by a worker", file=sys.stderr)
     if any(row.kind not in HARMLESS for row in rows):
         raise AppError(f"{len(rows)} differences between source and target")
@@ -467,22 +463,22 @@ def migrate_once(stores: Stores, plan: Plan) -> None:
     """Crawl, copy everything that is missing and exit; exit 1 if something could not be copied."""
     queue = stores.migrations
     states.crawl(queue, plan, _who(), present())
-    queue.close_breaker(plan.name)  # of an earlier run
+    queue.plans.close_breaker(plan.name)  # of an earlier run
     worker = Worker(stores, [plan])
     conductor = worker.plans[0].conductor
     with _until_signal() as ended, tqdm(unit="tag", disable=None) as progress:
         worker.start()
         while not ended.wait(POLL_S):
-            jobs = queue.count_jobs(plan.name)
+            jobs = queue.jobs.count_by_state(plan.name)
             progress.total = sum(jobs.values())
             progress.update(sum(jobs.get(state, 0) for state in SETTLED) - progress.n)
-            is_stopped = conductor.failed or _stopped(queue.get_plan(plan.name))
+            is_stopped = conductor.failed or _stopped(queue.plans.get(plan.name))
             if is_stopped or _is_drained(queue, plan.name):
                 break
         _stop(worker, status=1)
     if ended.is_set():
         raise click.Abort
-    status, jobs = queue.get_plan(plan.name), queue.count_jobs(plan.name)
+    status, jobs = queue.plans.get(plan.name), queue.jobs.count_by_state(plan.name)
     if conductor.failed or _stopped(status):
         raise AppError(f"stopped: {_stopped(status) or conductor.failed}")
     print(", ".join(f"{number} {state}" for state, number in sorted(jobs.items())) or "no tags")
@@ -498,14 +494,14 @@ def migrate_once(stores: Stores, plan: Plan) -> None:
 
 def _is_drained(queue: MigrationStore, plan: str) -> bool:
     """Whether everything is crawled, and over but for deletes that wait for a person."""
-    status, crawl = queue.get_plan(plan), queue.get_run(plan, "crawl")
+    status, crawl = queue.plans.get(plan), queue.runs.get(plan, "crawl")
     if status.recrawl or crawl is None or crawl.state != "done":
         return False
-    jobs = queue.count_jobs(plan)
+    jobs = queue.jobs.count_by_state(plan)
     if jobs.get("running"):
         return False
     if jobs.get("pending"):
-        return set(queue.count_errors(plan, "pending")) == {"braked"}
+        return set(queue.jobs.count_errors(plan, "pending")) == {"braked"}
     return status.state != "backfill"
 
 
@@ -523,7 +519,7 @@ def migrate_plan(stores: Stores, plan: Plan, as_json: bool) -> None:
         def known() -> list[str]:
             return stores.catalogue.find_names(plan.registry)
 
-        verifier = Verifier(plan, source, target, threads, known=known)
+        verifier = Verifier(Sides(plan, source, target), threads, known=known)
         rows = [
             {
                 "repository": repository,
