@@ -90,7 +90,7 @@ def measure_ours(stores: Stores, source: Registry, target: Registry, case: Case)
         "source": {"url": source.url, "plain_http": True},
         "target": {"url": target.url, "plain_http": True},
     }
-    stores.migrations.set_state(name, "live", "benchmark", present())
+    stores.migrations.plans.set_state(name, "live", "benchmark", present())
     worker = Worker(stores, [Plan(msgspec.convert(document, Migration))])
     worker.start()
     time.sleep(1)
@@ -99,11 +99,11 @@ def measure_ours(stores: Stores, source: Registry, target: Registry, case: Case)
         wishes = [Wish(name, case.repository, tag, LIVE) for tag in case.tags]
         expected = worker.plans[0].done + len(wishes)
         start = time.perf_counter()
-        stores.migrations.wish(wishes, present())
+        stores.migrations.jobs.wish(wishes, present())
         while worker.plans[0].done < expected:
             time.sleep(0.005)
         taken = time.perf_counter() - start
-        assert stores.migrations.count_jobs(name) == {"done": len(wishes)}
+        assert stores.migrations.jobs.count_by_state(name) == {"done": len(wishes)}
         return taken
 
     try:

@@ -11,10 +11,12 @@ import msgspec
 
 from app.errors import AppError, IllegalState
 from app.migration.crawler import Crawler
-from app.migration.plan import Plan
 from app.migration.ranking import find_digests, rank_repositories
-from app.migration.verifier import RECHECK_S, verify_plan
-from app.registry import RegistryClient, RegistryError
+from app.migration.sides import Sides
+from app.migration.traffic import Aborted
+from app.migration.verification import verify_plan
+from app.migration.verifier import RECHECK_S, Extent
+from app.registry import RegistryError
 from app.rules.references import is_digest
 from app.store import Stores
 from app.store.migrations import BACKFILL, PlanStatus, Run, Wish, present
@@ -23,10 +25,6 @@ logger = logging.getLogger(__name__)
 
 CONDUCT_S = 1.0  # between two looks at what is due
 RETRY_S = 10.0  # after a crawl or verification that failed
-
-
-class Aborted(Exception):
-    """The worker ends; what is under way is handed back."""
 
 
 class Conductor:
@@ -39,21 +37,18 @@ class Conductor:
     def __init__(
         self,
         stores: Stores,
-        plan: Plan,
+        sides: Sides,
         owner: str,
-        source: RegistryClient,
-        target: RegistryClient,
         *,
         status: Callable[[], PlanStatus],
         stop_plan: Callable[[RegistryError], object],
         stopping: Event,
     ) -> None:
         self._stores = stores
-        self._queue = stores.migrations
-        self._plan = plan
+        self._migrations = stores.migrations
+        self._sides = sides
+        self._plan = sides.plan
         self._owner = owner
-        self._source = source
-        self._target = target
         self._status = status
         self._stop_plan = stop_plan
         self._stopping = stopping
@@ -64,7 +59,7 @@ class Conductor:
         """Renew the lease of the crawl that is under way here."""
         run = self._run
         if run:
-            self._queue.renew_run(run, self._owner, now)
+            self._migrations.runs.renew(run, self._owner, now)
 
     def conduct(self) -> None:
         """Crawl when it is due and move the plan on, until told to stop. Run by one thread."""
@@ -95,20 +90,24 @@ class Conductor:
         status = self._status()
         if not status.is_worked_on:
             return
-        last = self._queue.get_run(self._plan.name, "crawl")
+        last = self._migrations.runs.get(self._plan.name, "crawl")
         is_unfinished = last is not None and last.state == "running"
         if status.recrawl or is_unfinished:
-            run = self._queue.begin_run(self._plan.name, "crawl", self._owner, present())
+            run = self._migrations.runs.begin(self._plan.name, "crawl", self._owner, present())
             if run:
                 self._crawl(run, is_new=not is_unfinished)
-        elif status.state == "backfill" and not self._queue.has_open(self._plan.name, BACKFILL):
+        elif status.state == "backfill" and not self._migrations.jobs.has_open(
+            self._plan.name, BACKFILL
+        ):
             # A crawl that ended meanwhile has put its jobs there before it was over.
             fresh = self._status()
-            crawl = self._queue.get_run(self._plan.name, "crawl")
+            crawl = self._migrations.runs.get(self._plan.name, "crawl")
             if fresh.recrawl or crawl is None or crawl.state != "done":
                 return
             now = present()
-            if self._queue.set_state(self._plan.name, "live", "worker", now, before=["backfill"]):
+            if self._migrations.plans.set_state(
+                self._plan.name, "live", "worker", now, before=["backfill"]
+            ):
                 logger.info("plan %s: everything that was there is over", self._plan.name)
         elif status.state in ("live", "frozen") and last:
             self._verify_if_due(last)
@@ -116,18 +115,16 @@ class Conductor:
     def _verify_if_due(self, crawl: Run) -> None:
         """Verify when that was not done for `options.verify_every`, nor a crawl."""
         every = self._plan.verify_every
-        last = self._queue.get_run(self._plan.name, "verify")
+        last = self._migrations.runs.get(self._plan.name, "verify")
         before = max(run.finished_at or run.started_at for run in (crawl, last) if run)
         if not every or present() - before < every:
             return
         logger.info("plan %s: the verification begins", self._plan.name)
         rows = verify_plan(
             self._stores,
-            self._plan,
-            self._source,
-            self._target,
+            self._sides,
             self._owner,
-            recheck_s=RECHECK_S,
+            extent=Extent(recheck_s=RECHECK_S),
             is_stopped=self._stopping.is_set,
         )
         if rows is not None:
@@ -135,11 +132,11 @@ class Conductor:
 
     def _crawl(self, run: Run, *, is_new: bool) -> None:
         if is_new:
-            self._queue.clear_recrawl(self._plan.name)
+            self._migrations.plans.clear_recrawl(self._plan.name)
         logger.info("plan %s: the crawl begins after %r", self._plan.name, run.cursor)
         crawler = Crawler(
             self._plan,
-            self._source,
+            self._sides.source,
             self._enqueue,
             self._save_run,
             ranked=lambda: self._rank(is_new=is_new),
@@ -156,15 +153,15 @@ class Conductor:
             raise
         finally:
             self._run = None
-            self._queue.release_run(run, self._owner, present(), why)
+            self._migrations.runs.release(run, self._owner, present(), why)
 
     def _end_crawl(self, ended: Run) -> None:
         if ended.tags < 0.8 * ended.tags_before and self._plan.deletes != "off":
             why = f"a crawl saw {ended.tags} tags, the one before it {ended.tags_before}"
-            self._queue.brake_deletes(self._plan.name, why, present())
+            self._migrations.plans.brake_deletes(self._plan.name, why, present())
         self._enqueue_untagged()
         self._wish_for_unlisted(ended)
-        self._queue.end_run(ended, self._owner, present())
+        self._migrations.runs.end(ended, self._owner, present())
         logger.info(
             "plan %s: the crawl saw %d tags in %d repositories",
             self._plan.name,
@@ -176,17 +173,17 @@ class Conductor:
         """Have looked at what we copied once and a crawl did not find: it may have been deleted."""
         if self._plan.deletes == "off":
             return
-        unlisted = self._queue.find_unwanted_since(self._plan.name, run.started_at)
+        unlisted = self._migrations.jobs.find_unwanted_since(self._plan.name, run.started_at)
         with_digests = self._plan.deletes == "tags_and_digests"
         wishes = [wish for wish in unlisted if with_digests or not is_digest(wish.reference)]
-        self._queue.wish(wishes, present())
+        self._migrations.jobs.wish(wishes, present())
 
     def _rank(self, *, is_new: bool) -> list[str]:
         """What a crawl begins with; the same list when it goes on after an interruption."""
         if is_new:
             ranked = rank_repositories(self._stores, self._plan.registry, present())
-            self._queue.set_ranking(self._plan.name, ranked)
-        return self._queue.get_ranking(self._plan.name)
+            self._migrations.runs.set_ranking(self._plan.name, ranked)
+        return self._migrations.runs.get_ranking(self._plan.name)
 
     def _enqueue_untagged(self) -> None:
         """Have the digests looked at that only our events know."""
@@ -198,8 +195,10 @@ class Conductor:
 
     def _save_run(self, run: Run) -> bool:
         self._run = run
-        return self._queue.save_run(run, self._owner, present()) and not self._stopping.is_set()
+        return (
+            self._migrations.runs.save(run, self._owner, present()) and not self._stopping.is_set()
+        )
 
     def _enqueue(self, repository: str, references: Sequence[str]) -> None:
         wishes = [Wish(self._plan.name, repository, name, BACKFILL) for name in references]
-        self._queue.wish(wishes, present())
+        self._migrations.jobs.wish(wishes, present())

@@ -13,8 +13,8 @@ from threading import Lock
 
 import msgspec
 
-from app.migration.plan import Plan
 from app.migration.referrers import list_referrer
+from app.migration.sides import Sides
 from app.registry import (
     BlobCopier,
     Manifest,
@@ -84,16 +84,14 @@ class Copier:
 
     def __init__(
         self,
-        plan: Plan,
-        source: RegistryClient,
-        target: RegistryClient,
+        sides: Sides,
         blobs: BlobCopier,
         blob_threads: Executor,
         surroundings: Surroundings,
     ) -> None:
-        self._plan = plan
-        self._source = source
-        self._target = target
+        self._plan = sides.plan
+        self._source = sides.source
+        self._target = sides.target
         self._blobs = blobs
         self._blob_threads = blob_threads
         self._around = surroundings

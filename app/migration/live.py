@@ -17,8 +17,8 @@ CLOSED_S = 10.0  # between two looks for plans that were closed; none is ever op
 class LiveWishes:
     """Wishes for the jobs of what events changed; threads share it."""
 
-    def __init__(self, queue: MigrationStore, plans: Sequence[Plan]) -> None:
-        self._queue = queue
+    def __init__(self, migrations: MigrationStore, plans: Sequence[Plan]) -> None:
+        self._migrations = migrations
         self._plans = list(plans)
         self._instances: set[tuple[str, str]] = set()
         self._looked_for_closed: float | None = None
@@ -35,13 +35,13 @@ class LiveWishes:
             return
         self._leave_closed()
         open_plans = {plan.name for plan in self._plans}
-        self._queue.wish([wish for wish in wishes if wish.plan in open_plans], present())
+        self._migrations.jobs.wish([wish for wish in wishes if wish.plan in open_plans], present())
 
     def _leave_closed(self) -> None:
         """Forget the plans that are closed."""
         now = time.monotonic()
         if self._looked_for_closed is None or now - self._looked_for_closed > CLOSED_S:
-            closed = self._queue.find_closed()
+            closed = self._migrations.plans.find_closed()
             self._plans = [plan for plan in self._plans if plan.name not in closed]
             self._looked_for_closed = now
 
@@ -64,6 +64,6 @@ class LiveWishes:
                 key = (plan.name, event.instance)
                 if plan.registry != event.registry or not event.instance or key in self._instances:
                     continue
-                self._queue.note_instance(*key)
+                self._migrations.note_instance(*key)
                 if len(self._instances) < MAX_INSTANCES:
                     self._instances.add(key)

@@ -81,17 +81,17 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         return (is_begun and is_busy) or is_verifying
 
 
-def find_progress(queue: MigrationStore, plan: Plan, now: datetime) -> Progress:
+def find_progress(migrations: MigrationStore, plan: Plan, now: datetime) -> Progress:
     """Everything about one plan but its readiness; counts all of its jobs once."""
-    status, crawl = queue.get_plan(plan.name), queue.get_run(plan.name, "crawl")
-    counts = queue.count_alike(plan.name)
+    status, crawl = migrations.plans.get(plan.name), migrations.runs.get(plan.name, "crawl")
+    counts = migrations.jobs.count_alike(plan.name)
     jobs: dict[str, int] = {
         state: sum(count.number for count in counts if count.state == state) for state in JOB_STATES
     }
     open_jobs = jobs["pending"] + jobs["running"]
-    workers = [worker for worker in queue.find_workers(now) if plan.name in worker.plans]
+    workers = [worker for worker in migrations.workers.find(now) if plan.name in worker.plans]
     since = max(now - WINDOW, crawl.started_at) if crawl else now - WINDOW
-    ended, sent_bytes = queue.count_finished_since(plan.name, since)
+    ended, sent_bytes = migrations.jobs.count_finished_since(plan.name, since)
     span_s = max(LEAST_SPAN_S, (now - since).total_seconds())
     is_going = status.is_worked_on and bool(workers)
     return Progress(
@@ -113,11 +113,11 @@ def find_progress(queue: MigrationStore, plan: Plan, now: datetime) -> Progress:
         jobs_per_min=60 * ended / span_s,
         bytes_per_s=sent_bytes / span_s,
         eta_s=find_eta_s(open_jobs, ended / span_s if is_going else 0),
-        lag_s=lag_s(queue, plan.name, now),
+        lag_s=lag_s(migrations, plan.name, now),
         failures=find_failures(counts),
         workers=workers,
         crawl=crawl,
-        verify=queue.get_run(plan.name, "verify"),
+        verify=migrations.runs.get(plan.name, "verify"),
     )
 
 

@@ -24,35 +24,35 @@ class Check(msgspec.Struct, frozen=True):
     reason: str
 
 
-def lag_s(queue: MigrationStore, plan: str, now: datetime) -> float:
+def lag_s(migrations: MigrationStore, plan: str, now: datetime) -> float:
     """Seconds since when the oldest push waits that is not at the target yet; 0 if none does.
 
     Also 0 of a plan on which nobody works, whatever waits there for its start.
     """
-    if queue.get_plan(plan).state not in WORKED:
+    if migrations.plans.get(plan).state not in WORKED:
         return 0.0
-    oldest = queue.oldest_wish(plan)
+    oldest = migrations.jobs.oldest_wish(plan)
     return max(0.0, (now - oldest).total_seconds()) if oldest else 0.0
 
 
-def find_checks(queue: MigrationStore, plan: Plan, now: datetime) -> list[Check]:
+def find_checks(migrations: MigrationStore, plan: Plan, now: datetime) -> list[Check]:
     """Every condition of a cut-over, met or not; asks the source's debug server."""
     pending = count_pending(plan.debug_url) if plan.debug_url else None
-    return find_checks_with(queue, plan, pending, queue.count_jobs(plan.name))
+    return find_checks_with(migrations, plan, pending, migrations.jobs.count_by_state(plan.name))
 
 
 def find_checks_with(
-    queue: MigrationStore, plan: Plan, pending: int | None, jobs: Mapping[str, int]
+    migrations: MigrationStore, plan: Plan, pending: int | None, jobs: Mapping[str, int]
 ) -> list[Check]:
     """The same where the events that wait at the source and the jobs by state are counted."""
-    status = queue.get_plan(plan.name)
-    crawl = queue.get_run(plan.name, "crawl")
+    status = migrations.plans.get(plan.name)
+    crawl = migrations.runs.get(plan.name, "crawl")
     return [
         _runs(status),
         _crawled(status, crawl),
         Check("drained", not _open(jobs), f"{_open(jobs)} jobs are open"),
         Check("healthy", not _failed(jobs), f"{_failed(jobs)} jobs are dead or in conflict"),
-        _verified(queue, status, crawl),
+        _verified(migrations, status, crawl),
         Check(
             "events",
             None if pending is None else pending == 0,
@@ -97,9 +97,9 @@ def _failed(jobs: Mapping[str, int]) -> int:
     return jobs.get("dead", 0) + jobs.get("conflict", 0)
 
 
-def _verified(queue: MigrationStore, status: PlanStatus, crawl: Run | None) -> Check:
+def _verified(migrations: MigrationStore, status: PlanStatus, crawl: Run | None) -> Check:
     """Whether all was compared since whatever could have changed something, and was equal."""
-    run = queue.get_run(status.name, "verify")
+    run = migrations.runs.get(status.name, "verify")
     if run is None or run.state != "done":
         return Check("verified", False, "no verification of everything is complete")
     drift = {kind: number for kind, number in run.drift.items() if kind not in HARMLESS}
@@ -110,7 +110,7 @@ def _verified(queue: MigrationStore, status: PlanStatus, crawl: Run | None) -> C
         return Check("verified", False, "the source was frozen after the last verification began")
     if crawl and crawl.finished_at and run.started_at < crawl.finished_at:
         return Check("verified", False, "a crawl ended after the last verification began")
-    if queue.is_wanted_since(status.name, run.started_at):
+    if migrations.jobs.is_wanted_since(status.name, run.started_at):
         return Check("verified", False, "something was pushed since the last verification began")
     if run.names_from_events:
         return Check("verified", None, NO_CATALOGUE)

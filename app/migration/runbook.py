@@ -22,15 +22,15 @@ class Step(msgspec.Struct, frozen=True):
     text: str
 
 
-def make_runbook(queue: MigrationStore, plan: Plan, now: datetime) -> Iterator[str]:
+def make_runbook(migrations: MigrationStore, plan: Plan, now: datetime) -> Iterator[str]:
     """The lines of the runbook: where the plan is, what holds it back, and the next commands."""
-    status = queue.get_plan(plan.name)
+    status = migrations.plans.get(plan.name)
     since = f" since {status.since:%Y-%m-%d %H:%M} UTC, by {status.by}" if status.since else ""
     yield f"{plan.name}: {plan.source.url} → {plan.target.url}"
     yield f"state    {status.state}{since}"
-    yield f"lag      {lag_s(queue, plan.name, now):.1f} s"
+    yield f"lag      {lag_s(migrations, plan.name, now):.1f} s"
     if not status.target_leads:
-        for check in find_checks(queue, plan, now):
+        for check in find_checks(migrations, plan, now):
             yield f"{_mark(check)} {check.name:<9} {check.reason}"
     yield ""
     for number, step in enumerate(_steps(plan), 1):

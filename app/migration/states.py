@@ -17,7 +17,7 @@ from app.migration.readiness import find_checks
 from app.store.migrations import WORKED, MigrationStore
 
 
-def start(queue: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
+def start(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
     """Crawl and copy; once more if that is begun, and from the beginning after a rollback.
 
     A plan that was frozen takes pushes again. Of a plan and its way back only one is worked on at a
@@ -26,47 +26,47 @@ def start(queue: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
     Raises:
         IllegalState: it is closed, or its counterpart is in the way.
     """
-    status = queue.get_plan(plan.name)
+    status = migrations.plans.get(plan.name)
     if status.state == "closed":
         raise IllegalState(f"{plan.name} is closed; give the migration another name to begin anew")
-    other = queue.get_plan(plan.counterpart) if plan.counterpart else None
+    other = migrations.plans.get(plan.counterpart) if plan.counterpart else None
     if other and (other.state in WORKED or (plan.is_way_back and other.state == "draft")):
         first = "rns migrate rollback" if other.state in WORKED else "rns migrate start"
         raise IllegalState(
             f"{plan.name} and {other.name} lead opposite ways, and {other.name} is {other.state}; "
             f"first {first} --plan {other.name}"
         )
-    queue.start(plan.name, who, now)
+    migrations.plans.start(plan.name, who, now)
 
 
-def crawl(queue: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
+def crawl(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
     """Crawl once more and leave the state as it is; a draft is started.
 
     Raises:
         IllegalState: it is rolled back or closed.
     """
-    state = queue.get_plan(plan.name).state
+    state = migrations.plans.get(plan.name).state
     if state == "draft":
-        start(queue, plan, who, now)
+        start(migrations, plan, who, now)
     elif state in WORKED:
-        queue.want_crawl(plan.name, "asked for", who, now)
+        migrations.plans.want_crawl(plan.name, "asked for", who, now)
     else:
         raise IllegalState(f"{plan.name} is {state}; rns migrate start begins it anew")
 
 
-def freeze(queue: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
+def freeze(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
     """Record that the source takes no pushes any more; the final crawl is then wanted.
 
     Raises:
         IllegalState: the plan is not live.
     """
-    if not queue.set_state(plan.name, "frozen", who, now, before=["live"]):
-        raise _refusal(queue, plan, "only a live plan can be frozen")
-    queue.want_crawl(plan.name, "final, as the source is frozen", who, now)
+    if not migrations.plans.set_state(plan.name, "frozen", who, now, before=["live"]):
+        raise _refusal(migrations, plan, "only a live plan can be frozen")
+    migrations.plans.want_crawl(plan.name, "final, as the source is frozen", who, now)
 
 
 def cut_over(
-    queue: MigrationStore, plan: Plan, who: str, now: datetime, *, force: bool = False
+    migrations: MigrationStore, plan: Plan, who: str, now: datetime, *, force: bool = False
 ) -> None:
     """Record that clients use the target; what they push there is never overwritten from then on.
 
@@ -75,39 +75,39 @@ def cut_over(
     Raises:
         IllegalState: the plan is neither live nor frozen, or not ready.
     """
-    state = queue.get_plan(plan.name).state
+    state = migrations.plans.get(plan.name).state
     if state not in ("live", "frozen"):
-        raise _refusal(queue, plan, "only a plan that is live or frozen can be cut over")
+        raise _refusal(migrations, plan, "only a plan that is live or frozen can be cut over")
     unmet = [
         f"{check.name} ({check.reason})"
-        for check in find_checks(queue, plan, now)
+        for check in find_checks(migrations, plan, now)
         if check.is_met is False or (check.is_met is None and not force)
     ]
     if unmet:
         raise IllegalState(f"not ready: {'; '.join(unmet)}")
-    if not queue.set_state(plan.name, "cut_over", who, now, before=[state]):
-        raise _refusal(queue, plan, "somebody moved it just now")
+    if not migrations.plans.set_state(plan.name, "cut_over", who, now, before=[state]):
+        raise _refusal(migrations, plan, "somebody moved it just now")
 
 
-def roll_back(queue: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
+def roll_back(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
     """Record that clients use the source; workers leave the plan alone until it is started.
 
     Raises:
         IllegalState: it is not begun, or over.
     """
-    if not queue.set_state(plan.name, "rolled_back", who, now, before=WORKED):
-        raise _refusal(queue, plan, "nothing is to be rolled back")
+    if not migrations.plans.set_state(plan.name, "rolled_back", who, now, before=WORKED):
+        raise _refusal(migrations, plan, "nothing is to be rolled back")
 
 
-def close(queue: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
+def close(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
     """End a plan for good: no jobs, no wishes.
 
     Raises:
         IllegalState: it is closed already.
     """
-    if not queue.close(plan.name, who, now):
-        raise _refusal(queue, plan, "there is nothing to close")
+    if not migrations.close(plan.name, who, now):
+        raise _refusal(migrations, plan, "there is nothing to close")
 
 
-def _refusal(queue: MigrationStore, plan: Plan, rule: str) -> IllegalState:
-    return IllegalState(f"{plan.name} is {queue.get_plan(plan.name).state}: {rule}")
+def _refusal(migrations: MigrationStore, plan: Plan, rule: str) -> IllegalState:
+    return IllegalState(f"{plan.name} is {migrations.plans.get(plan.name).state}: {rule}")

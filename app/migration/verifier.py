@@ -6,38 +6,24 @@ for is `unknown`, never equal.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from threading import Event, Lock, Thread
+from concurrent.futures import Executor, Future
+from threading import Lock
 
 import msgspec
 
-from app.errors import AppError, InvalidReference, StoreUnavailable
+from app.errors import InvalidReference
 from app.migration.copier import digest_of
 from app.migration.crawler import SAVE_EVERY_S, Names, find_repositories, no_names
 from app.migration.filters import compile_filter
-from app.migration.plan import Plan
-from app.registry import OF_ENDPOINT, RegistryClient, RegistryError
+from app.migration.sides import Sides
+from app.registry import OF_ENDPOINT, RegistryError
 from app.rules.events import Descriptor
 from app.rules.references import referrers_tag_subject
-from app.store import Stores
-from app.store.migrations import (
-    BACKFILL,
-    HARMLESS,
-    LEASE,
-    Drift,
-    DriftKind,
-    Job,
-    MigrationStore,
-    Run,
-    Wish,
-    present,
-)
+from app.store.migrations import Drift, DriftKind, Job, Run, present
 
-CHECKS_AT_A_TIME = 8
 RECHECK_S = 30.0  # after which a push that was on its way must have come through
 
 FindJob = Callable[[str, str], Job | None]
@@ -48,7 +34,7 @@ class Extent(msgspec.Struct, frozen=True, kw_only=True):
 
     `share` of the tags, chosen at random, of the repositories that the pattern `repositories`
     matches at the source. `deep` also asks the target for everything that manifests name, `hashed`
-    reads every blob there too; each once.
+    reads every blob there too; each once. What differs is compared once more after `recheck_s`.
 
     Raises ConfigError for a pattern that is none.
     """
@@ -57,6 +43,7 @@ class Extent(msgspec.Struct, frozen=True, kw_only=True):
     repositories: str = ""
     deep: bool = False
     hashed: bool = False
+    recheck_s: float = RECHECK_S
 
     def __post_init__(self) -> None:
         self.takes("")
@@ -91,18 +78,16 @@ class Verifier:
 
     def __init__(
         self,
-        plan: Plan,
-        source: RegistryClient,
-        target: RegistryClient,
+        sides: Sides,
         threads: Executor,
         *,
         find_job: FindJob = lambda repository, reference: None,
         known: Names = no_names,
         extent: Extent = ALL,
     ) -> None:
-        self._plan = plan
-        self._source = source
-        self._target = target
+        self._plan = sides.plan
+        self._source = sides.source
+        self._target = sides.target
         self._threads = threads
         self._find_job = find_job
         self._known = known
@@ -111,14 +96,7 @@ class Verifier:
         self._read: dict[str, Future[bool]] = {}  # by digest: whether the target's bytes are right
         self._lock = Lock()
 
-    def verify(
-        self,
-        run: Run,
-        save: Callable[[Run], bool],
-        *,
-        recheck_s: float = RECHECK_S,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> tuple[Run, list[Drift]] | None:
+    def verify(self, run: Run, save: Callable[[Run], bool]) -> tuple[Run, list[Drift]] | None:
         """Compare everything; None when `save` says that another process has the run.
 
         Raises:
@@ -144,11 +122,11 @@ class Verifier:
                 if not save(run):
                     return None
         if found:
-            deadline = time.monotonic() + recheck_s
+            deadline = time.monotonic() + self._extent.recheck_s
             while time.monotonic() < deadline:
                 if not save(run):
                     return None
-                sleep(min(SAVE_EVERY_S, max(0.0, deadline - time.monotonic())))
+                time.sleep(min(SAVE_EVERY_S, max(0.0, deadline - time.monotonic())))
             found = [row for row in self._recheck(found) if row]
         counts: dict[str, int] = {}
         for row in found:
@@ -319,117 +297,3 @@ class Verifier:
                 raise
             return False
         return True
-
-
-def wanted_again(rows: Sequence[Drift]) -> list[Drift]:
-    """The differences that a job can repair."""
-    return [row for row in rows if row.kind not in (*HARMLESS, "unknown")]
-
-
-def verify_plan(
-    stores: Stores,
-    plan: Plan,
-    source: RegistryClient,
-    target: RegistryClient,
-    owner: str,
-    *,
-    extent: Extent = ALL,
-    recheck_s: float = RECHECK_S,
-    is_stopped: Callable[[], bool] = lambda: False,
-) -> list[Drift] | None:
-    """Compare the two sides, record what differs, and have it copied anew.
-
-    None when another process verifies the plan, or this one was stopped. A verification of a part
-    is recorded as such, and never as that of the plan.
-
-    Raises:
-        RegistryError: one side does not list what it has.
-    """
-    queue = stores.migrations
-    run = queue.begin_run(
-        plan.name,
-        "partial" if extent.part else "verify",
-        owner,
-        present(),
-        deep=extent.deep or extent.hashed,
-        hashed=extent.hashed,
-        part=extent.part,
-    )
-    if run is None:
-        return None
-    with (
-        _leased(queue, run, owner),
-        ThreadPoolExecutor(CHECKS_AT_A_TIME) as threads,
-    ):
-        verifier = Verifier(
-            plan,
-            source,
-            target,
-            threads,
-            find_job=lambda repository, tag: queue.get_job(plan.name, repository, tag),
-            known=lambda: stores.catalogue.find_names(plan.registry),
-            extent=extent,
-        )
-        verified = verifier.verify(
-            run,
-            lambda run: queue.save_run(run, owner, present()) and not is_stopped(),
-            recheck_s=recheck_s,
-        )
-        if verified is None:
-            return None
-        ended, rows = verified
-        if extent.part:
-            queue.add_drift(plan.name, rows)
-        else:
-            queue.set_drift(plan.name, rows)
-        wishes = [
-            Wish(
-                plan.name,
-                row.repository,
-                row.reference,
-                BACKFILL,
-                broken=row.kind in ("broken_child", "broken_blob"),
-            )
-            for row in wanted_again(rows)
-        ]
-        queue.wish(wishes, present())
-        queue.end_run(ended, owner, present())
-    return rows
-
-
-@contextlib.contextmanager
-def _leased(queue: MigrationStore, run: Run, owner: str) -> Iterator[None]:
-    """Keep the lease of a run while the block lasts: one blob alone may take minutes."""
-    ended = Event()
-    why = "interrupted"
-
-    def renew() -> None:
-        while not ended.wait(LEASE.total_seconds() / 3):
-            with contextlib.suppress(StoreUnavailable):
-                queue.renew_run(run, owner, present())
-
-    thread = Thread(target=renew, daemon=True)
-    thread.start()
-    try:
-        yield
-    except AppError as error:
-        why = str(error)
-        raise
-    finally:
-        ended.set()
-        thread.join()
-        queue.release_run(run, owner, present(), why)
-
-
-def prune_extra(queue: MigrationStore, plan: Plan, rows: Iterable[Drift]) -> int:
-    """Have deleted at the target what verification found to be too much and we put there.
-
-    Says how much that is. The jobs look at both sides once more, and the brake holds for them.
-    """
-    ours = [
-        Wish(plan.name, row.repository, row.reference, BACKFILL)
-        for row in rows
-        if row.kind == "extra" and queue.want_pruned(plan.name, row.repository, row.reference)
-    ]
-    queue.wish(ours, present())
-    return len(ours)

@@ -8,30 +8,38 @@ so that an outage uses up no attempts.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
-import random
 import socket
 import threading
 import time
 import uuid
-from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 
 from app.errors import AppError, InvalidReference, StoreUnavailable
-from app.migration.conductor import Aborted, Conductor
+from app.migration.brake import Brake
+from app.migration.claims import IDLE_S, Claims
+from app.migration.conductor import Conductor
 from app.migration.copier import Copier, Later, LeaseLost, Surroundings, Synced
-from app.migration.limits import Bucket, Width
-from app.migration.plan import MB, Plan
-from app.registry import OF_ENDPOINT, BlobCopier, RegistryClient, RegistryError
+from app.migration.failures import (
+    BREAKER_FAILURES,
+    MAX_MESSAGE_LENGTH,
+    OF_WRITES,
+    Failures,
+    probe_delay_s,
+    retry_delay_s,
+    shows_over,
+    state_after,
+)
+from app.migration.plan import Plan
+from app.migration.traffic import Aborted, Traffic
+from app.registry import BlobCopier, RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
-    BACKFILL,
     LEASE,
-    LIVE,
     WORKED,
     Breaker,
     Job,
@@ -45,53 +53,9 @@ from app.version import VERSION
 
 logger = logging.getLogger(__name__)
 
-IDLE_S = 0.2  # between two looks into an empty queue
 BEAT_S = LEASE.total_seconds() / 3
-EXPIRED_EVERY_S = 5.0  # between two looks for jobs of workers that went silent
 STATUS_S = 1.0  # for which the status of a plan is remembered
 GRACE_S = 20.0  # for running jobs to end after SIGTERM
-RESERVED = 5  # one claim in so many goes to the backfill first, which pushes would starve else
-
-FIRST_DELAY_S, LONGEST_DELAY_S = 2.0, 900.0
-BREAKER_FAILURES = 5  # in a row
-FIRST_PROBE_S, LONGEST_PROBE_S = 2.0, 8.0
-MISMATCH_ATTEMPTS = 2
-BRAKE_WINDOW = timedelta(minutes=10)
-BRAKE_LEAST, BRAKE_SHARE = 20, 0.05  # deletes in the window, and as a share of all jobs done
-MAX_MESSAGE_LENGTH = 500
-
-# What no repetition changes: a person has to.
-CONFLICTS = {"unsupported", "immutable", "too_large"}
-
-# A registry that ails from these answers to reads all the same: only a write shows that it is over.
-OF_WRITES = {"readonly", "disk_full"}
-WRITTEN = {"copied", "deleted"}
-
-
-def retry_delay_s(attempts: int, retry_after: float | None = None) -> float:
-    """Seconds until another attempt: what the registry asks for, else longer and longer."""
-    if retry_after is not None:
-        return retry_after
-    longest = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**attempts)
-    return random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
-
-
-def state_after(error_class: str, attempts: int, max_attempts: int) -> str:
-    """What becomes of a job after an error: `conflict`, `dead`, or `pending` for another try."""
-    if error_class in CONFLICTS:
-        return "conflict"
-    most = MISMATCH_ATTEMPTS if error_class == "digest_mismatch" else max_attempts
-    if error_class == "forbidden" or attempts >= most:
-        return "dead"
-    return "pending"
-
-
-def shows_over(error_class: str, result: str) -> bool:
-    """Whether a job with this result shows that its registries do not fail like this any more.
-
-    The result of a job that failed for a reason of its own is empty.
-    """
-    return result in WRITTEN or error_class not in OF_WRITES
 
 
 class PlanWorker:
@@ -106,89 +70,50 @@ class PlanWorker:
         connect: Callable[..., RegistryClient] = RegistryClient,
     ) -> None:
         self.plan = plan
-        self._stores = stores
-        self._queue = stores.migrations
-        self._owner = owner
-        limits = plan.limits
-        self._width = Width(limits.images)
-        self._requests = Bucket(limits.requests_per_s)
-        self._bytes = Bucket(limits.mb_per_s * MB)
-        self._abort = threading.Event()
+        self._migrations = stores.migrations
+        self._jobs = stores.migrations.jobs
+        self._status: tuple[float, PlanStatus] = (0.0, PlanStatus(name=plan.name))
         self.stopping = threading.Event()
-        self._source = connect(plan.source, before_request=self._check_abort)
-        self._target = connect(
-            plan.target, before_request=self._pass_request, after_request=self._note_status
-        )
-        self._threads = ThreadPoolExecutor(limits.blobs, "blob")
-        surroundings = Surroundings(
-            holds=lambda job, putting: self._queue.renew(job, present(), putting),
-            status=lambda: self.status(fresh=True),
-            may_delete=self._may_delete,
-            refuses_deletes=lambda: self._queue.set_cannot_delete(plan.name),
-            find_blobs=lambda digests: self._queue.find_blob_repositories(
-                self._target.url, digests
-            ),
-            add_blobs=lambda digests, repository: self._queue.add_blobs(
-                self._target.url, digests, repository, present()
-            ),
+        self.running: dict[str, Job] = {}
+        self.done = 0  # jobs that this process ended
+        fresh_status = partial(self.status, fresh=True)
+        self._claims = Claims(self._jobs, plan, owner, self._give_up)
+        self._failures = Failures(self._migrations.plans, plan.name)
+        self._brake = Brake(self._migrations, plan.name, fresh_status)
+        self.traffic = Traffic(plan)
+        self._sides = self.traffic.connect(connect)
+        self._threads = ThreadPoolExecutor(plan.limits.blobs, "blob")
+        self._copier = Copier(
+            self._sides,
+            BlobCopier(self._sides.target, self.traffic.pass_bytes),
+            self._threads,
+            self._surroundings(),
         )
         self.conductor = Conductor(
             stores,
-            plan,
+            self._sides,
             owner,
-            self._source,
-            self._target,
-            status=lambda: self.status(fresh=True),
-            stop_plan=lambda error: self._note_failure(error, weight=BREAKER_FAILURES),
+            status=fresh_status,
+            stop_plan=partial(self._failures.note, weight=BREAKER_FAILURES),
             stopping=self.stopping,
         )
-        self._copier = Copier(
-            plan,
-            self._source,
-            self._target,
-            BlobCopier(self._target, self._pass_bytes),
-            self._threads,
-            surroundings,
+
+    def _surroundings(self) -> Surroundings:
+        plans, blobs, url = self._migrations.plans, self._migrations.blobs, self._sides.target.url
+        return Surroundings(
+            holds=lambda job, putting: self._jobs.renew(job, present(), putting),
+            status=partial(self.status, fresh=True),
+            may_delete=self._brake.may_delete,
+            refuses_deletes=partial(plans.set_cannot_delete, self.plan.name),
+            find_blobs=partial(blobs.find_repositories, url),
+            add_blobs=lambda digests, repository: blobs.add(url, digests, repository, present()),
         )
-        self.running: dict[str, Job] = {}
-        self._failures: Counter[tuple[str, str]] = Counter()  # in a row, by registry and class
-        self._due: dict[int, deque[Job]] = {LIVE: deque(), BACKFILL: deque()}  # to be claimed
-        self._looked_for_pushes = 0.0
-        self._turns = itertools.count(1)
-        self._status: tuple[float, PlanStatus] = (0.0, PlanStatus(name=plan.name))
-        self._looked_for_expired = 0.0
-        self._lock = threading.Lock()
-        self.done = 0  # jobs that this process ended
 
     def close(self) -> None:
         """Close the connections; the jobs must have ended."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._source.close()
-        self._target.close()
-
-    # Hooks of the registry clients
-
-    def _check_abort(self, method: str) -> None:
-        if self._abort.is_set():
-            raise Aborted
-
-    def _pass_request(self, method: str) -> None:
-        self._check_abort(method)
-        self._requests.take()
-
-    def _pass_bytes(self, size_bytes: int) -> None:
-        self._check_abort("")
-        self._bytes.take(size_bytes)
-
-    def _note_status(self, method: str, status: int) -> None:
-        if status == 429:
-            self._width.narrow()
-
-    def share_limits(self, workers: int) -> None:
-        """Take this process's part of the target's limits."""
-        limits = self.plan.limits
-        self._requests.rate = limits.requests_per_s / max(1, workers)
-        self._bytes.rate = limits.mb_per_s * MB / max(1, workers)
+        self._sides.source.close()
+        self._sides.target.close()
 
     # Jobs
 
@@ -215,10 +140,10 @@ class PlanWorker:
             return self._probe(status, status.breaker)
         if not status.is_worked_on:
             return False
-        if len(self.running) >= self._width.jobs:
+        if len(self.running) >= self.traffic.jobs:
             self.stopping.wait(0.01)
             return True
-        job = self._claim()
+        job = self._claims.claim()
         if job is None:
             return False
         self.running[job.id] = job
@@ -227,13 +152,13 @@ class PlanWorker:
             thread.start()
         except RuntimeError:  # there are too many: the next look into the queue tries again
             del self.running[job.id]
-            self._queue.postpone(job, present(), counts=False)
+            self._jobs.postpone(job, present(), counts=False)
             raise
         return True
 
     def run_one(self) -> bool:
         """Claim a job and run it in this thread; False when none is due."""
-        job = self._claim()
+        job = self._claims.claim()
         if job is None:
             return False
         self.running[job.id] = job
@@ -244,40 +169,9 @@ class PlanWorker:
         """The plan's status as of a second ago at most."""
         read_at, status = self._status
         if fresh or time.monotonic() - read_at > STATUS_S:
-            status = self._queue.get_plan(self.plan.name)
+            status = self._migrations.plans.get(self.plan.name)
             self._status = (time.monotonic(), status)
         return status
-
-    def _claim(self) -> Job | None:
-        now = present()
-        if time.monotonic() - self._looked_for_expired > EXPIRED_EVERY_S:
-            job = self._queue.claim_expired(self.plan.name, self._owner, now)
-            if job and job.attempts > self.plan.options.max_attempts:
-                self._end_failed(job, "dead", "bug", "every worker that began it died")
-            elif job:
-                return job
-            self._looked_for_expired = time.monotonic()
-        is_reserved = next(self._turns) % RESERVED == 0
-        if self._due[BACKFILL] and not self._due[LIVE]:  # a look for each job of a backfill is dear
-            is_reserved |= time.monotonic() - self._looked_for_pushes < IDLE_S
-        for priority in (BACKFILL, LIVE) if is_reserved else (LIVE, BACKFILL):
-            job = self._claim_of(priority, now)
-            if job:
-                return job
-        return None
-
-    def _claim_of(self, priority: int, now: datetime) -> Job | None:
-        due = self._due[priority]
-        for is_fresh in (False, True):  # what was seen before may be gone by now
-            if is_fresh:
-                if priority == LIVE:
-                    self._looked_for_pushes = time.monotonic()
-                due.extend(self._queue.find_due(self.plan.name, priority, now))
-            while due:
-                job = self._queue.claim(due.popleft(), self._owner, now)
-                if job:
-                    return job
-        return None
 
     def _carry_out(self, job: Job) -> str | None:
         """Run one job to its end, whatever that is.
@@ -314,9 +208,7 @@ class PlanWorker:
             self._fail_once(job, "bug", f"{type(error).__name__}: {error}", None)
             return ""
         result = synced.outcome.result
-        for key in list(self._failures):
-            if shows_over(key[1], result):
-                self._failures.pop(key, None)  # or another thread was faster
+        self._failures.note_result(result)
         self._end(job, synced)
         return result
 
@@ -326,14 +218,14 @@ class PlanWorker:
                 Wish(self.plan.name, job.repository, reference, job.priority)
                 for reference in synced.next
             ]
-            self._queue.wish(wishes, present())
-        if self._queue.finish(job, synced.outcome, present(), self.plan.debounce):
+            self._jobs.wish(wishes, present())
+        if self._jobs.finish(job, synced.outcome, present(), self.plan.debounce):
             self.done += 1
             logger.info("%s: %s %s", job.id, synced.outcome.result, synced.outcome.source_digest)
 
     def _fail(self, job: Job, error: RegistryError) -> bool:
         """Decide about a job that a registry's error ended; whether the endpoint is at fault."""
-        is_of_endpoint = self._note_failure(error)
+        is_of_endpoint = self._failures.note(error)
         if is_of_endpoint and self.status(fresh=True).breaker:
             self._postpone(job, 0, error.error_class, str(error), counts=False)
         else:
@@ -362,7 +254,7 @@ class PlanWorker:
     ) -> None:
         due = present() + timedelta(seconds=seconds)
         shown = message[:MAX_MESSAGE_LENGTH]
-        self._queue.postpone(job, due, error_class, shown, counts=counts, gone_at=gone_at)
+        self._jobs.postpone(job, due, error_class, shown, counts=counts, gone_at=gone_at)
         logger.info("%s: %s; again in %.0f s", job.id, shown, seconds)
 
     def _end_failed(self, job: Job, state: str, error_class: str, message: str) -> None:
@@ -374,43 +266,26 @@ class PlanWorker:
             error_class=error_class,
             error=message[:MAX_MESSAGE_LENGTH],
         )
-        self._queue.finish(job, outcome, present())
+        self._jobs.finish(job, outcome, present())
         self.done += 1
         logger.warning("%s: %s: %s", job.id, state, message)
 
-    # The breaker
+    def _give_up(self, job: Job) -> None:
+        self._end_failed(job, "dead", "bug", "every worker that began it died")
 
-    def _note_failure(self, error: RegistryError, weight: int = 1) -> bool:
-        """Count an error of an endpoint, and open the breaker at the fifth in a row."""
-        if error.error_class not in OF_ENDPOINT:
-            return False
-        key = (error.registry, error.error_class)
-        self._failures[key] += weight
-        if self._failures[key] >= BREAKER_FAILURES:
-            now = present()
-            breaker = Breaker(
-                registry=error.registry,
-                error_class=error.error_class,
-                message=str(error)[:MAX_MESSAGE_LENGTH],
-                since=now,
-                probe_at=now + timedelta(seconds=FIRST_PROBE_S),
-            )
-            if self._queue.open_breaker(self.plan.name, breaker):
-                logger.error("plan %s waits: %s", self.plan.name, error)
-        return True
+    # The breaker
 
     def _probe(self, status: PlanStatus, breaker: Breaker) -> bool:
         """Try with one request and some job whether the endpoint works again."""
         now = present()
-        delay = min(LONGEST_PROBE_S, FIRST_PROBE_S * 2 ** min(breaker.probes, 10))
-        next_at = now + timedelta(seconds=delay)
+        next_at = now + timedelta(seconds=probe_delay_s(breaker.probes))
         if breaker.probe_at > now or status.paused:
             return False
-        if not self._queue.claim_probe(self.plan.name, now, next_at):
+        if not self._migrations.plans.claim_probe(self.plan.name, now, next_at):
             self.status(fresh=True)
             return False
         try:
-            for client in (self._source, self._target):
+            for client in (self._sides.source, self._sides.target):
                 client.ping()
         except (RegistryError, Aborted):
             self.status(fresh=True)
@@ -419,7 +294,7 @@ class PlanWorker:
             self.status(fresh=True)
             return False
         self._failures.clear()
-        self._queue.close_breaker(self.plan.name)
+        self._migrations.plans.close_breaker(self.plan.name)
         self.status(fresh=True)
         logger.warning("plan %s goes on: %s answers", self.plan.name, breaker.registry)
         return True
@@ -430,10 +305,10 @@ class PlanWorker:
             status = self.status(fresh=True)
             if status.state not in WORKED or status.paused or not status.breaker:
                 return False  # a person was faster
-            job = self._claim()
+            job = self._claims.claim()
             if job is None:  # none is due: what answered is enough, unless a write has to tell
                 return error_class not in OF_WRITES or not any(
-                    error_class in self._queue.count_errors(self.plan.name, state)
+                    error_class in self._jobs.count_errors(self.plan.name, state)
                     for state in ("running", "pending")
                 )
             self.running[job.id] = job
@@ -442,43 +317,20 @@ class PlanWorker:
                 return result is not None
         return False
 
-    # Deletes
-
-    def _may_delete(self) -> bool:
-        """Whether one more delete is no sign of something going wrong."""
-        with self._lock:
-            status = self.status(fresh=True)
-            if status.deletes_allowed:
-                return self._queue.take_delete(self.plan.name)
-            if status.deletes_braked:
-                return False
-            since = present() - BRAKE_WINDOW
-            deleted = self._queue.count_deleted_since(
-                self.plan.name, max(since, status.brake_lifted_at or since)
-            )
-            if deleted < BRAKE_LEAST:
-                return True
-            if deleted < BRAKE_SHARE * self._queue.count_done(self.plan.name):
-                return True
-            why = f"{deleted} deletes within {BRAKE_WINDOW.seconds // 60} minutes"
-            self._queue.brake_deletes(self.plan.name, why, present())
-            logger.error("plan %s: deletes are braked: %s", self.plan.name, why)
-            return False
-
     # The process around it
 
     def beat(self) -> None:
         """Renew the leases of all that runs here."""
         now = present()
         for job in list(self.running.values()):
-            self._queue.renew(job, now)
+            self._jobs.renew(job, now)
         self.conductor.beat(now)
 
     def hand_back(self) -> None:
         """Give up what still runs: another worker begins it at once."""
-        self._abort.set()
+        self.traffic.abort()
         for job in list(self.running.values()):
-            self._queue.postpone(job, present(), counts=False)
+            self._jobs.postpone(job, present(), counts=False)
 
 
 class Worker:
@@ -486,7 +338,7 @@ class Worker:
 
     def __init__(self, stores: Stores, plans: Iterable[Plan]) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self._queue = stores.migrations
+        self._workers = stores.migrations.workers
         self.plans = [PlanWorker(stores, plan, self.name) for plan in plans]
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -519,10 +371,10 @@ class Worker:
             version=VERSION,
             beat=now,
         )
-        self._queue.beat(beat)
-        workers = self._queue.find_workers(now)
+        self._workers.beat(beat)
+        workers = self._workers.find(now)
         for plan in self.plans:
-            plan.share_limits(sum(plan.plan.name in worker.plans for worker in workers))
+            plan.traffic.share(sum(plan.plan.name in worker.plans for worker in workers))
             plan.beat()
 
     def stop(self) -> bool:
@@ -536,7 +388,7 @@ class Worker:
         try:
             for plan in self.plans:
                 plan.hand_back()
-            self._queue.leave(self.name)
+            self._workers.leave(self.name)
         except StoreUnavailable as error:
             logger.warning("%s; what runs here is begun anew when its lease runs out", error)
         self._stopped.set()

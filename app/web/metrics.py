@@ -132,7 +132,7 @@ class _Metrics(Collector):
             name: GaugeMetricFamily(f"rns_migration_{name}", text, labels=["plan", *labels])
             for name, (text, labels) in _OF_PLANS.items()
         }
-        workers = self._stores.migrations.find_workers(now) if self._plans else []
+        workers = self._stores.migrations.workers.find(now) if self._plans else []
         for plan in self._plans:
             waiting = pending.get(plan.debug_url)
             for name, labels, value in _samples(
@@ -146,13 +146,13 @@ Sample = tuple[str, list[str], float]  # metric, its labels beside the plan, val
 
 
 def _samples(
-    queue: MigrationStore,
+    migrations: MigrationStore,
     plan: Plan,
     workers: list[WorkerBeat],
     pending: int | None,
     now: datetime,
 ) -> Iterator[Sample]:
-    status, counts = queue.get_plan(plan.name), queue.count_alike(plan.name)
+    status, counts = migrations.plans.get(plan.name), migrations.jobs.count_alike(plan.name)
     yield "state", [status.state], 1
     yield "paused", [], bool(status.paused)
     jobs: Counter[str] = Counter()
@@ -167,12 +167,12 @@ def _samples(
     for failure in find_failures(counts):
         yield "errors", [failure.error_class], failure.given_up + failure.waiting
     yield "copied_bytes", [], sum(count.bytes for count in counts)
-    yield "lag_seconds", [], lag_s(queue, plan.name, now)
-    verify = queue.get_run(plan.name, "verify")
+    yield "lag_seconds", [], lag_s(migrations, plan.name, now)
+    verify = migrations.runs.get(plan.name, "verify")
     if verify and verify.state == "done":
         for kind in DRIFT_KINDS:
             yield "drift", [kind], verify.drift.get(kind, 0)
-    checks = find_checks_with(queue, plan, pending, jobs)
+    checks = find_checks_with(migrations, plan, pending, jobs)
     yield "ready", [], all(check.is_met for check in checks)
     yield "workers", [], sum(plan.name in worker.plans for worker in workers)
     failing = status.breaker.registry if status.breaker else ""

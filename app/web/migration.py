@@ -68,7 +68,7 @@ def plan(name: str) -> Any:
         plan=found,
         progress=progress,
         checks=checks_of(found, progress.jobs),
-        audit=_queue().find_audit(found.name, AUDIT_ROWS),
+        audit=_migrations().plans.find_audit(found.name, AUDIT_ROWS),
     )
 
 
@@ -118,7 +118,7 @@ def _list_page(template: str, found: Plan, form: Any, make_listing: Any) -> Any:
         form=form,
         page=page,
         count=lists.total(listing, page),
-        verify=_queue().get_run(found.name, "verify"),
+        verify=_migrations().runs.get(found.name, "verify"),
         advice=ADVICE,
     )
 
@@ -145,34 +145,34 @@ def carry_out(plan: Plan, action: str, given: Mapping[str, str | int]) -> str:
         InvalidQuery: something is missing in `given`, or cannot be used.
         IllegalState: the plan cannot be started now.
     """
-    who, queue, now = administrator().name, _queue(), present()
+    who, migrations, now = administrator().name, _migrations(), present()
     for key in given.keys() - TAKES[action]:
         known = ", ".join(sorted(TAKES[action])) or "none"
         raise InvalidQuery(f"{key[:40]}: {action} takes no such value; known: {known}")
     texts = {key: str(value).strip() for key, value in given.items()}
     if action == "start":
-        if queue.get_plan(plan.name).state in WORKED:  # and stays in it: frozen, above all
-            states.crawl(queue, plan, who, now)
+        if migrations.plans.get(plan.name).state in WORKED:  # and stays in it: frozen, above all
+            states.crawl(migrations, plan, who, now)
         else:
-            states.start(queue, plan, who, now)
+            states.start(migrations, plan, who, now)
         return "Started: a worker crawls the source and copies what is missing."
     if action == "pause":
-        queue.pause(plan.name, who, now)
+        migrations.plans.pause(plan.name, who, now)
         return "Paused."
     if action == "resume":
         deletes = _number(texts.get("allow_deletes") or "0")
-        queue.resume(plan.name, who, now, deletes)
+        migrations.plans.resume(plan.name, who, now, deletes)
         return f"Resumed, {deletes:,} deletes allowed." if deletes else "Resumed."
     if action == "lift-brake":
-        queue.lift_brake(plan.name, who, now)
+        migrations.plans.lift_brake(plan.name, who, now)
         return "Deletes are braked no more."
     key, error_class = texts.get("id", ""), texts.get("class", "")
     if action == "retry":
         if bool(key) == bool(error_class):
             raise InvalidQuery("id, class: expected one of the two")
-        number = queue.retry(plan.name, who, now, id=key, error_class=error_class)
+        number = migrations.jobs.retry(plan.name, who, now, id=key, error_class=error_class)
         return f"{number:,} {'job begins' if number == 1 else 'jobs begin'} anew."
-    if not queue.waive(plan.name, who, key, now):
+    if not migrations.jobs.waive(plan.name, who, key, now):
         raise InvalidQuery(f"id: there is no job {key[:400]!r} that is not running")
     return f"Skipped {key.partition(' ')[2]} until it is pushed again."
 
@@ -198,7 +198,7 @@ def plan_named(name: str) -> Plan:
 
 def progress_of(plan: Plan) -> Progress:
     """How far a plan is."""
-    return find_progress(_queue(), plan, present())
+    return find_progress(_migrations(), plan, present())
 
 
 def checks_of(plan: Plan, jobs: Mapping[str, int] | None = None) -> list[Check]:
@@ -207,8 +207,10 @@ def checks_of(plan: Plan, jobs: Mapping[str, int] | None = None) -> list[Check]:
     `jobs` by state spare counting them once more.
     """
     pending = count_pending(plan.debug_url, PENDING_S) if plan.debug_url else None
-    queue = _queue()
-    return find_checks_with(queue, plan, pending, jobs or queue.count_jobs(plan.name))
+    migrations = _migrations()
+    return find_checks_with(
+        migrations, plan, pending, jobs or migrations.jobs.count_by_state(plan.name)
+    )
 
 
 def plan_listing() -> Listing:
@@ -229,10 +231,10 @@ _NESTED = ("breaker", "jobs", "failures", "workers", "crawl", "verify")
 
 def job_listing(plan: Plan, form: JobFilter) -> Listing:
     """The jobs that a valid form selects, by repository and reference."""
-    queue, filters = _queue(), form.filters()
+    migrations, filters = _migrations(), form.filters()
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
-        page = queue.find_jobs(plan.name, cursor=cursor, limit=limit, **filters)
+        page = migrations.jobs.find(plan.name, cursor=cursor, limit=limit, **filters)
         return Page([fields_of(job, SECRET) for job in page.items], page.next)
 
     columns = [name for name in Job.__struct_fields__ if name not in SECRET]
@@ -240,25 +242,25 @@ def job_listing(plan: Plan, form: JobFilter) -> Listing:
         f"jobs-{plan.name}",
         columns,
         find,
-        lambda cap: queue.count_found_jobs(plan.name, cap=cap, **filters),
+        lambda cap: migrations.jobs.count_found(plan.name, cap=cap, **filters),
     )
 
 
 def drift_listing(plan: Plan, form: DriftFilter) -> Listing:
     """The differences that a valid form selects, by repository and reference."""
-    queue, filters = _queue(), form.filters()
+    migrations, filters = _migrations(), form.filters()
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
-        page = queue.find_drift(plan.name, cursor=cursor, limit=limit, **filters)
+        page = migrations.runs.find_drift(plan.name, cursor=cursor, limit=limit, **filters)
         return Page([fields_of(row) for row in page.items], page.next)
 
     return Listing(
         f"drift-{plan.name}",
         Drift.__struct_fields__,
         find,
-        lambda cap: queue.count_drift(plan.name, cap=cap, **filters),
+        lambda cap: migrations.runs.count_drift(plan.name, cap=cap, **filters),
     )
 
 
-def _queue() -> MigrationStore:
+def _migrations() -> MigrationStore:
     return runtime().stores.migrations

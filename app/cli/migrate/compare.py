@@ -19,8 +19,10 @@ from app.cli.shared import as_json, print_rows
 from app.errors import AppError, IllegalState, InvalidReference
 from app.migration import Plan
 from app.migration.crawler import find_repositories
-from app.migration.verifier import CHECKS_AT_A_TIME, Extent, Verifier, verify_plan
-from app.migration.verifier import prune_extra as prune_ours
+from app.migration.sides import Sides
+from app.migration.verification import CHECKS_AT_A_TIME, verify_plan
+from app.migration.verification import prune_extra as prune_ours
+from app.migration.verifier import Extent, Verifier
 from app.registry import RegistryClient
 from app.settings import Settings
 from app.store.migrations import HARMLESS
@@ -44,7 +46,7 @@ def migrate_plan(settings: Settings, name: str | None, as_json: bool) -> None:
         def known() -> list[str]:
             return stores.catalogue.find_names(plan.registry)
 
-        verifier = Verifier(plan, source, target, threads, known=known)
+        verifier = Verifier(Sides(plan, source, target), threads, known=known)
         rows = [
             {
                 "repository": repository,
@@ -109,16 +111,15 @@ def migrate_verify(
     """
     stores, plan = open_plan(settings, name)
     queue = stores.migrations
-    if prune_extra and queue.get_plan(plan.name).target_leads:
+    if prune_extra and queue.plans.get(plan.name).target_leads:
         raise IllegalState("--prune-extra: after the cut-over the target is right")
     with (
         contextlib.closing(RegistryClient(plan.source)) as source,
         contextlib.closing(RegistryClient(plan.target)) as target,
     ):
         owner = f"verify {socket.gethostname()}:{os.getpid()}"
-        rows = verify_plan(
-            stores, plan, source, target, owner, extent=Extent(**extent), recheck_s=recheck
-        )
+        how = Extent(**extent, recheck_s=recheck)
+        rows = verify_plan(stores, Sides(plan, source, target), owner, extent=how)
     if rows is None:
         raise AppError("another verification of this plan is under way")
     documents = [msgspec.to_builtins(row) for row in rows]
@@ -129,7 +130,7 @@ def migrate_verify(
     else:
         print_rows(documents, DRIFT_COLUMNS, as_json)
     if prune_extra:
-        number = prune_ours(queue, plan, rows)
+        number = prune_ours(queue.jobs, plan, rows)
         print(f"{number} tags at the target are deleted by a worker", file=sys.stderr)
     if any(row.kind not in HARMLESS for row in rows):
         raise AppError(f"{len(rows)} differences between source and target")

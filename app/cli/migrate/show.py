@@ -62,20 +62,20 @@ def _print_advice(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _status_row(queue: MigrationStore, plan: Plan) -> dict[str, Any]:
     now = present()
-    status = queue.get_plan(plan.name)
-    conflicts = queue.count_errors(plan.name, "conflict")
+    status = queue.plans.get(plan.name)
+    conflicts = queue.jobs.count_errors(plan.name, "conflict")
     return {
         "plan": plan.name,
         "state": status.state,
         "since": status.since,
         "stopped": why_stopped(status) or None,
         "lag_s": round(lag_s(queue, plan.name, now), 1),
-        "jobs": queue.count_jobs(plan.name),
-        "errors": dict(Counter(queue.count_errors(plan.name)) + Counter(conflicts)),
-        "workers": sum(plan.name in worker.plans for worker in queue.find_workers(now)),
-        "crawl": queue.get_run(plan.name, "crawl"),
-        "verify": queue.get_run(plan.name, "verify"),
-        "partial": queue.get_run(plan.name, "partial"),
+        "jobs": queue.jobs.count_by_state(plan.name),
+        "errors": dict(Counter(queue.jobs.count_errors(plan.name)) + Counter(conflicts)),
+        "workers": sum(plan.name in worker.plans for worker in queue.workers.find(now)),
+        "crawl": queue.runs.get(plan.name, "crawl"),
+        "verify": queue.runs.get(plan.name, "verify"),
+        "partial": queue.runs.get(plan.name, "partial"),
         "deletes_braked": status.deletes_braked,
         "cannot_delete": status.cannot_delete,
     }
@@ -106,7 +106,7 @@ def migrate_jobs(
 def _all_jobs(queue: MigrationStore, plan: Plan, **filters: str) -> Iterator[Job]:
     cursor: str | None = None
     while True:
-        page = queue.find_jobs(plan.name, cursor=cursor, limit=500, **filters)
+        page = queue.jobs.find(plan.name, cursor=cursor, limit=500, **filters)
         yield from page.items
         cursor = page.next
         if cursor is None:

@@ -31,7 +31,7 @@ def migrate_start(settings: Settings, name: str | None) -> None:
 def migrate_pause(settings: Settings, name: str | None) -> None:
     """Begin no more jobs; pushes are still noted."""
     stores, plan = open_plan(settings, name)
-    stores.migrations.pause(plan.name, who(), present())
+    stores.migrations.plans.pause(plan.name, who(), present())
     print(f"paused {plan.name}")
 
 
@@ -44,7 +44,7 @@ def migrate_pause(settings: Settings, name: str | None) -> None:
 def migrate_resume(settings: Settings, name: str | None, allow_deletes: int) -> None:
     """Go on after a pause, or at once after an outage."""
     stores, plan = open_plan(settings, name)
-    stores.migrations.resume(plan.name, who(), present(), allow_deletes)
+    stores.migrations.plans.resume(plan.name, who(), present(), allow_deletes)
     print(f"resumed {plan.name}")
 
 
@@ -54,7 +54,7 @@ def migrate_resume(settings: Settings, name: str | None, allow_deletes: int) -> 
 def migrate_lift_brake(settings: Settings, name: str | None) -> None:
     """Let deletes be carried out as they come, after the brake."""
     stores, plan = open_plan(settings, name)
-    stores.migrations.lift_brake(plan.name, who(), present())
+    stores.migrations.plans.lift_brake(plan.name, who(), present())
     print(f"deletes of {plan.name} are braked no more")
 
 
@@ -72,7 +72,7 @@ def migrate_retry(
     if not (key or error_class or everything):
         raise click.UsageError("name jobs by --id, --class or --all")
     filters = {"id": key or "", "error_class": error_class or ""}
-    number = stores.migrations.retry(plan.name, who(), present(), **filters)
+    number = stores.migrations.jobs.retry(plan.name, who(), present(), **filters)
     print(f"{number} jobs begin anew")
 
 
@@ -83,7 +83,7 @@ def migrate_retry(
 def migrate_skip(settings: Settings, name: str | None, key: str) -> None:
     """Leave a job out until its reference is pushed again."""
     stores, plan = open_plan(settings, name)
-    if not stores.migrations.waive(plan.name, who(), key, present()):
+    if not stores.migrations.jobs.waive(plan.name, who(), key, present()):
         raise InvalidQuery(f"no job {key} that is not running")
     print(f"skipped {key}")
 

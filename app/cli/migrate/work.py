@@ -97,22 +97,22 @@ def migrate_once(settings: Settings, name: str | None) -> None:
     stores, plan = open_plan(settings, name)
     queue = stores.migrations
     states.crawl(queue, plan, who(), present())
-    queue.close_breaker(plan.name)  # of an earlier run
+    queue.plans.close_breaker(plan.name)  # of an earlier run
     worker = Worker(stores, [plan])
     conductor = worker.plans[0].conductor
     with until_signal() as ended, tqdm(unit="tag", disable=None) as progress:
         worker.start()
         while not ended.wait(POLL_S):
-            jobs = queue.count_jobs(plan.name)
+            jobs = queue.jobs.count_by_state(plan.name)
             progress.total = sum(jobs.values())
             progress.update(sum(jobs.get(state, 0) for state in SETTLED) - progress.n)
-            is_stopped = conductor.failed or why_stopped(queue.get_plan(plan.name))
+            is_stopped = conductor.failed or why_stopped(queue.plans.get(plan.name))
             if is_stopped or _is_drained(queue, plan.name):
                 break
         _stop(worker, status=1)
     if ended.is_set():
         raise click.Abort
-    status, jobs = queue.get_plan(plan.name), queue.count_jobs(plan.name)
+    status, jobs = queue.plans.get(plan.name), queue.jobs.count_by_state(plan.name)
     if conductor.failed or why_stopped(status):
         raise AppError(f"stopped: {why_stopped(status) or conductor.failed}")
     print(", ".join(f"{number} {state}" for state, number in sorted(jobs.items())) or "no tags")
@@ -128,12 +128,12 @@ def migrate_once(settings: Settings, name: str | None) -> None:
 
 def _is_drained(queue: MigrationStore, plan: str) -> bool:
     """Whether everything is crawled, and over but for deletes that wait for a person."""
-    status, crawl = queue.get_plan(plan), queue.get_run(plan, "crawl")
+    status, crawl = queue.plans.get(plan), queue.runs.get(plan, "crawl")
     if status.recrawl or crawl is None or crawl.state != "done":
         return False
-    jobs = queue.count_jobs(plan)
+    jobs = queue.jobs.count_by_state(plan)
     if jobs.get("running"):
         return False
     if jobs.get("pending"):
-        return set(queue.count_errors(plan, "pending")) == {"braked"}
+        return set(queue.jobs.count_errors(plan, "pending")) == {"braked"}
     return status.state != "backfill"

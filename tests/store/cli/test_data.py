@@ -70,13 +70,13 @@ def test_what_is_imported_or_retried_is_looked_at_as_what_is_sent(
     run: Run, queue: MigrationStore, wire_database: Database[Any]
 ) -> None:
     run("events", "import", stdin=envelope(wire_event(tag="v1"), wire_event(tag="-")).decode())
-    assert [job.reference for job in queue.find_jobs("dc2").items] == ["v1"]
+    assert [job.reference for job in queue.jobs.find("dc2").items] == ["v1"]
 
     understood = json.dumps(wire_event(tag="v2"))
     wire_database["rejected_events"].update_one({}, {"$set": {"body": understood}})
     run("events", "rejected", "--retry")
 
-    assert {job.reference for job in queue.find_jobs("dc2").items} == {"v1", "v2"}
+    assert {job.reference for job in queue.jobs.find("dc2").items} == {"v1", "v2"}
 
 
 def test_an_import_needs_the_address_of_a_registry(run: Run) -> None:

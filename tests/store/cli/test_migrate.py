@@ -19,6 +19,7 @@ from app.rules.references import parse_repository
 from app.store.migrations import (
     LIVE,
     Breaker,
+    JobStore,
     MigrationStore,
     Outcome,
     Wish,
@@ -29,24 +30,24 @@ pytestmark = [pytest.mark.wire, pytest.mark.usefixtures("config")]
 
 
 def fail_job(queue: MigrationStore, tag: str, error_class: str = "forbidden") -> str:
-    queue.wish([Wish("dc2", "team/app", tag)], present())
+    queue.jobs.wish([Wish("dc2", "team/app", tag)], present())
     key = f"dc2 team/app {tag}"
-    (due,) = (job for job in queue.find_due("dc2", LIVE, present()) if job.id == key)
-    job = queue.claim(due, "worker", present())
+    (due,) = (job for job in queue.jobs.find_due("dc2", LIVE, present()) if job.id == key)
+    job = queue.jobs.claim(due, "worker", present())
     assert job
-    queue.finish(job, Outcome(state="dead", error_class=error_class, error="no"), present())
+    queue.jobs.finish(job, Outcome(state="dead", error_class=error_class, error="no"), present())
     return key
 
 
 def make_ready(queue: MigrationStore, name: str = "dc2") -> None:
     """A live plan of which everything is copied and compared."""
-    queue.start(name, "test", present())
-    queue.clear_recrawl(name)
-    queue.set_state(name, "live", "test", present())
+    queue.plans.start(name, "test", present())
+    queue.plans.clear_recrawl(name)
+    queue.plans.set_state(name, "live", "test", present())
     for kind in ("crawl", "verify"):
-        begun = queue.begin_run(name, kind, "test", present())  # type: ignore[arg-type]
+        begun = queue.runs.begin(name, kind, "test", present())  # type: ignore[arg-type]
         assert begun
-        queue.end_run(begun, "test", present())
+        queue.runs.end(begun, "test", present())
 
 
 def test_a_plan_is_started_paused_and_resumed(run: Run, queue: MigrationStore) -> None:
@@ -63,20 +64,20 @@ def test_a_plan_is_started_paused_and_resumed(run: Run, queue: MigrationStore) -
 
 
 def test_a_brake_is_lifted_by_its_own_command(run: Run, queue: MigrationStore) -> None:
-    queue.brake_deletes("dc2", "many deletes", present())
+    queue.plans.brake_deletes("dc2", "many deletes", present())
 
     assert run("migrate", "resume", "--allow-deletes", "5").status == 0
-    assert queue.get_plan("dc2").deletes_braked == "many deletes"
+    assert queue.plans.get("dc2").deletes_braked == "many deletes"
     assert run("migrate", "lift-brake").out == "deletes of dc2 are braked no more\n"
 
-    assert queue.get_plan("dc2").deletes_braked == ""
+    assert queue.plans.get("dc2").deletes_braked == ""
 
 
 def test_the_status_tells_why_a_plan_waits_and_what_failed(run: Run, queue: MigrationStore) -> None:
     fail_job(queue, "v1")
-    queue.start("dc2", "test", present())
+    queue.plans.start("dc2", "test", present())
     now = present()
-    queue.open_breaker(
+    queue.plans.open_breaker(
         "dc2",
         Breaker(registry="https://new", error_class="auth", message="no", since=now, probe_at=now),
     )
@@ -141,8 +142,8 @@ def test_a_plan_that_is_ready_is_cut_over_by_force_where_the_source_tells_nothin
     result = run("migrate", "cutover", "--force")
 
     assert "dc2 is cut over: let the clients use https://new.invalid" in result.out
-    assert queue.get_plan("dc2").state == "cut_over"
-    assert queue.find_audit("dc2")[0].what == "state cut_over"
+    assert queue.plans.get("dc2").state == "cut_over"
+    assert queue.plans.find_audit("dc2")[0].what == "state cut_over"
 
 
 def test_the_runbook_shows_what_is_next_from_the_beginning_to_the_end(
@@ -162,24 +163,26 @@ def test_the_runbook_shows_what_is_next_from_the_beginning_to_the_end(
     unmet = run("migrate", "cutover", "--force").err
     assert "crawled (another crawl is wanted: final, as the source is frozen)" in unmet
     assert "verified (the source was frozen after the last verification began)" in unmet
-    queue.clear_recrawl("dc2")
-    begun = queue.begin_run("dc2", "verify", "test", present())
+    queue.plans.clear_recrawl("dc2")
+    begun = queue.runs.begin("dc2", "verify", "test", present())
     assert begun
-    queue.end_run(begun, "test", present())
+    queue.runs.end(begun, "test", present())
     assert run("migrate", "cutover", "--force").status == 0
     assert "5. Let the clients' name point to https://new.invalid" in next_step()
     assert run("migrate", "close").out == "closed dc2\n"
     assert "It is over" in next_step()
-    changes = {row.what for row in queue.find_audit("dc2") if row.who.endswith("command line")}
+    changes = {
+        row.what for row in queue.plans.find_audit("dc2") if row.who.endswith("command line")
+    }
     assert {f"state {state}" for state in ("backfill", "frozen", "cut_over", "closed")} <= changes
 
 
 def test_a_verification_of_a_part_makes_no_plan_ready(run: Run, queue: MigrationStore) -> None:
     make_ready(queue)
-    queue._runs.delete_one({"_id": "dc2 verify"})
-    begun = queue.begin_run("dc2", "partial", "test", present(), part="team/**")
+    queue.runs._runs.delete_one({"_id": "dc2 verify"})
+    begun = queue.runs.begin("dc2", "partial", "test", present(), part="team/**")
     assert begun
-    queue.end_run(begun, "test", present())
+    queue.runs.end(begun, "test", present())
 
     met = {row["name"]: row["is_met"] for row in rows(run("migrate", "ready", "--json"))}
 
@@ -220,11 +223,11 @@ migrations:
     assert "first rns migrate rollback --plan back" in start("dc2")[1]
     run("migrate", "rollback", "--plan", "back")
     assert start("dc2") == (0, "")
-    assert queue.get_plan("dc2").state == "backfill"
+    assert queue.plans.get("dc2").state == "backfill"
 
 
 def test_a_closed_plan_is_not_begun_again(run: Run, queue: MigrationStore) -> None:
-    queue.wish([Wish("dc2", "team/app", "v1")], present())
+    queue.jobs.wish([Wish("dc2", "team/app", "v1")], present())
     run("migrate", "close")
 
     for command in ("start", "once", "freeze", "cutover", "rollback", "close"):
@@ -237,18 +240,18 @@ def test_the_status_is_told_to_a_pipe_when_it_changes_until_a_signal(
     run: Run, queue: MigrationStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(show, "WATCH_S", 0.01)
-    seen = queue.count_jobs
+    seen = queue.jobs.count_by_state
     calls = itertools.count(1)
 
-    def count_jobs(self: MigrationStore, plan: str) -> dict[str, int]:
+    def count_by_state(self: JobStore, plan: str) -> dict[str, int]:
         number = next(calls)
         if number == 3:
-            queue.pause("dc2", "somebody", present())
+            queue.plans.pause("dc2", "somebody", present())
         if number == 5:
             signal.raise_signal(signal.SIGINT)
         return seen(plan)
 
-    monkeypatch.setattr(MigrationStore, "count_jobs", count_jobs)
+    monkeypatch.setattr(JobStore, "count_by_state", count_by_state)
 
     result = run("migrate", "status", "--watch")
 

@@ -16,7 +16,7 @@ from app.migration.live import LiveWishes
 from app.notifications.ingest import Ingest
 from app.settings import Migration
 from app.store import Stores
-from app.store.migrations import LIVE, MigrationStore, Wish
+from app.store.migrations import LIVE, JobStore, MigrationStore, Wish
 
 
 def plan(**keys: Any) -> Plan:
@@ -36,7 +36,7 @@ def receive(stores: Stores, *events: Any, registry: str = "default", plans: Any 
 
 def wished(stores: Stores, name: str = "dc2") -> dict[str, int]:
     """How often each reference was wished for."""
-    jobs = stores.migrations.find_jobs(name, limit=500).items
+    jobs = stores.migrations.jobs.find(name, limit=500).items
     return {f"{job.repository} {job.reference}": job.generation for job in jobs}
 
 
@@ -114,15 +114,15 @@ def test_a_new_process_of_the_registry_has_everything_crawled_again(
     queue = stores.migrations
     first = {"source": {"addr": "node", "instanceID": "one"}}
     receive(stores, wire_event(tag="v1") | first)
-    queue.begin_run("dc2", "crawl", "worker", NOW)
+    queue.runs.begin("dc2", "crawl", "worker", NOW)
     receive(stores, wire_event(tag="v2") | first)
-    assert not queue.get_plan("dc2").recrawl
+    assert not queue.plans.get("dc2").recrawl
 
     receive(
         stores, wire_event(action, tag="v3") | {"source": {"addr": "node", "instanceID": "two"}}
     )
 
-    assert queue.get_plan("dc2").recrawl
+    assert queue.plans.get("dc2").recrawl
 
 
 def test_a_push_is_not_looked_at_for_a_plan_that_is_closed(stores: Stores) -> None:
@@ -135,7 +135,7 @@ def test_a_push_is_not_looked_at_for_a_plan_that_is_closed(stores: Stores) -> No
     assert wished(stores, "dc3") == {"team/app v1": 1}
 
 
-class FailingOnce(MigrationStore):
+class FailingOnce(JobStore):
     """A queue that is away the first time."""
 
     failed = False
@@ -150,7 +150,8 @@ class FailingOnce(MigrationStore):
 def test_a_push_that_the_queue_cannot_take_is_refused_and_looked_at_when_it_comes_again(
     stores: Stores, mock_database: Any
 ) -> None:
-    queue = FailingOnce(stores._database)
+    queue = MigrationStore(stores._database)
+    queue.jobs = FailingOnce(stores._database, queue.plans)
     push = envelope(wire_event(tag="v1"))
 
     with pytest.raises(StoreUnavailable):
@@ -195,5 +196,5 @@ def test_a_push_costs_one_command_more(wire_uri: str, wire_database: Any) -> Non
 def test_the_priority_of_a_push_is_live(stores: Stores) -> None:
     receive(stores, wire_event(tag="v1"))
 
-    (job,) = stores.migrations.find_jobs("dc2").items
+    (job,) = stores.migrations.jobs.find("dc2").items
     assert job.priority == LIVE

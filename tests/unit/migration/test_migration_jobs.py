@@ -20,16 +20,19 @@ from memory_registry import MemoryRegistry
 
 from app.errors import IllegalState
 from app.migration import Plan, load_plans
+from app.migration import brake as brake_module
 from app.migration import conductor as conductor_module
 from app.migration import worker as worker_module
 from app.migration.copier import MIN_MOUNT_BYTES, LeaseLost
 from app.migration.crawler import Crawler, find_repositories
+from app.migration.failures import retry_delay_s, state_after
 from app.migration.limits import Bucket, Width
 from app.migration.progress import find_progress
 from app.migration.ranking import rank_repositories
 from app.migration.readiness import find_checks
-from app.migration.verifier import Extent, Verifier, prune_extra, verify_plan
-from app.migration.worker import PlanWorker, Worker, retry_delay_s, state_after, wait_until
+from app.migration.verification import prune_extra, verify_plan
+from app.migration.verifier import Extent, Verifier
+from app.migration.worker import PlanWorker, Worker, wait_until
 from app.notifications.ingest import Ingest
 from app.registry import Endpoint, Manifest, RegistryClient, RegistryError, make_placeholder
 from app.rules.references import parse_repository
@@ -67,7 +70,7 @@ class Setting:
             "worker",
             connect=lambda endpoint, **hooks: by_url[endpoint.url],  # type: ignore[arg-type, return-value]
         )
-        self.queue.start("dc2", "test", present())
+        self.queue.plans.start("dc2", "test", present())
 
     def connect_target(self, target: RegistryClient) -> None:
         """Copy to a registry over HTTP instead."""
@@ -75,7 +78,7 @@ class Setting:
 
     def wish(self, *references: str, repository: str = "team/app") -> None:
         wishes = [Wish("dc2", repository, reference, LIVE) for reference in references]
-        self.queue.wish(wishes, present())
+        self.queue.jobs.wish(wishes, present())
 
     def drain(self) -> None:
         while self.worker.run_one():
@@ -83,25 +86,25 @@ class Setting:
 
     def hurry(self) -> None:
         """Let no job wait any longer, as if the time had passed."""
-        jobs = self.queue._jobs
+        jobs = self.queue.jobs._jobs
         jobs.update_many({"state": "pending"}, {"$set": {"due": present()}})
         seen_gone = {"state": "pending", "gone_at": {"$ne": None}}
         jobs.update_many(seen_gone, {"$set": {"gone_at": present() - LEASE}})
 
     def expire_leases(self) -> None:
         """Let the workers of all running jobs have been silent for long."""
-        self.queue._jobs.update_many(
+        self.queue.jobs._jobs.update_many(
             {"state": "running"}, {"$set": {"lease_until": present() - LEASE}}
         )
-        self.worker._looked_for_expired = 0.0
+        self.worker._claims._looked_for_expired = 0.0
 
     def probe_now(self) -> None:
         """Let the breaker be tried without a pause."""
-        self.queue._plans.update_one({}, {"$set": {"breaker.probe_at": present()}})
+        self.queue.plans._plans.update_one({}, {"$set": {"breaker.probe_at": present()}})
         self.worker.status(fresh=True)
 
     def job(self, reference: str = "v1", repository: str = "team/app") -> Job:
-        job = self.queue.get_job("dc2", repository, reference)
+        job = self.queue.jobs.get("dc2", repository, reference)
         assert job
         return job
 
@@ -189,7 +192,7 @@ def test_who_lost_the_lease_writes_no_manifest(make: Callable[..., Setting]) -> 
     def lose(method: str, *arguments: str) -> None:
         if method == "put_upload":
             later = present() + timedelta(minutes=5)
-            setting.queue.claim_expired("dc2", "other", later)
+            setting.queue.jobs.claim_expired("dc2", "other", later)
 
     setting.target.fail = lose
     setting.wish("v1")
@@ -465,7 +468,7 @@ def test_a_digest_that_is_in_use_is_not_deleted(make: Callable[..., Setting]) ->
     setting.source.push_index("team/app", "v1", [child])
     setting.wish("v1", child.digest, alone.digest)
     setting.drain()
-    setting.queue._jobs.update_one(  # as if it had been copied before its index
+    setting.queue.jobs._jobs.update_one(  # as if it had been copied before its index
         {"reference": child.digest}, {"$set": {"put_digest": child.digest}}
     )
     for manifest in (child, alone):
@@ -483,7 +486,7 @@ def test_a_digest_that_is_in_use_is_not_deleted(make: Callable[..., Setting]) ->
 def test_many_deletes_at_once_wait_for_a_person(
     make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "BRAKE_LEAST", 2)
+    monkeypatch.setattr(brake_module, "BRAKE_LEAST", 2)
     setting = make(options={"deletes": "tags"})
     tags = [f"v{number}" for number in range(6)]
     for tag in tags:
@@ -500,25 +503,25 @@ def test_many_deletes_at_once_wait_for_a_person(
         return len(setting.target.state())
 
     assert look_twice() == 4
-    assert setting.queue.get_plan("dc2").deletes_braked
+    assert setting.queue.plans.get("dc2").deletes_braked
 
-    setting.queue.resume("dc2", "admin", present(), deletes=3)
+    setting.queue.plans.resume("dc2", "admin", present(), deletes=3)
     assert look_twice() == 1
-    setting.queue.resume("dc2", "admin", present(), deletes=3)
+    setting.queue.plans.resume("dc2", "admin", present(), deletes=3)
     assert look_twice() == 0
 
 
 def test_a_brake_holds_beyond_the_deletes_that_a_person_allowed_until_it_is_lifted(
     make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "BRAKE_LEAST", 4)
+    monkeypatch.setattr(brake_module, "BRAKE_LEAST", 4)
     setting = make(options={"deletes": "tags"})
     tags = [f"v{number}" for number in range(5)]
     for tag in tags:
         setting.source.push("team/app", tag)
     setting.wish(*tags)
     setting.drain()
-    setting.queue.brake_deletes("dc2", "a crawl saw 0 tags, the one before it 5", present())
+    setting.queue.plans.brake_deletes("dc2", "a crawl saw 0 tags, the one before it 5", present())
     setting.source.content["team/app"].tags.clear()
     setting.wish(*tags)
 
@@ -529,11 +532,11 @@ def test_a_brake_holds_beyond_the_deletes_that_a_person_allowed_until_it_is_lift
         return len(setting.target.state())
 
     assert look_thrice() == 5
-    setting.queue.resume("dc2", "admin", present(), deletes=3)
+    setting.queue.plans.resume("dc2", "admin", present(), deletes=3)
     assert look_thrice() == 2
-    setting.queue.resume("dc2", "admin", present())
+    setting.queue.plans.resume("dc2", "admin", present())
     assert look_thrice() == 2
-    setting.queue.lift_brake("dc2", "admin", present())
+    setting.queue.plans.lift_brake("dc2", "admin", present())
     assert look_thrice() == 0
 
 
@@ -550,7 +553,7 @@ def test_a_target_that_deletes_nothing_is_told_once(make: Callable[..., Setting]
         setting.drain()
 
     assert setting.outcome() == ("skipped", "kept", "")
-    assert setting.queue.get_plan("dc2").cannot_delete
+    assert setting.queue.plans.get("dc2").cannot_delete
 
 
 # After the cut-over
@@ -565,7 +568,7 @@ def test_after_the_cut_over_nothing_is_overwritten_that_changed_at_the_target(
         setting.source.push("team/app", tag)
     setting.wish(*tags[:3])
     setting.drain()
-    setting.queue.set_state("dc2", "cut_over", "admin", present())
+    setting.queue.plans.set_state("dc2", "cut_over", "admin", present())
     moved = setting.target.push("team/app", "moved", "of a client").digest
     theirs = setting.target.push("team/app", "theirs", "of a client").digest
     del setting.target.content["team/app"].tags["deleted"]
@@ -600,7 +603,7 @@ def test_what_a_client_pushes_while_a_late_push_is_copied_stays(
     setting.source.push("team/app", "v1", "first")
     setting.wish("v1")
     setting.drain()
-    setting.queue.set_state("dc2", "cut_over", "admin", present())
+    setting.queue.plans.set_state("dc2", "cut_over", "admin", present())
     setting.source.push("team/app", "v1", "late")
     while_a_layer_comes(setting, lambda: setting.target.push("team/app", "v1", "of a client"))
 
@@ -642,7 +645,9 @@ def test_a_job_that_is_under_way_when_its_plan_ends_writes_nothing_more(
 ) -> None:
     setting = make()
     setting.source.push("team/app", "v1")
-    while_a_layer_comes(setting, lambda: setting.queue.set_state("dc2", state, "admin", present()))
+    while_a_layer_comes(
+        setting, lambda: setting.queue.plans.set_state("dc2", state, "admin", present())
+    )
 
     setting.wish("v1")
     setting.drain()
@@ -657,8 +662,8 @@ def test_a_plan_that_is_rolled_back_is_not_tried_although_an_endpoint_failed(
     setting = make()
     setting.source.push("team/app", "v1")
     setting.wish("v1")
-    setting.queue.open_breaker("dc2", breaker())
-    setting.queue.set_state("dc2", "rolled_back", "admin", present())
+    setting.queue.plans.open_breaker("dc2", breaker())
+    setting.queue.plans.set_state("dc2", "rolled_back", "admin", present())
     setting.worker.status(fresh=True)
 
     assert not setting.worker.dispatch_one()
@@ -668,7 +673,7 @@ def test_a_plan_that_is_rolled_back_is_not_tried_although_an_endpoint_failed(
 
 def test_after_the_cut_over_nothing_is_deleted(make: Callable[..., Setting]) -> None:
     setting = deleting(make, "tags")
-    setting.queue.set_state("dc2", "cut_over", "admin", present())
+    setting.queue.plans.set_state("dc2", "cut_over", "admin", present())
 
     for _ in range(2):
         setting.drain()
@@ -707,7 +712,7 @@ def test_what_was_pushed_after_the_cut_over_comes_back_under_its_old_name(
         "worker",
         connect=lambda endpoint, **hooks: by_url[endpoint.url],  # type: ignore[arg-type, return-value]
     )
-    setting.queue.start("back", "test", present())
+    setting.queue.plans.start("back", "test", present())
 
     worker.conductor.conduct_once()
     while worker.run_one():
@@ -979,11 +984,11 @@ def test_a_target_that_takes_requests_and_hangs_stops_the_plan(
             for _ in range(6):
                 setting.worker.run_one()
 
-    breaker = setting.queue.get_plan("dc2").breaker
+    breaker = setting.queue.plans.get("dc2").breaker
     assert breaker
     assert (breaker.registry, breaker.error_class) == (url, "down")
     assert "timed out" in breaker.message
-    assert setting.queue.count_jobs("dc2") == {"pending": 6}
+    assert setting.queue.jobs.count_by_state("dc2") == {"pending": 6}
 
 
 def test_a_bug_kills_neither_the_worker_nor_the_other_jobs(make: Callable[..., Setting]) -> None:
@@ -1020,21 +1025,21 @@ def test_an_outage_stops_the_plan_and_uses_up_no_attempts(make: Callable[..., Se
     setting.wish(*tags)
     for _ in range(5):
         setting.worker.run_one()
-    breaker = setting.queue.get_plan("dc2").breaker
+    breaker = setting.queue.plans.get("dc2").breaker
     assert breaker
     assert (breaker.registry, breaker.error_class, attempts()) == (NEW, "readonly", 4)
 
     for _ in range(10):
         setting.probe_now()
         assert not setting.worker.dispatch_one()
-    assert setting.queue.get_plan("dc2").breaker
+    assert setting.queue.plans.get("dc2").breaker
     assert attempts() == 4
 
     setting.target.fail = lambda *_: None
     setting.hurry()
     setting.probe_now()
     assert setting.worker.dispatch_one()
-    assert setting.queue.get_plan("dc2").breaker is None
+    assert setting.queue.plans.get("dc2").breaker is None
     setting.drain()
     assert setting.target.state() == setting.source.state()
 
@@ -1048,11 +1053,11 @@ def breaker(probes: int = 0, error_class: str = "down") -> Breaker:
 
 def test_a_plan_goes_on_by_itself_after_the_longest_outage(make: Callable[..., Setting]) -> None:
     setting = make()
-    setting.queue.open_breaker("dc2", breaker(probes=10_000))
+    setting.queue.plans.open_breaker("dc2", breaker(probes=10_000))
 
     assert setting.worker.dispatch_one()
 
-    assert setting.queue.get_plan("dc2").breaker is None
+    assert setting.queue.plans.get("dc2").breaker is None
 
 
 def test_only_a_write_shows_that_a_target_takes_writes_again(make: Callable[..., Setting]) -> None:
@@ -1068,7 +1073,7 @@ def test_only_a_write_shows_that_a_target_takes_writes_again(make: Callable[...,
     def is_stopped() -> bool:
         setting.probe_now()
         setting.worker.dispatch_one()
-        return setting.queue.get_plan("dc2").breaker is not None
+        return setting.queue.plans.get("dc2").breaker is not None
 
     setting.target.fail = fail
     for tag in tags:  # what the target has already does not hide that it takes nothing new
@@ -1081,7 +1086,7 @@ def test_only_a_write_shows_that_a_target_takes_writes_again(make: Callable[...,
         setting.worker.run_one()
     assert is_stopped()
 
-    setting.queue._jobs.update_many(
+    setting.queue.jobs._jobs.update_many(
         {"state": "pending"}, {"$set": {"due": present() + LEASE, "attempts": 1}}
     )
     assert is_stopped()  # when nothing is due
@@ -1107,15 +1112,15 @@ def test_a_full_target_for_which_nothing_is_left_to_do_stops_no_plan(
     setting = deleting(make, "tags")
     setting.drain()
     setting.hurry()
-    setting.queue.brake_deletes("dc2", "too many", present())
+    setting.queue.plans.brake_deletes("dc2", "too many", present())
     setting.drain()
     assert setting.job().error_class == "braked"
-    setting.queue.open_breaker("dc2", breaker(error_class="disk_full"))
+    setting.queue.plans.open_breaker("dc2", breaker(error_class="disk_full"))
     setting.probe_now()
 
     assert setting.worker.dispatch_one()
 
-    assert setting.queue.get_plan("dc2").breaker is None
+    assert setting.queue.plans.get("dc2").breaker is None
 
 
 @pytest.mark.parametrize("what", ["pause", "resume", "roll back"])
@@ -1128,23 +1133,23 @@ def test_a_person_interrupts_the_search_for_a_job_that_writes(
         for registry in (setting.source, setting.target):
             registry.push("team/app", tag)
     setting.wish(*tags)
-    setting.queue.open_breaker("dc2", breaker(error_class="readonly"))
+    setting.queue.plans.open_breaker("dc2", breaker(error_class="readonly"))
 
     def act(method: str, *arguments: str) -> None:
         if method != "head_manifest":
             return
         if what == "pause":
-            setting.queue.pause("dc2", "alice", present())
+            setting.queue.plans.pause("dc2", "alice", present())
         elif what == "resume":
-            setting.queue.resume("dc2", "alice", present())
+            setting.queue.plans.resume("dc2", "alice", present())
         else:
-            setting.queue.set_state("dc2", "rolled_back", "alice", present())
+            setting.queue.plans.set_state("dc2", "rolled_back", "alice", present())
 
     setting.source.fail = act
 
     assert not setting.worker.dispatch_one()
 
-    assert setting.queue.count_jobs("dc2") == {"done": 1, "pending": 4}
+    assert setting.queue.jobs.count_by_state("dc2") == {"done": 1, "pending": 4}
 
 
 def test_a_target_that_refuses_only_deletes_stops_no_plan(make: Callable[..., Setting]) -> None:
@@ -1166,7 +1171,7 @@ def test_a_target_that_refuses_only_deletes_stops_no_plan(make: Callable[..., Se
         setting.drain()
         setting.hurry()
 
-    assert setting.queue.get_plan("dc2").breaker is None
+    assert setting.queue.plans.get("dc2").breaker is None
     assert {setting.outcome(tag) for tag in tags} == {("dead", "", "server")}
 
 
@@ -1176,9 +1181,9 @@ def test_a_job_that_was_skipped_and_retried_begins_anew_for_a_worker_that_knew_i
     setting = deleting(make, "tags")
     setting.drain()
     setting.hurry()
-    setting.worker._due[LIVE].extend(setting.queue.find_due("dc2", LIVE, present()))
-    setting.queue.waive("dc2", "alice", setting.job().id, present())
-    setting.queue.retry("dc2", "alice", present(), id=setting.job().id)
+    setting.worker._claims._due[LIVE].extend(setting.queue.jobs.find_due("dc2", LIVE, present()))
+    setting.queue.jobs.waive("dc2", "alice", setting.job().id, present())
+    setting.queue.jobs.retry("dc2", "alice", present(), id=setting.job().id)
 
     setting.drain()
 
@@ -1192,7 +1197,7 @@ def test_pushes_go_first_but_do_not_starve_the_backfill(make: Callable[..., Sett
         setting.source.push("team/app", f"v{number}")
         setting.wish(f"v{number}")
     setting.source.push("team/old", "v1")
-    setting.queue.wish([Wish("dc2", "team/old", "v1", BACKFILL)], present() - LEASE)
+    setting.queue.jobs.wish([Wish("dc2", "team/old", "v1", BACKFILL)], present() - LEASE)
 
     setting.worker.run_one()
     assert setting.job("v1", "team/old").state == "pending"
@@ -1204,9 +1209,9 @@ def test_pushes_go_first_but_do_not_starve_the_backfill(make: Callable[..., Sett
 
 def test_a_job_that_kills_every_worker_dies(make: Callable[..., Setting]) -> None:
     setting = make(options={"max_attempts": 2})
-    setting.queue.wish([Wish("dc2", "team/app", "v1", LIVE)], present() - LEASE * 5)
-    assert setting.queue.claim(setting.job(), "killed", present() - LEASE * 4)
-    assert setting.queue.claim_expired("dc2", "killed", present() - LEASE * 2)
+    setting.queue.jobs.wish([Wish("dc2", "team/app", "v1", LIVE)], present() - LEASE * 5)
+    assert setting.queue.jobs.claim(setting.job(), "killed", present() - LEASE * 4)
+    assert setting.queue.jobs.claim_expired("dc2", "killed", present() - LEASE * 2)
 
     assert not setting.worker.run_one()
 
@@ -1269,7 +1274,7 @@ def test_a_worker_copies_what_is_there_and_then_what_is_pushed(
     process = Worker(setting.stores, [])
     process.plans.append(setting.worker)
     process.start()
-    assert wait_until(lambda: setting.queue.get_plan("dc2").state == "live", 20)
+    assert wait_until(lambda: setting.queue.plans.get("dc2").state == "live", 20)
     assert setting.target.state() == setting.source.state()
 
     setting.source.push("team/a", "v2")
@@ -1277,7 +1282,7 @@ def test_a_worker_copies_what_is_there_and_then_what_is_pushed(
 
     assert wait_until(lambda: setting.target.state() == setting.source.state(), 20)
     assert process.stop()
-    assert setting.queue.find_workers(present()) == []
+    assert setting.queue.workers.find(present()) == []
 
 
 # Crawls
@@ -1332,11 +1337,11 @@ def test_a_crawl_finds_what_was_deleted_unheard_where_deletes_follow(
 
     del setting.source.content["team/a"].tags["v2"]
     del setting.source.content["team/b"]
-    setting.queue.start("dc2", "test", present())
+    setting.queue.plans.start("dc2", "test", present())
     setting.worker.conductor.conduct_once()
     if deletes == "tags":  # a third of all is gone
-        assert setting.queue.get_plan("dc2").deletes_braked
-        setting.queue.resume("dc2", "admin", present(), deletes=2)
+        assert setting.queue.plans.get("dc2").deletes_braked
+        setting.queue.plans.resume("dc2", "admin", present(), deletes=2)
     for _ in range(2):
         setting.hurry()
         setting.drain()
@@ -1468,7 +1473,7 @@ def test_a_crawl_waits_for_days_whose_digests_are_not_known_yet(
 
     with pytest.raises(IllegalState, match="rns usage refresh"):
         setting.worker.conductor.conduct_once()
-    run = setting.queue.get_run("dc2", "crawl")
+    run = setting.queue.runs.get("dc2", "crawl")
     assert run
     assert (run.state, run.message[:17]) == ("running", "options.untagged:")
 
@@ -1533,7 +1538,7 @@ def test_a_crawl_by_names_that_events_told_is_not_known_to_be_of_everything(
     assert ("tags", "team/other") not in setting.source.calls
     assert check_of(setting, "crawled") is check_of(setting, "verified") is None
     setting.source.fail = lambda *_: None
-    setting.queue.start("dc2", "test", present())
+    setting.queue.plans.start("dc2", "test", present())
     setting.worker.conductor.conduct_once()
     setting.drain()
     assert verify_plan_of(setting) == []
@@ -1558,7 +1563,7 @@ def test_a_repository_that_cannot_be_listed_holds_up_the_cut_over_and_nothing_el
 
     assert set(setting.target.state()) == {"team/app:v1", "team/z:v1"}
     assert check_of(setting, "crawled") is False
-    run = setting.queue.get_run("dc2", "crawl")
+    run = setting.queue.runs.get("dc2", "crawl")
     assert run
     assert (run.state, run.passed_over) == ("done", ["team/secret"])
     (row,) = verify_plan_of(setting)
@@ -1586,7 +1591,7 @@ def test_a_repository_that_cannot_be_listed_for_a_while_is_visited_at_the_end_of
     setting.drain()
 
     assert setting.target.state() == setting.source.state()
-    run = setting.queue.get_run("dc2", "crawl")
+    run = setting.queue.runs.get("dc2", "crawl")
     assert run
     assert (run.state, run.passed_over, run.tags) == ("done", [], 3)
 
@@ -1615,14 +1620,14 @@ def test_a_crawl_is_held_until_its_last_job_is_wished_for(
 
     def look_long(*_: Any) -> dict[str, set[str]]:
         setting.worker.conductor.beat(present() + LEASE)
-        taken.append(setting.queue.begin_run("dc2", "crawl", "other", soon))
+        taken.append(setting.queue.runs.begin("dc2", "crawl", "other", soon))
         return {}
 
     monkeypatch.setattr(conductor_module, "find_digests", look_long)
     setting.worker.conductor.conduct_once()
 
     assert taken == [None]
-    run = setting.queue.get_run("dc2", "crawl")
+    run = setting.queue.runs.get("dc2", "crawl")
     assert run
     assert run.state == "done"
 
@@ -1641,9 +1646,9 @@ def test_a_source_that_refuses_the_crawl_stops_the_plan_at_once(
 
     process.start()
 
-    assert wait_until(lambda: setting.queue.get_plan("dc2").breaker is not None, 20)
+    assert wait_until(lambda: setting.queue.plans.get("dc2").breaker is not None, 20)
     process.stop()
-    run = setting.queue.get_run("dc2", "crawl")
+    run = setting.queue.runs.get("dc2", "crawl")
     assert run
     assert (run.state, run.message) == ("running", f"{OLD}: auth")
 
@@ -1655,13 +1660,11 @@ def verify(setting: Setting, **extent: Any) -> dict[str, str]:
     run = Run(plan="dc2", kind="verify", started_at=present())
     with ThreadPoolExecutor(2) as threads:
         verifier = Verifier(
-            setting.plan,
-            setting.source,  # type: ignore[arg-type]
-            setting.target,  # type: ignore[arg-type]
+            setting.worker._sides,
             threads,
-            extent=Extent(**extent),
+            extent=Extent(**extent, recheck_s=0),
         )
-        verified = verifier.verify(run, lambda run: True, recheck_s=0)
+        verified = verifier.verify(run, lambda run: True)
     assert verified
     return {row.reference: row.kind for row in verified[1]}
 
@@ -1776,12 +1779,9 @@ def test_all_bytes_are_read_once_where_asked_for(make: Callable[..., Setting]) -
 def verify_plan_of(setting: Setting, **extent: Any) -> list[Drift]:
     rows = verify_plan(
         setting.stores,
-        setting.plan,
-        setting.source,  # type: ignore[arg-type]
-        setting.target,  # type: ignore[arg-type]
+        setting.worker._sides,
         "test",
-        extent=Extent(**extent),
-        recheck_s=0,
+        extent=Extent(**extent, recheck_s=0),
     )
     assert rows is not None
     return rows
@@ -1801,7 +1801,7 @@ def test_only_a_verification_of_everything_makes_a_plan_ready(make: Callable[...
 
     del setting.target.content["team/app"].tags["v1"]
     (row,) = verify_plan_of(setting, repositories="team/*")
-    assert setting.queue.find_drift("dc2").items == [row]
+    assert setting.queue.runs.find_drift("dc2").items == [row]
     assert not check_of(setting, "verified")  # as it is to be copied anew
     setting.drain()
     assert setting.target.state() == setting.source.state()
@@ -1814,7 +1814,7 @@ def test_what_a_person_skipped_is_shown_and_is_no_reason_against_a_cut_over(
     for tag in ("v1", "bad"):
         setting.source.push("team/app", tag)
     setting.worker.conductor.conduct_once()
-    assert setting.queue.waive("dc2", "alice", "dc2 team/app bad", present())
+    assert setting.queue.jobs.waive("dc2", "alice", "dc2 team/app bad", present())
     setting.drain()
 
     (row,) = verify_plan_of(setting)
@@ -1881,22 +1881,20 @@ def test_a_verification_that_is_broken_off_says_why(make: Callable[..., Setting]
     with pytest.raises(RegistryError):
         verify_plan_of(setting)
 
-    run = setting.queue.get_run("dc2", "verify")
+    run = setting.queue.runs.get("dc2", "verify")
     assert run
     assert (run.state, run.message) == ("running", f"{OLD}: down")
-    setting.queue.pause("dc2", "test", present())
+    setting.queue.plans.pause("dc2", "test", present())
     assert not find_progress(setting.queue, setting.plan, present()).is_going_on
 
 
 def test_two_verifications_are_not_under_way_at_a_time(make: Callable[..., Setting]) -> None:
     setting = make()
-    setting.queue.begin_run("dc2", "verify", "other", present())
+    setting.queue.runs.begin("dc2", "verify", "other", present())
 
     rows = verify_plan(
         setting.stores,
-        setting.plan,
-        setting.source,  # type: ignore[arg-type]
-        setting.target,  # type: ignore[arg-type]
+        setting.worker._sides,
         "test",
     )
 
@@ -1913,18 +1911,18 @@ def test_a_worker_verifies_as_often_as_asked_for_and_repairs(
     setting.worker.conductor.conduct_once()
     setting.drain()
     setting.worker.conductor.conduct_once()
-    assert setting.queue.get_plan("dc2").state == "live"
+    assert setting.queue.plans.get("dc2").state == "live"
     setting.target.content["team/app"].tags.clear()
 
     setting.worker.conductor.conduct_once()
-    assert setting.queue.get_run("dc2", "verify") is None
+    assert setting.queue.runs.get("dc2", "verify") is None
     hour_ago = present() - timedelta(hours=1, minutes=1)
-    setting.queue._runs.update_one({"_id": "dc2 crawl"}, {"$set": {"finished_at": hour_ago}})
+    setting.queue.runs._runs.update_one({"_id": "dc2 crawl"}, {"$set": {"finished_at": hour_ago}})
     for _ in range(2):
         setting.worker.conductor.conduct_once()
         setting.drain()
 
-    run = setting.queue.get_run("dc2", "verify")
+    run = setting.queue.runs.get("dc2", "verify")
     if every == "0":
         assert run is None
     else:
@@ -1948,7 +1946,7 @@ def test_what_is_too_much_at_the_target_is_deleted_if_we_put_it_there_and_a_pers
     assert {row.reference for row in rows} == {"v1", "v2", "theirs"}
     setting.target.push("team/app", "v2", "changed by somebody")
 
-    assert prune_extra(setting.queue, setting.plan, rows) == 2
+    assert prune_extra(setting.queue.jobs, setting.plan, rows) == 2
     for _ in range(2):
         setting.drain()
         setting.hurry()
@@ -2013,8 +2011,8 @@ _actions = st.lists(
 def test_whatever_happens_in_whatever_order_both_sides_are_equal_in_the_end(
     make: Callable[..., Setting], mock_stores: Stores, actions: list[tuple[str, str, str]]
 ) -> None:
-    mock_stores.migrations._jobs.delete_many({})
-    mock_stores.migrations._plans.delete_many({})
+    mock_stores.migrations.jobs._jobs.delete_many({})
+    mock_stores.migrations.plans._plans.delete_many({})
     setting = make(options={"deletes": "tags"})
     wished: list[str] = []
     for action, tag, seed in actions:
@@ -2040,4 +2038,4 @@ def test_whatever_happens_in_whatever_order_both_sides_are_equal_in_the_end(
         setting.hurry()
 
     assert setting.target.state() == setting.source.state()
-    assert set(setting.queue.count_jobs("dc2")) <= {"done", "skipped"}
+    assert set(setting.queue.jobs.count_by_state("dc2")) <= {"done", "skipped"}

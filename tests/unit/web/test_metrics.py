@@ -137,28 +137,28 @@ def test_a_server_without_events_and_migrations_has_metrics(make_app: Callable[.
 
 def test_every_plan_has_its_own_figures(client: FlaskClient, mock_stores: Stores) -> None:
     queue, now = mock_stores.migrations, present()
-    queue.start("dc2", "alice", now)
+    queue.plans.start("dc2", "alice", now)
     ends = [
         Outcome(state="done", result="copied", bytes=700),
         Outcome(state="done", result="copied", bytes=300),
         Outcome(state="dead", error_class="forbidden", error="no"),
     ]
     for number, outcome in enumerate(ends):
-        queue.wish([Wish("dc2", "team/app", f"v{number}")], now)
-        (due,) = queue.find_due("dc2", LIVE, now)
-        job = queue.claim(due, "worker", now)
+        queue.jobs.wish([Wish("dc2", "team/app", f"v{number}")], now)
+        (due,) = queue.jobs.find_due("dc2", LIVE, now)
+        job = queue.jobs.claim(due, "worker", now)
         assert job
-        queue.finish(job, outcome, now)
-    queue.wish([Wish("dc2", "team/app", "open", BACKFILL)], now)
-    queue.beat(WorkerBeat(name="h:1:x", plans=["dc2"], running=0, version="1", beat=now))
-    queue.brake_deletes("dc2", "many", now)
+        queue.jobs.finish(job, outcome, now)
+    queue.jobs.wish([Wish("dc2", "team/app", "open", BACKFILL)], now)
+    queue.workers.beat(WorkerBeat(name="h:1:x", plans=["dc2"], running=0, version="1", beat=now))
+    queue.plans.brake_deletes("dc2", "many", now)
     broken = Breaker(
         registry="https://dc2.invalid", error_class="down", message="no", since=now, probe_at=now
     )
-    queue.open_breaker("dc2", broken)
-    run = queue.begin_run("dc2", "verify", "worker", now)
+    queue.plans.open_breaker("dc2", broken)
+    run = queue.runs.begin("dc2", "verify", "worker", now)
     assert run
-    queue.end_run(msgspec.structs.replace(run, drift={"missing": 2}), "worker", now)
+    queue.runs.end(msgspec.structs.replace(run, drift={"missing": 2}), "worker", now)
 
     samples = scrape(client)
 
@@ -190,8 +190,8 @@ def test_every_plan_has_its_own_figures(client: FlaskClient, mock_stores: Stores
 def test_the_lag_is_the_age_of_the_oldest_push_that_waits(
     client: FlaskClient, mock_stores: Stores
 ) -> None:
-    mock_stores.migrations.start("dc2", "admin", NOW)
-    mock_stores.migrations.wish([Wish("dc2", "team/app", "v1")], NOW.replace(year=2020))
+    mock_stores.migrations.plans.start("dc2", "admin", NOW)
+    mock_stores.migrations.jobs.wish([Wish("dc2", "team/app", "v1")], NOW.replace(year=2020))
 
     assert value(scrape(client), "rns_migration_lag_seconds", plan="dc2") > 10**7
 
@@ -199,7 +199,7 @@ def test_the_lag_is_the_age_of_the_oldest_push_that_waits(
 def test_metrics_name_no_repository_and_no_password(
     client: FlaskClient, mock_stores: Stores
 ) -> None:
-    mock_stores.migrations.wish([Wish("dc2", "team/app", "v1")], present())
+    mock_stores.migrations.jobs.wish([Wish("dc2", "team/app", "v1")], present())
     Ingest(mock_stores).receive(envelope(wire_event(tag="v1")), "default", NOW)
 
     text = client.get("/metrics", headers=BEARER).text

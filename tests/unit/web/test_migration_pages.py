@@ -70,13 +70,13 @@ def end_job(
     at: Any = None,
 ) -> str:
     now = at or present()
-    queue.wish([Wish("dc2", repository, tag)], now)
+    queue.jobs.wish([Wish("dc2", repository, tag)], now)
     key = f"dc2 {repository} {tag}"
-    due = queue.get_job("dc2", repository, tag)
+    due = queue.jobs.get("dc2", repository, tag)
     assert due
-    job = queue.claim(due, "worker", now)
+    job = queue.jobs.claim(due, "worker", now)
     assert job
-    assert queue.finish(job, outcome, now)
+    assert queue.jobs.finish(job, outcome, now)
     return key
 
 
@@ -108,10 +108,10 @@ def test_without_a_plan_the_page_says_what_to_do_first(make_app: Any, admin: Fla
 def test_the_list_of_plans_shows_progress_failures_and_that_nobody_works(
     admin: FlaskClient, queue: MigrationStore
 ) -> None:
-    queue.start("dc2", "alice", present())
+    queue.plans.start("dc2", "alice", present())
     end_job(queue, "v1")
     end_job(queue, "v2", dead())
-    queue.wish([Wish("dc2", "team/app", "v3", BACKFILL)], present())
+    queue.jobs.wish([Wish("dc2", "team/app", "v3", BACKFILL)], present())
 
     page = admin.get("/migration/").text
     text = text_of(page)
@@ -125,9 +125,11 @@ def test_the_list_of_plans_shows_progress_failures_and_that_nobody_works(
 def test_a_plan_shows_why_it_is_not_ready_and_what_to_do_about_failures(
     admin: FlaskClient, queue: MigrationStore
 ) -> None:
-    queue.start("dc2", "alice", present())
+    queue.plans.start("dc2", "alice", present())
     end_job(queue, "v1", dead())
-    queue.beat(WorkerBeat(name="h:1:x", plans=["dc2"], running=0, version="1", beat=present()))
+    queue.workers.beat(
+        WorkerBeat(name="h:1:x", plans=["dc2"], running=0, version="1", beat=present())
+    )
 
     text = text_of(admin.get("/migration/dc2").text)
 
@@ -142,9 +144,9 @@ def test_a_plan_shows_why_it_is_not_ready_and_what_to_do_about_failures(
 
 def test_a_plan_that_waits_shows_for_what(admin: FlaskClient, queue: MigrationStore) -> None:
     now = present()
-    queue.start("dc2", "alice", now)
-    queue.pause("dc2", "bob", now)
-    queue.brake_deletes("dc2", "21 deletes within 10 minutes", now)
+    queue.plans.start("dc2", "alice", now)
+    queue.plans.pause("dc2", "bob", now)
+    queue.plans.brake_deletes("dc2", "21 deletes within 10 minutes", now)
     broken = Breaker(
         registry="https://new.invalid",
         error_class="down",
@@ -152,7 +154,7 @@ def test_a_plan_that_waits_shows_for_what(admin: FlaskClient, queue: MigrationSt
         since=now,
         probe_at=now,
     )
-    queue.open_breaker("dc2", broken)
+    queue.plans.open_breaker("dc2", broken)
 
     for path in ("/migration/", "/migration/dc2"):
         text = text_of(admin.get(path).text)
@@ -164,13 +166,13 @@ def test_the_page_shows_itself_anew_only_when_asked_to_and_while_work_goes_on(
     admin: FlaskClient, queue: MigrationStore
 ) -> None:
     assert "Refresh" not in admin.get("/migration/dc2?refresh=1").headers
-    queue.start("dc2", "alice", present())
+    queue.plans.start("dc2", "alice", present())
 
     assert admin.get("/migration/dc2?refresh=1").headers["Refresh"] == "10"
     assert admin.get("/migration/?refresh=1").headers["Refresh"] == "10"
     assert "Refresh" not in admin.get("/migration/dc2").headers
 
-    queue.pause("dc2", "alice", present())
+    queue.plans.pause("dc2", "alice", present())
     assert "Refresh" not in admin.get("/migration/dc2?refresh=1").headers
 
 
@@ -186,9 +188,9 @@ def test_what_registries_say_is_no_markup(admin: FlaskClient, queue: MigrationSt
 def test_no_page_and_no_answer_shows_a_password_or_the_token_of_a_job(
     admin: FlaskClient, queue: MigrationStore
 ) -> None:
-    queue.wish([Wish("dc2", "team/app", "v1")], present())
-    (due,) = queue.find_due("dc2", LIVE, present())
-    job = queue.claim(due, "worker", present())
+    queue.jobs.wish([Wish("dc2", "team/app", "v1")], present())
+    (due,) = queue.jobs.find_due("dc2", LIVE, present())
+    job = queue.jobs.claim(due, "worker", present())
     assert job
 
     for path in [*PAGES, *(f"/api/v1/migrations{path}" for path in API)]:
@@ -220,8 +222,8 @@ def test_nobody_but_administrators_sees_or_changes_anything(
         assert client.post(url, json=json, headers={"X-CSRFToken": token}).status_code == 403
         assert client.post(url, json=json, headers=basic(name)).status_code == 403
 
-    assert queue.count_jobs("dc2") == {"dead": 1}
-    assert queue.get_plan("dc2").state == "draft"
+    assert queue.jobs.count_by_state("dc2") == {"dead": 1}
+    assert queue.plans.get("dc2").state == "draft"
     assert "Migration" not in client.get("/search/").text
 
 
@@ -238,16 +240,16 @@ def test_an_administrator_starts_pauses_and_resumes_a_plan_and_that_is_on_record
 ) -> None:
     answer = post(admin, "/migration/dc2/start", back="/migration/?refresh=1")
     assert (answer.status_code, answer.location) == (303, "/migration/?refresh=1")
-    assert queue.get_plan("dc2").state == "backfill"
+    assert queue.plans.get("dc2").state == "backfill"
     assert "Started: a worker" in admin.get("/migration/").text
     assert "Started: a worker" not in admin.get("/migration/").text
 
     post(admin, "/migration/dc2/pause")
-    assert queue.get_plan("dc2").paused == "admin"
-    queue.brake_deletes("dc2", "many deletes", present())
+    assert queue.plans.get("dc2").paused == "admin"
+    queue.plans.brake_deletes("dc2", "many deletes", present())
     post(admin, "/migration/dc2/resume", allow_deletes="30")
 
-    status = queue.get_plan("dc2")
+    status = queue.plans.get("dc2")
     assert (status.paused, status.deletes_braked, status.deletes_allowed) == (
         "",
         "many deletes",
@@ -255,8 +257,8 @@ def test_an_administrator_starts_pauses_and_resumes_a_plan_and_that_is_on_record
     )
     assert "Lift the brake" in admin.get("/migration/dc2").text
     post(admin, "/migration/dc2/lift-brake")
-    assert queue.get_plan("dc2").deletes_braked == ""
-    assert sorted((row.who, row.what) for row in queue.find_audit("dc2")) == [
+    assert queue.plans.get("dc2").deletes_braked == ""
+    assert sorted((row.who, row.what) for row in queue.plans.find_audit("dc2")) == [
         ("admin", "lift the brake"),
         ("admin", "pause"),
         ("admin", "resume, 30 deletes allowed"),
@@ -270,11 +272,11 @@ def test_an_administrator_starts_pauses_and_resumes_a_plan_and_that_is_on_record
 def test_another_crawl_leaves_the_state_of_a_plan_as_it_is(
     admin: FlaskClient, queue: MigrationStore, state: Any
 ) -> None:
-    queue.set_state("dc2", state, "alice", present())
+    queue.plans.set_state("dc2", state, "alice", present())
 
     post(admin, "/migration/dc2/start")
 
-    status = queue.get_plan("dc2")
+    status = queue.plans.get("dc2")
     assert (status.state, status.recrawl) == (state, True)
 
 
@@ -285,8 +287,8 @@ def test_another_crawl_leaves_the_state_of_a_plan_as_it_is(
 def test_only_a_plan_that_is_worked_on_is_said_to_be_crawled(
     admin: FlaskClient, queue: MigrationStore, state: Any, text: str
 ) -> None:
-    queue.wish([Wish("dc2", "team/app", "v1")], present())
-    queue.set_state("dc2", state, "alice", present())
+    queue.jobs.wish([Wish("dc2", "team/app", "v1")], present())
+    queue.plans.set_state("dc2", state, "alice", present())
 
     page = admin.get("/migration/dc2").text
 
@@ -300,13 +302,13 @@ def test_an_administrator_retries_a_class_or_a_job_and_skips_a_job(
     keys = [end_job(queue, tag, dead(of)) for tag, of in (("a", "down"), ("b", "down"), ("c", "x"))]
 
     post(admin, "/migration/dc2/retry", **{"class": "down"})
-    assert queue.count_jobs("dc2") == {"pending": 2, "dead": 1}
+    assert queue.jobs.count_by_state("dc2") == {"pending": 2, "dead": 1}
     post(admin, "/migration/dc2/retry", id=keys[2])
-    assert queue.count_jobs("dc2") == {"pending": 3}
+    assert queue.jobs.count_by_state("dc2") == {"pending": 3}
     post(admin, "/migration/dc2/skip", id=keys[0])
-    assert queue.count_jobs("dc2") == {"pending": 2, "skipped": 1}
+    assert queue.jobs.count_by_state("dc2") == {"pending": 2, "skipped": 1}
 
-    assert sorted((row.who, row.what) for row in queue.find_audit("dc2")) == [
+    assert sorted((row.who, row.what) for row in queue.plans.find_audit("dc2")) == [
         ("admin", "retry error_class down: 2 jobs"),
         ("admin", f"retry id {keys[2]}: 1 jobs"),
         ("admin", f"skip {keys[0]}"),
@@ -336,8 +338,8 @@ def test_what_cannot_be_done_is_said_on_the_page_and_in_the_api(
 
     assert refused.status_code == 400
     assert message in refused.json["error"]
-    assert queue.count_jobs("dc2") == {"dead": 1}
-    assert queue.find_audit("dc2") == []
+    assert queue.jobs.count_by_state("dc2") == {"dead": 1}
+    assert queue.plans.find_audit("dc2") == []
 
 
 @pytest.mark.parametrize("back", ["//evil.example/", "https://evil.example/", "/\\evil.example"])
@@ -358,7 +360,7 @@ def test_the_api_answers_plans_jobs_and_drift_like_other_lists(
         Drift(plan="dc2", repository="team/app", reference="v1", kind=kind, at=present())
         for kind in ("missing", "extra")
     ]
-    queue.set_drift("dc2", rows)
+    queue.runs.set_drift("dc2", rows)
 
     plans = admin.get("/api/v1/migrations").json
     assert (plans["total"], plans["next"], len(plans["items"])) == (1, None, 1)
@@ -379,9 +381,9 @@ def test_the_api_answers_plans_jobs_and_drift_like_other_lists(
 
 def test_jobs_and_drift_are_exported_whole(admin: FlaskClient, queue: MigrationStore) -> None:
     for tag in ("v1", "=cmd()"):
-        queue.wish([Wish("dc2", "team/app", tag)], present())
+        queue.jobs.wish([Wish("dc2", "team/app", tag)], present())
     rows = [Drift(plan="dc2", repository="a", reference="v1", kind="missing", at=present())]
-    queue.set_drift("dc2", rows)
+    queue.runs.set_drift("dc2", rows)
 
     for prefix in ("/migration", "/api/v1/migrations"):
         csv = admin.get(f"{prefix}/dc2/jobs?format=csv").text.splitlines()
@@ -441,7 +443,7 @@ def test_a_program_with_the_password_of_an_administrator_needs_no_token(
     }
     assert retried.json == {"message": "1 job begins anew."}
     assert resumed.json == {"message": "Resumed, 5 deletes allowed."}
-    assert {row.who for row in queue.find_audit("dc2")} == {"admin"}
+    assert {row.who for row in queue.plans.find_audit("dc2")} == {"admin"}
 
 
 @pytest.mark.parametrize(
@@ -465,7 +467,7 @@ def test_what_a_foreign_page_can_have_a_browser_send_changes_nothing(
     with_password = client.post(url, headers=basic("admin"), **body)
 
     assert (with_cookie.status_code, with_password.status_code) == (400, 400)
-    assert queue.count_jobs("dc2") == {"dead": 1}
+    assert queue.jobs.count_by_state("dc2") == {"dead": 1}
 
 
 def test_a_session_needs_its_token_in_a_header(admin: FlaskClient, queue: MigrationStore) -> None:
@@ -475,10 +477,10 @@ def test_a_session_needs_its_token_in_a_header(admin: FlaskClient, queue: Migrat
 
     assert admin.post(url, json=json).status_code == 400
     assert admin.post(url, json=json, headers={"X-CSRFToken": "forged"}).status_code == 400
-    assert queue.count_jobs("dc2") == {"dead": 1}
+    assert queue.jobs.count_by_state("dc2") == {"dead": 1}
 
     assert admin.post(url, json=json, headers={"X-CSRFToken": token}).status_code == 200
-    assert queue.count_jobs("dc2") == {"pending": 1}
+    assert queue.jobs.count_by_state("dc2") == {"pending": 1}
 
 
 def test_the_token_of_one_session_is_of_no_use_in_another(
@@ -490,7 +492,7 @@ def test_the_token_of_one_session_is_of_no_use_in_another(
     api = admin.post("/api/v1/migrations/dc2/start", json={}, headers={"X-CSRFToken": token})
 
     assert (page.status_code, api.status_code) == (400, 400)
-    assert queue.get_plan("dc2").state == "draft"
+    assert queue.plans.get("dc2").state == "draft"
 
 
 @pytest.mark.parametrize(
@@ -515,15 +517,15 @@ def progress_at(queue: MigrationStore, now: Any) -> Any:
 
 def test_rates_are_those_of_ten_minutes_and_tell_the_time_left(queue: MigrationStore) -> None:
     now = present()
-    queue.start("dc2", "alice", now - WINDOW * 3)
-    queue.beat(WorkerBeat(name="h:1:x", plans=["dc2"], running=0, version="1", beat=now))
-    run = queue.begin_run("dc2", "crawl", "worker", now - WINDOW * 3)
+    queue.plans.start("dc2", "alice", now - WINDOW * 3)
+    queue.workers.beat(WorkerBeat(name="h:1:x", plans=["dc2"], running=0, version="1", beat=now))
+    run = queue.runs.begin("dc2", "crawl", "worker", now - WINDOW * 3)
     assert run
     for number in range(30):
         end_job(queue, f"old{number}", at=now - WINDOW * 2)
     for number in range(20):
         end_job(queue, f"new{number}", at=now - timedelta(minutes=number / 3))
-    queue.wish([Wish("dc2", "team/app", f"open{number}") for number in range(4)], now)
+    queue.jobs.wish([Wish("dc2", "team/app", f"open{number}") for number in range(4)], now)
 
     found = progress_at(queue, now)
 
@@ -539,8 +541,8 @@ def test_a_crawl_that_just_began_is_not_measured_against_ten_minutes(
 ) -> None:
     now = present()
     began = now - timedelta(seconds=60)
-    queue.start("dc2", "alice", began)
-    assert queue.begin_run("dc2", "crawl", "worker", began)
+    queue.plans.start("dc2", "alice", began)
+    assert queue.runs.begin("dc2", "crawl", "worker", began)
     end_job(queue, "v1", at=began + timedelta(seconds=30))
     assert LEAST_SPAN_S < 60
 
@@ -552,17 +554,17 @@ def test_nobody_can_tell_the_time_left_of_what_does_not_go_on(
     queue: MigrationStore, reason: str
 ) -> None:
     now = present()
-    queue.start("dc2", "alice", now)
+    queue.plans.start("dc2", "alice", now)
     end_job(queue, "v1", at=now)
-    queue.wish([Wish("dc2", "team/app", "v2")], now)
+    queue.jobs.wish([Wish("dc2", "team/app", "v2")], now)
     worker = WorkerBeat(name="h:1:x", plans=["dc2"], running=0, version="1", beat=now)
-    queue.beat(worker)
+    queue.workers.beat(worker)
     assert progress_at(queue, now).eta_s is not None
 
     if reason == "paused":
-        queue.pause("dc2", "alice", now)
+        queue.plans.pause("dc2", "alice", now)
     else:
-        queue.leave(worker.name)
+        queue.workers.leave(worker.name)
 
     assert progress_at(queue, now).eta_s is None
 

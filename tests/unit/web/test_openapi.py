@@ -32,9 +32,9 @@ def admin(make_app: Callable[..., Flask], app: Flask, store: Store, mock_stores:
         wire_event("pull", tag="v1", at=NOW),
         wire_event("delete", "team/gone", tag="v1", at=NOW),
     )
-    mock_stores.migrations.wish([Wish("dc2", "team/app", "v1")], NOW)
+    mock_stores.migrations.jobs.wish([Wish("dc2", "team/app", "v1")], NOW)
     row = Drift(plan="dc2", repository="team/app", reference="v1", kind="missing", at=NOW)
-    mock_stores.migrations.set_drift("dc2", [row])
+    mock_stores.migrations.runs.set_drift("dc2", [row])
     client = make_app(migrations=[PLAN]).test_client()
     client.get(f"{PREFIX}/records", headers=basic("admin", "wrong"))
     client.environ_base["HTTP_AUTHORIZATION"] = basic("admin")["Authorization"]

@@ -1,0 +1,212 @@
+"""What the store tells and is told of migrations."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Literal, get_args
+
+import msgspec
+
+LEASE = timedelta(seconds=20)  # a worker that is silent for so long has lost its jobs
+LIVE, BACKFILL = 0, 5  # `priority`: the first goes first
+
+PlanState = Literal["draft", "backfill", "live", "frozen", "cut_over", "rolled_back", "closed"]
+JobState = Literal["pending", "running", "done", "skipped", "conflict", "dead"]
+Result = Literal["copied", "present", "deleted", "absent", "kept", "filtered", "waived"]
+RunKind = Literal["crawl", "verify", "partial"]  # partial: a verification of a part
+DriftKind = Literal[
+    "missing", "different", "extra", "broken_child", "broken_blob", "unknown", "left_out"
+]
+
+JOB_STATES: tuple[JobState, ...] = ("pending", "running", "done", "skipped", "conflict", "dead")
+DRIFT_KINDS: tuple[DriftKind, ...] = get_args(DriftKind)
+# Too much at the target, or left out on purpose: no reason not to cut over.
+HARMLESS: tuple[DriftKind, ...] = ("extra", "left_out")
+SETTLED: tuple[JobState, ...] = ("done", "skipped", "conflict", "dead")
+WORKED: tuple[PlanState, ...] = ("backfill", "live", "frozen", "cut_over")
+TARGET_LEADS: tuple[PlanState, ...] = ("cut_over", "rolled_back", "closed")
+
+
+class Breaker(msgspec.Struct, frozen=True, kw_only=True):
+    """Why nobody works on a plan: one endpoint failed several times in a row."""
+
+    registry: str  # URL of the endpoint
+    error_class: str
+    message: str
+    since: datetime
+    probe_at: datetime  # when somebody tries again
+    probes: int = 0
+
+
+class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a plan beside its configuration."""
+
+    name: str
+    state: PlanState = "draft"
+    since: datetime | None = None  # of the state
+    by: str = ""  # who moved it there
+    paused: str = ""  # who or what paused it, "" while it runs
+    breaker: Breaker | None = None
+    recrawl: bool = False  # another crawl is wanted
+    recrawl_why: str = ""
+    deletes_braked: str = ""  # why deletes wait for a person, "" while they do not
+    deletes_allowed: int = 0  # how many a person allowed although they are braked
+    brake_lifted_at: datetime | None = None
+    cannot_delete: bool = False  # the target refuses deletes
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether workers take jobs of it."""
+        return self.state in WORKED and not self.paused and self.breaker is None
+
+    @property
+    def target_leads(self) -> bool:
+        """Whether people push to the target, or did: the source is then no reason to change it."""
+        return self.state in TARGET_LEADS
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """A reference (tag or digest) that a plan has to look at.
+
+    A live one waits `debounce_s` if its job ended less than that before. One of what is `broken`
+    has everything copied once more that the manifest names, present or not.
+    """
+
+    plan: str
+    repository: str
+    reference: str
+    priority: int = LIVE
+    debounce_s: float = 0
+    broken: bool = False
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One reference of one repository, and what became of it.
+
+    `source_digest` is what the source was last seen at, `target_digest` what both sides were last
+    seen at together, `put_digest` what we stored at the target ourselves, and `putting` what we
+    were last about to store there.
+    """
+
+    id: str
+    plan: str
+    repository: str
+    reference: str
+    state: JobState
+    priority: int = LIVE
+    generation: int = 0  # how often it was wished for
+    attempts: int = 0  # since it was wished for, this one included
+    wanted_at: datetime
+    due: datetime  # not to be begun before
+    owner: str = ""
+    token: str = ""
+    claimed_at: datetime | None = None
+    source_digest: str = ""
+    target_digest: str = ""
+    put_digest: str = ""
+    putting: str = ""
+    target_repository: str = ""
+    result: str = ""
+    bytes: int = 0  # sent to the target by the last run that copied
+    media_type: str = ""
+    broken: bool = False  # something that it names is missing at the target
+    prune: bool = False  # a person wants it deleted at the target, if the source has it no more
+    error_class: str = ""  # of the last attempt that failed, "" after one that did not
+    error: str = ""
+    gone_at: datetime | None = None  # when the source said first that it has it no more
+    finished_at: datetime | None = None
+
+
+class JobCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many jobs are alike in this, and what they sent to the target together."""
+
+    state: JobState
+    priority: int
+    result: str
+    error_class: str
+    number: int
+    bytes: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended that needs no other: the ledger that later jobs read."""
+
+    state: JobState
+    result: Result | Literal[""] = ""
+    source_digest: str = ""
+    target_digest: str = ""
+    put_digest: str = ""
+    target_repository: str = ""
+    bytes: int = 0
+    media_type: str = ""
+    error_class: str = ""
+    error: str = ""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """The last crawl or verification of a plan.
+
+    A crawl goes on at `cursor`, or in the list of what is pulled most, after an interruption; a
+    verification begins anew.
+    """
+
+    plan: str
+    kind: RunKind
+    state: Literal["running", "done"] = "running"
+    started_at: datetime
+    finished_at: datetime | None = None
+    ranked_done: int = 0  # how many of the list of what is pulled most are done
+    cursor: str = ""  # the last repository that is done
+    repositories: int = 0
+    tags: int = 0
+    tags_before: int = 0  # that the crawl before this one saw
+    message: str = ""  # what stopped it, until it goes on
+    deep: bool = False  # everything that manifests name was asked for
+    hashed: bool = False  # every blob of the target was read
+    part: str = ""  # what was compared, "" is all
+    names_from_events: bool = False  # the source shows no catalogue: there may be more
+    passed_over: list[str] = []  # repositories that could not be listed; the first hundred
+    drift: dict[str, int] = {}
+
+
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference between source and target that a verification found."""
+
+    plan: str
+    repository: str
+    reference: str
+    kind: DriftKind
+    source_digest: str = ""
+    target_digest: str = ""
+    message: str = ""
+    at: datetime
+
+
+class WorkerBeat(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker process that was alive at `beat`."""
+
+    name: str  # host:pid:random
+    plans: list[str]
+    running: int
+    version: str
+    beat: datetime
+
+
+class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Who changed what of a plan."""
+
+    plan: str
+    who: str
+    what: str
+    at: datetime
+
+
+def job_key(plan: str, repository: str, reference: str) -> str:
+    """The id of the one job of a reference."""
+    return f"{plan} {repository} {reference}"
+
+
+def present() -> datetime:
+    """The present time, in the milliseconds that MongoDB keeps."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
