@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from app.rules.clients import CLIENTS
+from app.rules.clients import CLIENTS, NOT_USE
 from app.rules.references import digest_tag_subject
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Manifest, Tag
@@ -16,7 +16,7 @@ from app.store.scope import Scope
 from app.store.usage import Image, UsageQuery
 
 # Pulls by these do not mean that anybody runs the image.
-USERS = tuple(client for client in CLIENTS if client not in ("scanner", "mirror"))
+USERS = tuple(client for client in CLIENTS if client not in NOT_USE)
 
 MAX_DEPTH = 8  # of an index in an index
 

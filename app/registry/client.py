@@ -27,9 +27,10 @@ from app.registry.manifests import (
     parse_manifest,
 )
 from app.registry.transport import Answer, Body, Transport
-from app.rules.events import Descriptor, clean_text
+from app.rules.events import Descriptor
 from app.rules.kinds import INDEX_TYPES
 from app.rules.references import is_digest, parse_digest, parse_repository, parse_tag
+from app.rules.text import clean_text
 
 MAX_LIST_BYTES = 64 * 1024 * 1024  # of one page: a registry may list all tags at once
 # A blob may take the longer of the two. Slow enough for a slow link that many blobs share, and for

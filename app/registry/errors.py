@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from app.errors import AppError
-from app.rules.events import clean_text
+from app.rules.text import clean_text
 
 ErrorClass = Literal[
     "gone",  # no such manifest or repository

@@ -18,7 +18,7 @@ from requests.adapters import HTTPAdapter
 from app.registry.auth import Auth, Endpoint, hide_secrets, origin_of, parse_challenges
 from app.registry.errors import ErrorClass, RegistryError, Subject, error_from_answer
 from app.rules.clients import OWN_USER_AGENT
-from app.rules.events import clean_text
+from app.rules.text import clean_text
 from app.version import VERSION
 
 PIECE_BYTES = 256 * 1024  # read and written at a time

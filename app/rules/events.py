@@ -1,25 +1,25 @@
 """What a registry sends, turned into events worth keeping. Pure: no Flask, no MongoDB.
 
-Source: distribution's notification format (docs "Work with notifications",
-`notifications/event.go` 2.8 and 3.x). Parsing is lenient where a registry differs and strict where
-a value would become a key: names, tags and digests follow the OCI grammar or the event is rejected,
-whole, with its reason.
+Sources: distribution's notification format (docs "Work with notifications",
+`notifications/event.go` 2.8 and 3.x), GitLab's `rename` (container-registry, "Event notifications
+spec") and Azure's bare events ("Azure Container Registry webhook reference"). Parsing is lenient
+where a registry differs and strict where a value would become a key: names, tags and digests follow
+the OCI grammar or the event is rejected, whole, with its reason.
 """
 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import re
-import unicodedata
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from app.errors import InvalidEnvelope, InvalidEvent, InvalidReference
+from app.rules.addresses import parse_address
 from app.rules.clients import client_class
-from app.rules.kinds import MANIFEST_TYPES, kind_of
+from app.rules.kinds import MANIFEST_TYPES, is_blob_type, kind_of
 from app.rules.references import (
     is_digest,
     namespace_of,
@@ -27,11 +27,11 @@ from app.rules.references import (
     parse_repository,
     parse_tag,
 )
+from app.rules.text import clean_text
 
 MAX_EVENTS = 10_000  # of one envelope; distribution sends one
 MAX_ID_LENGTH = 255
 MAX_ACTOR_LENGTH = 255
-MAX_ADDRESS_LENGTH = 64
 MAX_USER_AGENT_LENGTH = 512
 MAX_MEDIA_TYPE_LENGTH = 255
 MAX_REFERENCES = 10_000
@@ -43,8 +43,8 @@ MAX_CONTENT_SIZE = 2**43  # 8 TiB: what a push claims to hold must not overflow 
 EARLIEST = datetime(2013, 1, 1, tzinfo=UTC)  # no registry sent events before
 MAX_AHEAD = timedelta(days=1)
 
-Action = Literal["push", "pull", "check", "delete", "mount"]
-ACTIONS: tuple[Action, ...] = ("push", "pull", "check", "delete", "mount")
+Action = Literal["push", "pull", "check", "delete", "mount", "rename"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,7 +69,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str  # the event's own id; another registry than `default` puts its name before it
     registry: str  # name from config.yml of the registry that sent it
-    action: Action  # push, pull, check (a HEAD), delete or mount
+    action: Action  # push, pull, check (a HEAD), delete, mount or rename
     namespace: str  # the repository up to its last slash
     repository: str
     tag: str | None = None
@@ -80,7 +80,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str = ""
     kind: str = "image"
     size: int | None = None  # bytes of the manifest, as the registry said
-    content_size: int | None = None  # of a push: with config and layers; of an index without them
+    content_size: int | None = None  # of a push: with what it names, each once; an index its own
     actor: str = ""  # whom the registry saw; "" without authentication
     address: str = ""  # the client's, without port
     client: str = "other"  # client class from the user agent
@@ -91,7 +91,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""  # the registry node that generated the event
     instance: str = ""  # changes with every start of that node
     request_id: str = ""
-    from_repository: str | None = None  # of a mount: where the blob came from
+    # Of a mount: where the blob came from. Of a rename: the name until then of `repository`, and so
+    # of all whose names begin with it and a slash.
+    from_repository: str | None = None
     references: tuple[Descriptor, ...] = ()
 
 
@@ -106,14 +108,19 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct):
-    """What one request body held; `ignored` counts blob transfers."""
+    """What one request body held; `ignored` counts blob transfers and pings."""
 
     events: list[Event]
     rejected: list[Rejected]
     ignored: int = 0
 
 
-class _Target(msgspec.Struct, rename="camel"):
+class _Rename(msgspec.Struct, frozen=True):
+    old: str = msgspec.field(name="from")
+    new: str = msgspec.field(name="to")
+
+
+class _Target(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str = ""
     size: int | None = None
     length: int | None = None
@@ -123,21 +130,22 @@ class _Target(msgspec.Struct, rename="camel"):
     url: str = ""
     tag: str = ""
     artifact_type: str = ""
-    references: list[Descriptor] | None = None
+    references: tuple[Descriptor, ...] = ()
+    renaming: _Rename | None = msgspec.field(default=None, name="rename")
 
 
-class _Request(msgspec.Struct):
+class _Request(msgspec.Struct, frozen=True):
     id: str = ""
     addr: str = ""
     method: str = ""
     useragent: str = ""
 
 
-class _Actor(msgspec.Struct):
+class _Actor(msgspec.Struct, frozen=True):
     name: str = ""
 
 
-class _Source(msgspec.Struct):
+class _Source(msgspec.Struct, frozen=True):
     addr: str = ""
     instance_id: str = msgspec.field(default="", name="instanceID")
 
@@ -146,24 +154,30 @@ class _WireEvent(msgspec.Struct):
     id: str
     timestamp: str
     action: str
-    target: _Target
-    request: _Request | None = None
-    actor: _Actor | None = None
-    source: _Source | None = None
+    target: _Target = _Target()
+    request: _Request = _Request()
+    actor: _Actor = _Actor()
+    source: _Source = _Source()
 
 
 class _WireEnvelope(msgspec.Struct):
     events: list[msgspec.Raw]
 
 
+class _BareEvent(msgspec.Struct):
+    action: str
+
+
 _decode_envelope = msgspec.json.Decoder(_WireEnvelope).decode
+_decode_bare = msgspec.json.Decoder(_BareEvent).decode
 _decode_event = msgspec.json.Decoder(_WireEvent).decode
 
 
 def parse_envelope(body: bytes, registry: str, received_at: datetime) -> Envelope:
     """Parse every event of a notification envelope on its own.
 
-    A broken event ends up in `rejected` and never touches its neighbours.
+    A broken event ends up in `rejected` and never touches its neighbours. A bare event, as Azure
+    sends it, is an envelope of one.
 
     Raises:
         InvalidEnvelope: the body is not JSON, has no `events` list, or one of more than 10,000.
@@ -194,11 +208,22 @@ def parse_envelope(body: bytes, registry: str, received_at: datetime) -> Envelop
 def _split(body: bytes) -> list[msgspec.Raw]:
     """The events of a body; JSON that only our decoder cannot read is repaired and read again."""
     try:
-        return _decode_envelope(body).events
+        return _find_events(body)
     except (msgspec.DecodeError, RecursionError):
         if len(body) > MAX_REPAIRED_BYTES:
             raise
-    return _decode_envelope(_cut_depths(_replace_lone_surrogates(body))).events
+    return _find_events(_cut_depths(_replace_lone_surrogates(body)))
+
+
+def _find_events(body: bytes) -> list[msgspec.Raw]:
+    try:
+        return _decode_envelope(body).events
+    except msgspec.ValidationError as error:
+        try:
+            _decode_bare(body)
+        except msgspec.ValidationError:
+            raise error from None
+        return [msgspec.Raw(body)]
 
 
 _ESCAPE = re.compile(
@@ -246,35 +271,6 @@ def position_at(moment: datetime) -> str:
     return local.isoformat(timespec="microseconds") + "000Z"
 
 
-def clean_text(text: str, limit: int) -> str:
-    """`text` without control, format and unpaired surrogate characters, cut at `limit`."""
-    if text.isascii() and text.isprintable():
-        return text[:limit]
-    kept = (c for c in text[: limit * 4] if unicodedata.category(c) not in _UNSHOWN)
-    return "".join(kept)[:limit]
-
-
-_UNSHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-def parse_address(text: str) -> str:
-    """The client address out of `ip:port`, `[v6]:port`, a bare address, or whatever came instead.
-
-    IPv4 in IPv6 becomes IPv4, IPv6 its canonical spelling. Text that is no address stays as it
-    is, cleaned and bounded: X-Forwarded-For may hold anything.
-    """
-    text = text.strip()
-    bracketed = re.fullmatch(r"\[([^\]]*)\](?::\d+)?", text)
-    with_port = re.fullmatch(r"([^:]*):\d+", text)
-    bare = bracketed[1] if bracketed else with_port[1] if with_port else text
-    try:
-        address = ipaddress.ip_address(bare.strip())
-    except ValueError:
-        return clean_text(bare.strip(), MAX_ADDRESS_LENGTH)
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return clean_text(str(mapped or address), MAX_ADDRESS_LENGTH)
-
-
 _TIMESTAMP = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d{2}:\d{2})",
     re.ASCII,
@@ -316,39 +312,25 @@ def _reject(raw: bytes, registry: str, reason: str, received_at: datetime) -> Re
 
 
 def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | None:
-    """One event, or None for the blob transfers that are not recorded."""
-    try:
-        wire = _decode_event(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidEvent(f"not an event: {error}") from None
-    request, source = wire.request or _Request(), wire.source or _Source()
+    """One event, or None for what is not recorded: transfers of blobs, and a ping."""
+    wire = _decode(raw)
     target = wire.target
-    action = _parse_action(wire, request)
-    is_blob = _is_blob(wire.action, target)
+    if wire.action == "ping":  # Azure tries out a webhook
+        return None
+    action = _parse_action(wire)
+    is_blob = _is_blob(action, target)
     if is_blob and action != "mount":
         return None
-    if not wire.id or len(wire.id) > MAX_ID_LENGTH or not wire.id.isprintable():
-        raise InvalidEvent("id: empty, unprintable or longer than 255 characters")
-    repository = parse_repository(target.repository)
-    tag = _find_tag(target)
-    digest = parse_digest(target.digest) if target.digest else None
-    if action in ("push", "pull", "check", "mount") and not digest:
-        raise InvalidEvent(f"target.digest: is missing from a {wire.action}")
-    timestamp, fixed = parse_timestamp(wire.timestamp)
-    if not EARLIEST <= timestamp <= received_at + MAX_AHEAD:
-        raise InvalidEvent(
-            f"timestamp: {fixed[:19]} is before 2013 or more than a day ahead of this server:"
-            " set the clock of the registry's host"
-        )
+    _check_id(wire.id)
+    repository, from_repository = _parse_repositories(action, target)
+    tag, digest = _parse_reference(action, target)
+    timestamp, fixed = _parse_moment(wire.timestamp, received_at)
     key = event_key(registry, wire.id)
-    user_agent = clean_text(request.useragent, MAX_USER_AGENT_LENGTH)
-    config = target.references[0].media_type if target.references else ""
-    kind = "blob" if is_blob else kind_of(target.media_type, target.artifact_type, config, tag)
-    size, references = _parse_size(target), _parse_references(target)
-    content_size = None
-    if action == "push" and kind != "blob":
-        content = 0 if kind == "index" else sum(reference.size for reference in references)
-        content_size = min((size or 0) + content, MAX_CONTENT_SIZE)
+    references = _parse_references(target)
+    media_types = [reference.media_type for reference in references]
+    kind = "blob" if is_blob else kind_of(target.media_type, target.artifact_type, media_types, tag)
+    size = _parse_size(target)
+    user_agent = clean_text(wire.request.useragent, MAX_USER_AGENT_LENGTH)
     return Event(
         id=key,
         registry=registry,
@@ -361,30 +343,98 @@ def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | No
         media_type=clean_text(target.media_type, MAX_MEDIA_TYPE_LENGTH),
         kind=kind,
         size=size,
-        content_size=content_size,
-        actor=clean_text(wire.actor.name if wire.actor else "", MAX_ACTOR_LENGTH),
-        address=parse_address(request.addr),
+        content_size=_content_size(kind, size, references) if action == "push" else None,
+        actor=clean_text(wire.actor.name, MAX_ACTOR_LENGTH),
+        address=parse_address(wire.request.addr),
         client=client_class(user_agent),
         user_agent=user_agent,
         timestamp=timestamp,
         position=f"{fixed}-{key}",
         received_at=received_at.replace(microsecond=received_at.microsecond // 1000 * 1000),
-        source=clean_text(source.addr, MAX_ACTOR_LENGTH),
-        instance=clean_text(source.instance_id, MAX_ACTOR_LENGTH),
-        request_id=clean_text(request.id, MAX_ACTOR_LENGTH),
-        from_repository=parse_repository(target.from_repository)
-        if target.from_repository
-        else None,
+        source=clean_text(wire.source.addr, MAX_ACTOR_LENGTH),
+        instance=clean_text(wire.source.instance_id, MAX_ACTOR_LENGTH),
+        request_id=clean_text(wire.request.id, MAX_ACTOR_LENGTH),
+        from_repository=from_repository,
         references=references,
     )
 
 
-def _parse_action(wire: _WireEvent, request: _Request) -> Action:
-    if wire.action == "pull":
-        return "check" if request.method.upper() == "HEAD" else "pull"
-    if wire.action in ("push", "delete", "mount"):
-        return wire.action  # type: ignore[return-value]
-    raise InvalidEvent(f"action: expected push, pull, mount or delete, got {wire.action[:40]!r}")
+def _decode(raw: bytes) -> _WireEvent:
+    try:
+        return _decode_event(raw)
+    except msgspec.ValidationError:
+        pass
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent(f"not an event: {error}") from None
+    try:
+        return msgspec.convert(_mend(msgspec.json.decode(raw), MAX_DEPTH), _WireEvent)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent(f"not an event: {error}") from None
+
+
+def _mend(value: Any, depth: int) -> Any:
+    """`value` as Go would have written it: relays in other languages add nulls and write 528.0."""
+    if isinstance(value, dict) and depth:
+        members = value.items()
+        return {name: _mend(member, depth - 1) for name, member in members if member is not None}
+    if isinstance(value, list) and depth:
+        return [_mend(element, depth - 1) for element in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _check_id(event_id: str) -> None:
+    if not event_id or len(event_id) > MAX_ID_LENGTH or not event_id.isprintable():
+        raise InvalidEvent("id: empty, unprintable or longer than 255 characters")
+
+
+def _parse_action(wire: _WireEvent) -> Action:
+    match wire.action:
+        case "pull":
+            return "check" if wire.request.method.upper() == "HEAD" else "pull"
+        case "push" | "delete" | "mount" | "rename":
+            return wire.action
+        case other:
+            known = "push, pull, mount, delete or rename"
+            raise InvalidEvent(f"action: expected {known}, got {other[:40]!r}")
+
+
+def _parse_repositories(action: Action, target: _Target) -> tuple[str, str | None]:
+    """The repository, and the one it was before or the blob came from.
+
+    GitLab renames a project's path (`name`) or moves it (`namespace`); both give whole paths, and
+    take along what is beneath them.
+    """
+    if action == "rename":
+        if not target.renaming:
+            raise InvalidEvent("target.rename: is missing from a rename")
+        return parse_repository(target.renaming.new), parse_repository(target.renaming.old)
+    origin = parse_repository(target.from_repository) if target.from_repository else None
+    return parse_repository(target.repository), origin
+
+
+def _parse_reference(action: Action, target: _Target) -> tuple[str | None, str | None]:
+    """Tag and digest; a rename has neither, and only a delete may do without a digest."""
+    if action == "rename":
+        return None, None
+    tag = _find_tag(target)
+    digest = parse_digest(target.digest) if target.digest else None
+    if not digest and action != "delete":
+        wire_action = "pull" if action == "check" else action
+        raise InvalidEvent(f"target.digest: is missing from a {wire_action}")
+    return tag, digest
+
+
+def _parse_moment(text: str, received_at: datetime) -> tuple[datetime, str]:
+    """As `parse_timestamp`, and not so far off that only a wrong clock can mean it."""
+    timestamp, fixed = parse_timestamp(text)
+    if not EARLIEST <= timestamp <= received_at + MAX_AHEAD:
+        raise InvalidEvent(
+            f"timestamp: {fixed[:19]} is before 2013 or more than a day ahead of this server:"
+            " set the clock of the registry's host"
+        )
+    return timestamp, fixed
 
 
 def _url_parts(target: _Target) -> tuple[str, str]:
@@ -393,10 +443,14 @@ def _url_parts(target: _Target) -> tuple[str, str]:
     return (parts[1], parts[2]) if len(parts) == 3 else ("", "")
 
 
-def _is_blob(action: str, target: _Target) -> bool:
+def _is_blob(action: Action, target: _Target) -> bool:
+    if action in ("delete", "rename"):
+        return False
     if action == "mount":
         return target.media_type not in MANIFEST_TYPES
-    if action == "delete" or target.tag:
+    if is_blob_type(target.media_type):
+        return True
+    if target.tag:
         return False
     where = _url_parts(target)[0]
     if where in ("blobs", "manifests"):
@@ -421,11 +475,18 @@ def _parse_size(target: _Target) -> int | None:
     return size
 
 
+def _content_size(kind: str, size: int | None, references: tuple[Descriptor, ...]) -> int | None:
+    """Bytes of a pushed manifest and of what it names, each digest once; None of a blob."""
+    if kind == "blob":
+        return None
+    contents = {} if kind == "index" else {each.digest: each.size for each in references}
+    return min((size or 0) + sum(contents.values()), MAX_CONTENT_SIZE)
+
+
 def _parse_references(target: _Target) -> tuple[Descriptor, ...]:
-    references = target.references or []
-    if len(references) > MAX_REFERENCES:
+    if len(target.references) > MAX_REFERENCES:
         raise InvalidEvent(f"target.references: more than {MAX_REFERENCES}")
-    for index, reference in enumerate(references):
+    for index, reference in enumerate(target.references):
         parse_digest(reference.digest)
         if not 0 <= reference.size <= INT64_MAX:
             raise InvalidEvent(f"target.references[{index}].size: not between 0 and 2^63-1")
@@ -436,7 +497,7 @@ def _parse_references(target: _Target) -> tuple[Descriptor, ...]:
             clean_text(reference.media_type, MAX_MEDIA_TYPE_LENGTH),
             _clean_platform(reference.platform),
         )
-        for reference in references
+        for reference in target.references
     )
 
 

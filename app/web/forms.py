@@ -436,7 +436,7 @@ class UnusedFilter(FilterForm):
     repository = _text("Repository", description="the whole name, as team/app")
     clients = _text(
         "Clients whose pulls count",
-        description="as docker,containerd; if empty all but scanner and mirror",
+        description="as docker,containerd; if empty all but scanner, replication and updater",
     )
 
     def validate_clients(self, field: Field) -> None:
@@ -446,7 +446,7 @@ class UnusedFilter(FilterForm):
                 raise ValidationError(f"no such client: {name[:40]}; known: {', '.join(CLIENTS)}")
 
     def client_classes(self) -> list[str]:
-        """The classes that are named; none if all but scanners and mirrors count."""
+        """The classes that are named; none if all count that use images."""
         return [name.strip() for name in self.clients.data.split(",") if name.strip()]
 
 
