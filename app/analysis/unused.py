@@ -79,7 +79,7 @@ def find_unused(
     referrers, while its subject is needed. Checks are no use. Only pulls by `clients` (classes)
     count.
     """
-    calendar = stores.usage.calendar
+    calendar = stores.days.calendar
     first = calendar.day_of(now) - timedelta(days=days)
     since = calendar.start_of(first)
     query = UsageQuery(
@@ -87,7 +87,7 @@ def find_unused(
     )
     pulled, missing = stores.usage.find_images(query, scope, now)
     tags = list(_all_tags(stores, scope, registry))
-    known = stores.usage.find_known()
+    known = stores.days.find_known()
     new = calendar.end_of(query.last), query.last
     spans = {name: known.get(name, new) for name in {tag.registry for tag in tags}}
     too_new = {name: at + timedelta(days=days) for name, (at, _) in spans.items() if at > since}

@@ -66,7 +66,7 @@ def remove(stores: Stores) -> int:
     digests = stores.events.find_digests(REGISTRY)
     removed = stores.events.remove_registry(REGISTRY)
     stores.catalogue.remove_registry(REGISTRY)
-    stores.usage.remove_registry(REGISTRY)
+    stores.days.remove_registry(REGISTRY)
     unused = digests - stores.events.find_known_digests(sorted(digests))
     stores.catalogue.remove_manifests(sorted(unused))
     return removed

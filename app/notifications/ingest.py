@@ -83,7 +83,7 @@ class Ingest:
         self.apply_to_catalogue(envelope.events)
         if events:
             resolved = self._resolve_parts(events)
-            self._stores.usage.open_days((t for event in events for t in _touched(event)), now)
+            self._stores.days.open_days((t for event in events for t in _touched(event)), now)
             receipt.stored = self._stores.events.add(resolved)
             receipt.duplicate = len(events) - receipt.stored
             self._resolve_followers(resolved)

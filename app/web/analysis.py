@@ -40,13 +40,13 @@ def home() -> Any:
         "analysis/home.html",
         form=form,
         figures=figures,
-        kept_since=runtime().stores.usage.find_kept_since(),
-        period_start=runtime().stores.usage.calendar.start_of(figures.first),
+        kept_since=runtime().stores.days.find_kept_since(),
+        period_start=runtime().stores.days.calendar.start_of(figures.first),
         link=records_linker(form.record_filters(), figures.first, figures.last),
         link_before=linker_before(form, figures),
         new_tags_url=new_tags_url(form, figures),
         has_events=any(figures.totals.values())
-        or runtime().stores.usage.find_first_day() is not None,
+        or runtime().stores.days.find_first_day() is not None,
     )
 
 
@@ -71,7 +71,7 @@ def unused() -> Any:
         count=lists.total(listing, page),
         time_zone=runtime().settings.analysis.time_zone,
         hosts={r.name: r.hosts[0] for r in runtime().settings.registries if r.hosts},
-        has_events=runtime().stores.usage.find_first_day() is not None,
+        has_events=runtime().stores.days.find_first_day() is not None,
     )
 
 

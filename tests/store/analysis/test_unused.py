@@ -43,8 +43,8 @@ def everything(stores: Stores) -> Scope:
 
 
 def close(stores: Stores, now: datetime = NOW) -> None:
-    for day in stores.usage.find_open_days(now):
-        stores.usage.close_day(day)
+    for day in stores.days.find_open_days(now):
+        stores.days.close_day(day)
 
 
 def show_life(stores: Stores, now: datetime) -> None:
