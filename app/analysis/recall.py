@@ -108,7 +108,7 @@ def _intervals(history: Sequence[Move]) -> list[Interval]:
 
 def _with_children(stores: Stores, digests: Iterable[str]) -> list[str]:
     wanted = list(dict.fromkeys(digests))
-    for manifest in stores.catalogue.find_manifests(wanted).values():
+    for manifest in stores.manifests.find(wanted).values():
         if manifest.kind == "index":
             wanted += [reference.digest for reference in manifest.references]
     return list(dict.fromkeys(wanted))

@@ -11,7 +11,8 @@ import msgspec
 from app.rules.clients import CLIENTS
 from app.rules.references import digest_tag_subject
 from app.store import Stores
-from app.store.catalogue import CatalogueQuery, Manifest, Tag
+from app.store.catalogue import CatalogueQuery, Tag
+from app.store.manifests import Manifest
 from app.store.scope import Scope
 from app.store.usage import Image, UsageQuery
 
@@ -136,14 +137,14 @@ def _find_manifests(
 ) -> dict[str, Manifest]:
     """What the tags point to, what was pulled though no tag does any more, and the children."""
     digests = {tag.digest for tag in tags} | {digest for *_, digest in pulled}
-    found = stores.catalogue.find_manifests(digest for digest in digests if digest)
+    found = stores.manifests.find(digest for digest in digests if digest)
     children = {
         reference.digest
         for manifest in found.values()
         if manifest.kind == "index"
         for reference in manifest.references
     }
-    return found | stores.catalogue.find_manifests(children - found.keys())
+    return found | stores.manifests.find(children - found.keys())
 
 
 def _find_needed(tags: Sequence[Tag], pulled: Iterable[Image], since: datetime) -> set[Place]:

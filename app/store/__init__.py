@@ -24,11 +24,12 @@ from app.errors import ConfigError, InvalidQuery, StoreUnavailable
 from app.rules.usage import Calendar
 from app.settings import Settings
 from app.store.accounts import AccountStore
-from app.store.catalogue import Catalogue
+from app.store.catalogue import Catalogue, CatalogueWriter
 from app.store.errors import translate_errors
 from app.store.events import EventStore
 from app.store.htpasswd import Htpasswd
 from app.store.leases import LeaseStore
+from app.store.manifests import ManifestStore
 from app.store.migrations import MigrationStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
@@ -58,7 +59,9 @@ class Stores:
         self._database = database
         self._people = people = database if accounts_database is None else accounts_database
         self.events = EventStore(database["events"])
-        self.catalogue = Catalogue(database["catalogue"], database["manifests"])
+        self.catalogue = Catalogue(database["catalogue"])
+        self.catalogue_writer = CatalogueWriter(database["catalogue"])
+        self.manifests = ManifestStore(database["manifests"])
         self.rejected = RejectedStore(database["rejected_events"])
         self.sign_ins = SignInStore(database["sign_ins"])
         self.days = DayStore(database, Calendar(time_zone), retention_days)
