@@ -10,7 +10,7 @@ from flask import Blueprint, render_template, request
 from werkzeug.datastructures import MultiDict
 
 from app.analysis.recall import Consumer, Recall, recall_digest, recall_tag
-from app.analysis.unused import USERS, Report, UnusedTag, find_unused
+from app.analysis.unused import USERS, Report, UnusedQuery, UnusedTag, find_unused
 from app.rules.events import Event
 from app.rules.usage import Row
 from app.store.events import NONE
@@ -77,16 +77,14 @@ def unused() -> Any:
 
 def find_report(form: UnusedFilter) -> Report:
     """The unused tags that a valid form selects."""
-    return find_unused(
-        runtime().stores,
-        viewer().scope,
-        form.days.data or 90,
-        datetime.now(UTC),
+    query = UnusedQuery(
+        days=form.days.data or 90,
         clients=_clients(form),
         registry=form.registry.data or None,
         namespace="" if form.namespace.data == NONE else form.namespace.data or None,
         repository=form.repository.data or None,
     )
+    return find_unused(runtime().stores, viewer().scope, query, datetime.now(UTC))
 
 
 def _clients(form: UnusedFilter) -> frozenset[str]:
