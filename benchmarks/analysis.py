@@ -28,7 +28,7 @@ from app.analysis.summaries import close_days
 from app.notifications.ingest import Ingest
 from app.settings import MongoDB, Server, Settings
 from app.store import Stores
-from app.store.usage import OPEN
+from app.store.usage.days import OPEN
 
 ROUNDS = 20
 DAYS = 30

@@ -63,7 +63,7 @@ def recall_digest(stores: Stores, scope: Scope, digest: str, registry: str | Non
     pushed = stores.catalogue.find_tags(CatalogueQuery(digest=digest, deleted=True), scope, limit=1)
     digests = _with_children(stores, [digest]) if seen or pushed.items else [digest]
     consumers = _find_consumers(stores, scope, digests, None, registry)
-    return Recall(digests, [], consumers, stores.usage.find_kept_since())
+    return Recall(digests, [], consumers, stores.days.find_kept_since())
 
 
 def recall_tag(
@@ -93,7 +93,7 @@ def recall_tag(
     ]
     digests = _with_children(stores, [interval.digest for interval in intervals])
     consumers = _find_consumers(stores, scope, digests, repository, registry)
-    return Recall(digests, intervals, consumers, stores.usage.find_kept_since())
+    return Recall(digests, intervals, consumers, stores.days.find_kept_since())
 
 
 def _intervals(history: Sequence[Move]) -> list[Interval]:
@@ -108,7 +108,7 @@ def _intervals(history: Sequence[Move]) -> list[Interval]:
 
 def _with_children(stores: Stores, digests: Iterable[str]) -> list[str]:
     wanted = list(dict.fromkeys(digests))
-    for manifest in stores.catalogue.find_manifests(wanted).values():
+    for manifest in stores.manifests.find(wanted).values():
         if manifest.kind == "index":
             wanted += [reference.digest for reference in manifest.references]
     return list(dict.fromkeys(wanted))

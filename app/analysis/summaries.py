@@ -36,24 +36,25 @@ def close_days(
     Raises:
         Busy: another one does it right now.
     """
-    usage, owner = stores.usage, f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    if not usage.take_lease(LEASE, owner, datetime.now(UTC)):
+    days, leases = stores.days, stores.leases
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    if not leases.take(LEASE, owner, datetime.now(UTC)):
         raise Busy("another process is summarising; try again in a few minutes")
     try:
         now = datetime.now(UTC)
         is_chosen = first is not None or last is not None
-        days = usage.find_settled_days(now, first, last) if is_chosen else usage.find_open_days(now)
-        for index, day in enumerate(days, 1):
-            rows = usage.close_day(day)
-            if not usage.take_lease(LEASE, owner, datetime.now(UTC)):
+        due = days.find_settled_days(now, first, last) if is_chosen else days.find_open_days(now)
+        for index, day in enumerate(due, 1):
+            rows = days.close_day(day)
+            if not leases.take(LEASE, owner, datetime.now(UTC)):
                 return
-            yield day, rows, len(days) - index
-        for hour in usage.find_open_hours(datetime.now(UTC)):
-            usage.close(hour)
-            if not usage.take_lease(LEASE, owner, datetime.now(UTC)):
+            yield day, rows, len(due) - index
+        for hour in days.find_open_hours(datetime.now(UTC)):
+            days.close(hour)
+            if not leases.take(LEASE, owner, datetime.now(UTC)):
                 return
     finally:
-        usage.give_lease_back(LEASE, owner)
+        leases.give_back(LEASE, owner)
 
 
 class Closer(threading.Thread):
@@ -81,7 +82,7 @@ class Closer(threading.Thread):
         """One round."""
         for day, rows, left in close_days(stores):
             logger.info("summarised %s: %d rows, %d days left", day, rows, left)
-        removed = stores.usage.remove_events(datetime.now(UTC))
+        removed = stores.days.remove_events(datetime.now(UTC))
         if removed:
             logger.info("removed %d events beyond notifications.retention_days", removed)
 

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from functools import partial
 
 import msgspec
 
 from app.rules.clients import CLIENTS, NOT_USE
 from app.rules.references import digest_tag_subject
 from app.store import Stores
-from app.store.catalogue import CatalogueQuery, Manifest, Tag
+from app.store.catalogue import CatalogueQuery, Tag
+from app.store.manifests import Manifest
 from app.store.scope import Scope
 from app.store.usage import Image, UsageQuery
 
 # Pulls by these do not mean that anybody runs the image.
-USERS = tuple(client for client in CLIENTS if client not in NOT_USE)
+USERS = frozenset(CLIENTS) - NOT_USE
 
 MAX_DEPTH = 8  # of an index in an index
 
 Place = tuple[str, str, str]  # registry, repository, and a tag or digest
+
+
+class UnusedQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which tags are asked for: unused for `days` days. None leaves a filter out.
+
+    Only pulls by `clients` (classes) count as a use.
+    """
+
+    days: int
+    clients: frozenset[str] = USERS
+    registry: str | None = None
+    namespace: str | None = None
+    repository: str | None = None
 
 
 class UnusedTag(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +50,7 @@ class UnusedTag(msgspec.Struct, frozen=True, kw_only=True):
     size: int | None
 
 
-class Report(msgspec.Struct, frozen=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The unused tags that one viewer may see, by repository and tag.
 
     `since` is the moment from which a use would have counted. Tags of registries in `too_new`
@@ -50,73 +63,71 @@ class Report(msgspec.Struct, frozen=True):
     """
 
     since: datetime
-    tags: Sequence[UnusedTag]
-    freed: int
-    unknown: int
-    maybe_shared: int
+    tags: Sequence[UnusedTag] = []
+    freed: int = 0
+    unknown: int = 0
+    maybe_shared: int = 0
     too_new: Mapping[str, datetime]
     silent: Mapping[str, date]
-    unclear: Sequence[str]
+    unclear: Sequence[str] = []
     missing: Sequence[date]
-    judged: int
+    judged: int = 0
 
 
-def find_unused(
-    stores: Stores,
-    scope: Scope,
-    days: int,
-    now: datetime,
-    *,
-    clients: Collection[str] = USERS,
-    registry: str | None = None,
-    namespace: str | None = None,
-    repository: str | None = None,
-) -> Report:
-    """The tags that were neither pushed nor pulled in the last `days` days, nor are needed.
+def find_unused(stores: Stores, scope: Scope, query: UnusedQuery, now: datetime) -> Report:
+    """The tags that were neither pushed nor pulled in the last days, nor are needed.
 
     A tag is needed whose digest was pulled in its repository, also by another tag or by digest,
     or is the child of an index that was, or is an index with such a child; a signature, or list of
-    referrers, while its subject is needed. Checks are no use. Only pulls by `clients` (classes)
-    count.
+    referrers, while its subject is needed. Checks are no use.
     """
-    calendar = stores.usage.calendar
-    first = calendar.day_of(now) - timedelta(days=days)
+    calendar = stores.days.calendar
+    today = calendar.day_of(now)
+    first = today - timedelta(days=query.days)
     since = calendar.start_of(first)
-    query = UsageQuery(
-        first=first, last=calendar.day_of(now), registry=registry, clients=frozenset(clients)
-    )
-    pulled, missing = stores.usage.find_images(query, scope, now)
-    tags = list(_all_tags(stores, scope, registry))
-    known = stores.usage.find_known()
-    new = calendar.end_of(query.last), query.last
-    spans = {name: known.get(name, new) for name in {tag.registry for tag in tags}}
-    too_new = {name: at + timedelta(days=days) for name, (at, _) in spans.items() if at > since}
-    silent = {name: last_day for name, (_, last_day) in spans.items() if last_day < first}
-    if silent:  # what is closed does not tell of today
-        heard = stores.usage.find_open_registries(query, now)
-        silent = {name: last_day for name, last_day in silent.items() if name not in heard}
-    judged = [tag for tag in tags if tag.registry not in {*too_new, *silent} and tag.digest]
-    found = partial(Report, since=since, too_new=too_new, silent=silent, missing=missing)
+    period = UsageQuery(first=first, last=today, registry=query.registry, clients=query.clients)
+    pulled, missing = stores.usage.find_images(period, scope, now)
+    tags = list(_all_tags(stores, scope, query.registry))
+    too_new, silent = _find_unjudged(stores, {tag.registry for tag in tags}, period, now)
+    report = Report(since=since, too_new=too_new, silent=silent, missing=missing)
     if missing:
-        return found(tags=[], freed=0, unknown=0, maybe_shared=0, unclear=[], judged=0)
+        return report
+    judged = [tag for tag in tags if tag.registry not in {*too_new, *silent} and tag.digest]
     contents = Contents(_find_manifests(stores, judged, pulled))
     needed = _find_needed(judged, pulled, since)
     unused, unclear = _without_need(judged, contents, needed)
     chosen = [
         tag
         for tag in unused
-        if namespace in (None, tag.namespace) and repository in (None, tag.repository)
+        if query.namespace in (None, tag.namespace) and query.repository in (None, tag.repository)
     ]
     freed, unknown, maybe_shared = _freed(chosen, judged, contents, pulled)
-    items = [_item(tag, contents) for tag in chosen]
-    return found(
-        tags=items,
+    return msgspec.structs.replace(
+        report,
+        judged=len(judged),
+        tags=[_item(tag, contents) for tag in chosen],
+        unclear=unclear,
         freed=freed,
         unknown=unknown,
         maybe_shared=maybe_shared,
-        unclear=unclear,
-        judged=len(judged),
     )
+
+
+def _find_unjudged(
+    stores: Stores, registries: Iterable[str], period: UsageQuery, now: datetime
+) -> tuple[dict[str, datetime], dict[str, date]]:
+    """The registries that are too new and those that are silent, as in Report."""
+    calendar = stores.days.calendar
+    since, length = calendar.start_of(period.first), period.last - period.first
+    known = stores.days.find_known()
+    new = calendar.end_of(period.last), period.last
+    spans = {name: known.get(name, new) for name in registries}
+    too_new = {name: at + length for name, (at, _) in spans.items() if at > since}
+    silent = {name: last_day for name, (_, last_day) in spans.items() if last_day < period.first}
+    if silent:  # what is closed does not tell of today
+        heard = stores.usage.find_open_registries(period, now)
+        silent = {name: last_day for name, last_day in silent.items() if name not in heard}
+    return too_new, silent
 
 
 def _all_tags(stores: Stores, scope: Scope, registry: str | None) -> Iterable[Tag]:
@@ -136,14 +147,14 @@ def _find_manifests(
 ) -> dict[str, Manifest]:
     """What the tags point to, what was pulled though no tag does any more, and the children."""
     digests = {tag.digest for tag in tags} | {digest for *_, digest in pulled}
-    found = stores.catalogue.find_manifests(digest for digest in digests if digest)
+    found = stores.manifests.find(digest for digest in digests if digest)
     children = {
         reference.digest
         for manifest in found.values()
         if manifest.kind == "index"
         for reference in manifest.references
     }
-    return found | stores.catalogue.find_manifests(children - found.keys())
+    return found | stores.manifests.find(children - found.keys())
 
 
 def _find_needed(tags: Sequence[Tag], pulled: Iterable[Image], since: datetime) -> set[Place]:

@@ -65,10 +65,10 @@ def remove(stores: Stores) -> int:
     """Delete all demonstration data, and the facts of manifests that nothing else names."""
     digests = stores.events.find_digests(REGISTRY)
     removed = stores.events.remove_registry(REGISTRY)
-    stores.catalogue.remove_registry(REGISTRY)
-    stores.usage.remove_registry(REGISTRY)
+    stores.catalogue_writer.remove_registry(REGISTRY)
+    stores.days.remove_registry(REGISTRY)
     unused = digests - stores.events.find_known_digests(sorted(digests))
-    stores.catalogue.remove_manifests(sorted(unused))
+    stores.manifests.remove(sorted(unused))
     return removed
 
 

@@ -19,7 +19,7 @@ EVERYTHING = Rule((), otherwise=True)
 def rank_repositories(stores: Stores, registry: str, now: datetime) -> list[str]:
     """The repositories that were pulled in the last 90 days, those pulled most first."""
     scope = stores.catalogue.find_scope(EVERYTHING)
-    last = stores.usage.calendar.day_of(now)
+    last = stores.days.calendar.day_of(now)
     query = UsageQuery(first=last - RANKED_BY, last=last, registry=registry)
     found = stores.usage.read_sums(query, scope, now, tops=("repositories",))
     pulls = {
@@ -41,12 +41,12 @@ def find_digests(
     if options.untagged == "none":
         return {}
     actions = {PULL, PULL_PART}
-    last = stores.usage.calendar.day_of(now)
+    last = stores.days.calendar.day_of(now)
     if isinstance(options.untagged, PulledWithin):
         first = last - parse_duration(options.untagged.pulled_within)
     else:
         actions |= {PUSH, PUSH_PART}
-        first = stores.usage.find_first_day() or last
+        first = stores.days.find_first_day() or last
     query = UsageQuery(first=first, last=last, registry=registry)
     scope = stores.catalogue.find_scope(EVERYTHING)
     found: dict[str, set[str]] = {}

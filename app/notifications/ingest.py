@@ -83,7 +83,7 @@ class Ingest:
         self.apply_to_catalogue(envelope.events)
         if events:
             resolved = self._resolve_parts(events)
-            self._stores.usage.open_days((t for event in events for t in _touched(event)), now)
+            self._stores.days.open_days((t for event in events for t in _touched(event)), now)
             receipt.stored = self._stores.events.add(resolved)
             receipt.duplicate = len(events) - receipt.stored
             self._resolve_followers(resolved)
@@ -104,7 +104,7 @@ class Ingest:
             here = (e.kind for e in events if e.digest == event.digest and e.action != "delete")
             kind = (
                 next(here, None)
-                or self._stores.catalogue.find_kind(event.digest)
+                or self._stores.manifests.find_kind(event.digest)
                 or self._stores.events.find_kind(event.repository, event.digest)
             )
             if kind:
@@ -115,11 +115,11 @@ class Ingest:
         """Apply pushes and deletes, and make every repository known."""
         pushes = [event for event in events if event.action == "push"]
         if pushes:
-            self._stores.catalogue.add_manifests(pushes)
-            self._stores.catalogue.add_pushes(pushes)
+            self._stores.manifests.add(pushes)
+            self._stores.catalogue_writer.add_pushes(pushes)
         for event in events:
             if event.action == "delete":
-                self._stores.catalogue.add_delete(event)
+                self._stores.catalogue_writer.add_delete(event)
             elif event.action != "push":
                 self._make_known(event)
 
@@ -127,7 +127,7 @@ class Ingest:
         key = (event.registry, event.repository)
         if key in self._known:
             return
-        self._stores.catalogue.add_repository(event)
+        self._stores.catalogue_writer.add_repository(event)
         self._known[key] = None
         if len(self._known) > KNOWN_REPOSITORIES:
             self._known.popitem(last=False)

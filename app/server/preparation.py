@@ -24,13 +24,13 @@ def prepare(stores: Stores, settings: Settings) -> None:
         return
     # Several processes may get here at once; whoever does not hold the lease leaves it to who does.
     lease, owner = "first account", secrets.token_hex(8)
-    if not stores.usage.take_lease(lease, owner, datetime.now(UTC)):
+    if not stores.leases.take(lease, owner, datetime.now(UTC)):
         return
     try:
         if not stores.accounts.has_any():
             _add_first_account(stores, settings)
     finally:
-        stores.usage.give_lease_back(lease, owner)
+        stores.leases.give_back(lease, owner)
 
 
 def _add_first_account(stores: Stores, settings: Settings) -> None:

@@ -24,15 +24,17 @@ from app.errors import ConfigError, InvalidQuery, StoreUnavailable
 from app.rules.usage import Calendar
 from app.settings import Settings
 from app.store.accounts import AccountStore
-from app.store.catalogue import Catalogue
+from app.store.catalogue import Catalogue, CatalogueWriter
 from app.store.errors import translate_errors
 from app.store.events import EventStore
 from app.store.htpasswd import Htpasswd
+from app.store.leases import LeaseStore
+from app.store.manifests import ManifestStore
 from app.store.migrations import MigrationStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
 from app.store.sign_ins import SignInStore
-from app.store.usage import UsageStore
+from app.store.usage import DayStore, UsageStore
 
 # A registry gives up after a second or so and sends again; a person waits a little longer.
 SERVER_SELECTION_TIMEOUT_MS = 1500
@@ -57,17 +59,21 @@ class Stores:
         self._database = database
         self._people = people = database if accounts_database is None else accounts_database
         self.events = EventStore(database["events"])
-        self.catalogue = Catalogue(database["catalogue"], database["manifests"])
+        self.catalogue = Catalogue(database["catalogue"])
+        self.catalogue_writer = CatalogueWriter(database["catalogue"])
+        self.manifests = ManifestStore(database["manifests"])
         self.rejected = RejectedStore(database["rejected_events"])
         self.sign_ins = SignInStore(database["sign_ins"])
-        self.usage = UsageStore(database, Calendar(time_zone), retention_days)
+        self.days = DayStore(database, Calendar(time_zone), retention_days)
+        self.usage = UsageStore(database, self.days)
+        self.leases = LeaseStore(database["leases"])
         self.migrations = MigrationStore(database)
         file = Htpasswd(Path(htpasswd)) if htpasswd else None
         self.accounts = AccountStore(people[accounts], people[acl], file)
 
     def ensure_indexes(self) -> None:
         """Create every index; idempotent, at start-up."""
-        for store in (self.events, self.catalogue, self.rejected, self.sign_ins, self.usage):
+        for store in (self.events, self.catalogue, self.rejected, self.sign_ins, self.days):
             store.ensure_indexes()
         self.migrations.ensure_indexes()
 
@@ -100,7 +106,7 @@ class Stores:
         if name not in DUMPED:
             raise InvalidQuery(f"not a collection of an export: {str(name)[:40]}")
         if name == "events" and isinstance(document.get("timestamp"), datetime):
-            self.usage.open_days([document["timestamp"]], datetime.now(UTC))
+            self.days.open_days([document["timestamp"]], datetime.now(UTC))
         result = self._database[name].update_one(key, {"$setOnInsert": document}, upsert=True)
         return result.upserted_id is not None
 

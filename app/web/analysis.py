@@ -10,7 +10,7 @@ from flask import Blueprint, render_template, request
 from werkzeug.datastructures import MultiDict
 
 from app.analysis.recall import Consumer, Recall, recall_digest, recall_tag
-from app.analysis.unused import USERS, Report, UnusedTag, find_unused
+from app.analysis.unused import USERS, Report, UnusedQuery, UnusedTag, find_unused
 from app.rules.events import Event
 from app.rules.usage import Row
 from app.store.events import NONE
@@ -40,13 +40,13 @@ def home() -> Any:
         "analysis/home.html",
         form=form,
         figures=figures,
-        kept_since=runtime().stores.usage.find_kept_since(),
-        period_start=runtime().stores.usage.calendar.start_of(figures.first),
+        kept_since=runtime().stores.days.find_kept_since(),
+        period_start=runtime().stores.days.calendar.start_of(figures.first),
         link=records_linker(form.record_filters(), figures.first, figures.last),
         link_before=linker_before(form, figures),
         new_tags_url=new_tags_url(form, figures),
         has_events=any(figures.totals.values())
-        or runtime().stores.usage.find_first_day() is not None,
+        or runtime().stores.days.find_first_day() is not None,
     )
 
 
@@ -71,22 +71,20 @@ def unused() -> Any:
         count=lists.total(listing, page),
         time_zone=runtime().settings.analysis.time_zone,
         hosts={r.name: r.hosts[0] for r in runtime().settings.registries if r.hosts},
-        has_events=runtime().stores.usage.find_first_day() is not None,
+        has_events=runtime().stores.days.find_first_day() is not None,
     )
 
 
 def find_report(form: UnusedFilter) -> Report:
     """The unused tags that a valid form selects."""
-    return find_unused(
-        runtime().stores,
-        viewer().scope,
-        form.days.data or 90,
-        datetime.now(UTC),
+    query = UnusedQuery(
+        days=form.days.data or 90,
         clients=_clients(form),
         registry=form.registry.data or None,
         namespace="" if form.namespace.data == NONE else form.namespace.data or None,
         repository=form.repository.data or None,
     )
+    return find_unused(runtime().stores, viewer().scope, query, datetime.now(UTC))
 
 
 def _clients(form: UnusedFilter) -> frozenset[str]:

@@ -81,16 +81,17 @@ class Recent(msgspec.Struct, frozen=True):
 
 def find_recent(**filters: str) -> Recent:
     """What happened in the last 30 days to what `registry`, `repository`, `tag`, `digest` name."""
-    usage, now = runtime().stores.usage, datetime.now(UTC)
-    last = usage.calendar.day_of(now)
+    stores, now = runtime().stores, datetime.now(UTC)
+    calendar = stores.days.calendar
+    last = calendar.day_of(now)
     first = last - timedelta(days=RECENT_DAYS - 1)
     wanted: dict[str, Any] = dict(filters)
     query = UsageQuery(first=first, last=last, **wanted)
-    found = usage.read_sums(query, viewer().scope, now, tops=())
+    found = stores.usage.read_sums(query, viewer().scope, now, tops=())
     return Recent(
         first=first,
         last=last,
-        time_zone=usage.calendar.zone,
+        time_zone=calendar.zone,
         pulls=found.counts[PULL],
         pushes=found.counts[PUSH],
         slots=_days(found, query),
@@ -102,7 +103,7 @@ def find_recent(**filters: str) -> Recent:
 def find_figures(form: UsageFilter) -> Figures:
     """The figures that a valid form selects."""
     stores, scope, now = runtime().stores, viewer().scope, datetime.now(UTC)
-    calendar = stores.usage.calendar
+    calendar = stores.days.calendar
     first, last = form.period(calendar.day_of(now))
     query = form.query(first, last)
     query_before = form.query(*_period_before(first, last))
@@ -139,7 +140,7 @@ def _totals(found: Sums, query: UsageQuery) -> dict[str, int]:
         "bytes_pushed": found.bytes_pushed,
     }
     if (query.actor, query.clients, query.tag, query.digest) == (None,) * 4:
-        calendar = runtime().stores.usage.calendar
+        calendar = runtime().stores.days.calendar
         new = CatalogueQuery(
             registry=query.registry,
             namespace=query.namespace,
@@ -154,12 +155,12 @@ def _totals(found: Sums, query: UsageQuery) -> dict[str, int]:
 
 
 def _hours(hours: Mapping[Span, Counts]) -> list[Slot]:
-    local = runtime().stores.usage.calendar.local
+    local = runtime().stores.days.calendar.local
     return [_slot(local(hour.start), local(hour.end), counts) for hour, counts in hours.items()]
 
 
 def _days(found: Sums, query: UsageQuery) -> list[Slot]:
-    calendar = runtime().stores.usage.calendar
+    calendar = runtime().stores.days.calendar
     return [
         _slot(
             calendar.local(calendar.start_of(day)),
@@ -217,7 +218,7 @@ def _filters(kind: str, key: tuple[str, ...]) -> dict[str, str] | None:
 
 def records_linker(filters: Mapping[str, str], first: date, last: date) -> Callable[..., str]:
     """A function that makes the URL of the records behind a figure of these days."""
-    calendar = runtime().stores.usage.calendar
+    calendar = runtime().stores.days.calendar
     begin, over = calendar.start_of(first), calendar.end_of(last)
 
     def link(
@@ -237,7 +238,7 @@ def linker_before(form: UsageFilter, figures: Figures) -> Callable[..., str]:
 
 def new_tags_url(form: UsageFilter, figures: Figures) -> str:
     """The URL of the tags that were pushed for the first time."""
-    calendar, filters = runtime().stores.usage.calendar, form.record_filters()
+    calendar, filters = runtime().stores.days.calendar, form.record_filters()
     names = ("registry", "namespace", "repository")
     arguments: dict[str, Any] = {name: filters[name] for name in names if name in filters}
     arguments["from"] = _utc(calendar.start_of(figures.first))

@@ -117,7 +117,7 @@ class _Metrics(Collector):
         yield _gauge(
             "rns_open_days",
             "Days that are over and not summarised yet.",
-            [({}, len(stores.usage.find_open_days(now)))],
+            [({}, len(stores.days.find_open_days(now)))],
         )
         newest = stores.events.find_newest_time()
         if newest:

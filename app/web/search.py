@@ -10,8 +10,9 @@ from werkzeug.datastructures import MultiDict
 
 from app.errors import InvalidQuery, NotFound
 from app.rules.events import Descriptor, Event
-from app.store.catalogue import CatalogueQuery, Manifest, Move, Repository, Tag
+from app.store.catalogue import CatalogueQuery, Move, Repository, Tag
 from app.store.events import RecordQuery
+from app.store.manifests import Manifest
 from app.store.paging import Page
 from app.web import lists
 from app.web.figures import find_recent
@@ -175,12 +176,10 @@ def tag_items(page: Page[Tag]) -> Page[Item]:
 
 def content_sizes(digests: list[str]) -> dict[str, int | None]:
     """Bytes of config and layers by digest; an index counts each blob of its children once."""
-    catalogue = runtime().stores.catalogue
-    manifests = catalogue.find_manifests(digests)
+    store = runtime().stores.manifests
+    manifests = store.find(digests)
     indexes = [manifest for manifest in manifests.values() if manifest.kind == "index"]
-    children = catalogue.find_manifests(
-        reference.digest for index in indexes for reference in index.references
-    )
+    children = store.find(reference.digest for index in indexes for reference in index.references)
     sizes = {digest: manifest.content_size for digest, manifest in manifests.items()}
     for index in indexes:
         sizes[index.digest] = _index_size(index, children)
@@ -228,7 +227,7 @@ def tag() -> Any:
     found = stores.catalogue.get_tag(registry, name, request.args.get("tag", ""))
     if found is None:
         raise NotFound("There is no such tag.")
-    manifest = stores.catalogue.find_manifests([found.digest or ""]).get(found.digest or "")
+    manifest = stores.manifests.find([found.digest or ""]).get(found.digest or "")
     query = RecordQuery(repository=name, registry=registry, tag=found.tag)
     history = stores.catalogue.find_history(found)
     shared = CatalogueQuery(repository=name, registry=registry, digest=found.digest)
@@ -267,7 +266,7 @@ def digest() -> Any:
     return render_template(
         "search/digest.html",
         digest=wanted,
-        manifest=stores.catalogue.find_manifests([wanted]).get(wanted),
+        manifest=stores.manifests.find([wanted]).get(wanted),
         size=content_sizes([wanted]).get(wanted),
         tags=tags,
         has_more_tags=page.next is not None,

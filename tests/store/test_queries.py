@@ -23,7 +23,8 @@ from pymongo.database import Database
 from app.notifications.ingest import Ingest
 from app.settings import DockerAuth, MongoDB, Settings
 from app.store import Stores, connect
-from app.store.catalogue import CatalogueQuery, glob_expression
+from app.store.catalogue import CatalogueQuery
+from app.store.catalogue.queries import glob_expression
 from app.store.events import RecordQuery
 
 REPOSITORIES = [

@@ -18,7 +18,8 @@ from app.notifications.ingest import Ingest
 from app.rules.usage import COUNTED, Calendar, Row, Span, Sums
 from app.store import Stores
 from app.store.scope import Scope
-from app.store.usage import FORM, UsageQuery
+from app.store.usage import UsageQuery
+from app.store.usage.documents import FORM
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 CLOCKS_BACK = datetime(2026, 10, 25, tzinfo=UTC)  # in Berlin, an hour later
@@ -186,11 +187,11 @@ def matches(row: Row, filters: Mapping[str, Any]) -> bool:
 
 def close_days(stores: Stores, now: datetime) -> list[date]:
     """Close what may be closed, hours too; returns the days."""
-    days = stores.usage.find_open_days(now)
+    days = stores.days.find_open_days(now)
     for day in days:
-        stores.usage.close_day(day)
-    for hour in stores.usage.find_open_hours(now):
-        stores.usage.close(hour)
+        stores.days.close_day(day)
+    for hour in stores.days.find_open_hours(now):
+        stores.days.close(hour)
     return days
 
 
@@ -244,9 +245,9 @@ def test_a_day_is_closed_when_no_push_can_change_it_any_more(stores: Stores) -> 
     push(stores, NOON)
     one = START + DAY + timedelta(hours=1)
 
-    assert stores.usage.find_open_days(NOON) == []
-    assert stores.usage.find_open_days(one + timedelta(seconds=59)) == []
-    assert stores.usage.find_open_days(one + MINUTE) == [START.date()]
+    assert stores.days.find_open_days(NOON) == []
+    assert stores.days.find_open_days(one + timedelta(seconds=59)) == []
+    assert stores.days.find_open_days(one + MINUTE) == [START.date()]
 
 
 def test_the_hours_of_today_are_closed_as_they_settle(stores: Stores) -> None:
@@ -257,7 +258,7 @@ def test_the_hours_of_today_are_closed_as_they_settle(stores: Stores) -> None:
     close_days(stores, now)
     stores.events._collection.delete_many({"timestamp": {"$lt": NOON + HOUR}})
 
-    assert stores.usage.find_open_hours(now) == []
+    assert stores.days.find_open_hours(now) == []
     assert pushes(stores, now) == 2, "the first is in the summary of its hour"
 
 
@@ -269,7 +270,7 @@ def test_an_event_that_comes_late_opens_its_hour(stores: Stores) -> None:
     push(stores, NOON + MINUTE, now)
 
     assert pushes(stores, now) == 2
-    assert stores.usage.find_open_hours(now) == [], "it may still be on its way"
+    assert stores.days.find_open_hours(now) == [], "it may still be on its way"
     close_days(stores, now + MINUTE)
     assert pushes(stores, now + MINUTE) == 2
 
@@ -289,17 +290,17 @@ def test_an_event_that_comes_late_counts_before_its_day_is_closed(stores: Stores
 def test_hours_are_forgotten_when_their_day_is_closed(stores: Stores) -> None:
     push(stores, NOON)
     close_days(stores, START + DAY)
-    assert stores.usage._days.count_documents({}) > 20
+    assert stores.days._days.count_documents({}) > 20
 
     close_days(stores, START + 2 * DAY + HOUR + MINUTE)
 
-    keys = [row["_id"] for row in stores.usage._days.find()]
+    keys = [row["_id"] for row in stores.days._days.find()]
     assert sorted(keys)[:1] == ["2026-11-20"]
     assert not [key for key in keys if key.startswith("2026-11-20T")]
     assert pushes(stores, START + 2 * DAY) == 1
     of_hours = {"day": {"$gt": "2026-11-20", "$lt": "2026-11-21"}}
-    assert stores.usage._usage.count_documents(of_hours) == 0
-    assert stores.usage._sums.count_documents(of_hours) == 0
+    assert stores.days._usage.count_documents(of_hours) == 0
+    assert stores.days._sums.count_documents(of_hours) == 0
 
 
 def test_every_day_since_the_first_event_is_closed_once(stores: Stores) -> None:
@@ -316,7 +317,7 @@ def test_closing_a_day_twice_changes_nothing(stores: Stores) -> None:
     push(stores, NOON)
     now = NOON + 2 * DAY
     for _ in range(3):
-        stores.usage.close_day(START.date())
+        stores.days.close_day(START.date())
 
     assert pushes(stores, now) == 1
 
@@ -329,7 +330,7 @@ def test_an_event_that_comes_late_opens_its_day(stores: Stores) -> None:
     push(stores, NOON + MINUTE, now)
 
     assert pushes(stores, now) == 2
-    assert stores.usage.find_open_days(now) == [], "it may still be on its way"
+    assert stores.days.find_open_days(now) == [], "it may still be on its way"
     assert close_days(stores, now + MINUTE) == [START.date()]
     assert pushes(stores, now + MINUTE) == 2
 
@@ -339,15 +340,15 @@ def test_an_event_that_comes_while_its_day_is_being_closed_leaves_it_open(
 ) -> None:
     push(stores, NOON)
     now = NOON + 3 * DAY
-    write: Callable[..., Any] = stores.usage._write
+    write: Callable[..., Any] = stores.days._write
 
     def slow_write(span: Span, run: str) -> Any:
         written = write(span, run)
         push(stores, NOON + MINUTE, now)
         return written
 
-    monkeypatch.setattr(stores.usage, "_write", slow_write)
-    stores.usage.close_day(START.date())
+    monkeypatch.setattr(stores.days, "_write", slow_write)
+    stores.days.close_day(START.date())
     monkeypatch.undo()
 
     assert pushes(stores, now) == 2
@@ -368,15 +369,15 @@ def test_a_crash_while_closing_leaves_the_old_figures(
     def crash(*_: Any, **__: Any) -> None:
         raise Crash
 
-    monkeypatch.setattr(stores.usage._days, "update_one", crash)
+    monkeypatch.setattr(stores.days._days, "update_one", crash)
     with pytest.raises(Crash):
-        stores.usage.close_day(START.date())
+        stores.days.close_day(START.date())
     monkeypatch.undo()
 
     assert pushes(stores, now) == 1
-    stores.usage.close_day(START.date())
+    stores.days.close_day(START.date())
     assert pushes(stores, now) == 1
-    assert stores.usage._usage.count_documents({}) == 1
+    assert stores.days._usage.count_documents({}) == 1
 
 
 def test_closed_days_need_no_events(stores: Stores) -> None:
@@ -427,7 +428,7 @@ def test_the_25th_hour_of_a_day_of_another_zone_is_left_out(mock_database: Any) 
     push(berlin, CLOCKS_BACK + 22.5 * HOUR)
     now = CLOCKS_BACK + 3 * DAY
     close_days(berlin, now)
-    assert berlin.usage.remove_events(now) == 2
+    assert berlin.days.remove_events(now) == 2
 
     utc = Stores(mock_database, retention_days=1)
 
@@ -490,11 +491,11 @@ def test_retention_removes_events_of_closed_days_and_keeps_their_figures(
         push(stores, NOON + day * DAY)
     now = NOON + 5 * DAY
 
-    assert stores.usage.remove_events(now) == 0, "no day is closed"
+    assert stores.days.remove_events(now) == 0, "no day is closed"
     close_days(stores, now)
 
-    assert stores.usage.remove_events(now) == 3
-    assert stores.usage.remove_events(now) == 0
+    assert stores.days.remove_events(now) == 3
+    assert stores.days.remove_events(now) == 0
     assert pushes(stores, now) == 6
 
 
@@ -506,7 +507,7 @@ def test_what_comes_after_its_day_was_removed_does_not_touch_the_figures(
         push(stores, NOON + day * DAY)
     now = NOON + 5 * DAY
     close_days(stores, now)
-    stores.usage.remove_events(now)
+    stores.days.remove_events(now)
 
     push(stores, NOON + MINUTE, now)
     close_days(stores, now + 2 * MINUTE)
@@ -521,7 +522,7 @@ def test_another_zone_keeps_the_figures_of_removed_days(mock_database: Any) -> N
         push(utc, NOON + day * DAY)
     now = NOON + 5 * DAY
     close_days(utc, now)
-    utc.usage.remove_events(now)
+    utc.days.remove_events(now)
 
     close_days(berlin, now)
 
@@ -534,7 +535,7 @@ def removed_days(database: Any, now: datetime) -> Stores:
     for day in range(6):
         push(stores, NOON + day * DAY)
     close_days(stores, now)
-    assert stores.usage.remove_events(now) == 3
+    assert stores.days.remove_events(now) == 3
     return stores
 
 
@@ -550,13 +551,13 @@ def test_a_longer_retention_keeps_the_figures_of_removed_days(
 ) -> None:
     now = NOON + 5 * DAY
     removed_days(mock_database, now)
-    monkeypatch.setattr("app.store.usage.FORM", form)
+    monkeypatch.setattr("app.store.usage.days.FORM", form)
     stores = Stores(mock_database, retention_days=retention_days, time_zone=time_zone)
 
     push(stores, NOON + MINUTE, now)
     close_days(stores, now + 2 * MINUTE)
-    for day in stores.usage.find_settled_days(now, START.date()):
-        stores.usage.close_day(day)
+    for day in stores.days.find_settled_days(now, START.date()):
+        stores.days.close_day(day)
 
     assert pushes(stores, now + 2 * MINUTE) == 6
 
@@ -564,36 +565,36 @@ def test_a_longer_retention_keeps_the_figures_of_removed_days(
 def test_a_day_whose_events_are_removed_stays_closed_when_one_comes_late(
     stores: Stores,
 ) -> None:
-    stores.usage.retention_days = 2
+    stores.days.retention_days = 2
     push(stores, NOON)
     now = NOON + 5 * DAY
     close_days(stores, now)
-    assert stores.usage.remove_events(now) == 1
+    assert stores.days.remove_events(now) == 1
 
     push(stores, NOON + MINUTE, now)
 
     assert pushes(stores, now) == 1
-    assert START.date() not in stores.usage.find_settled_days(now)
-    assert stores.usage.close_day(START.date()) == 0
+    assert START.date() not in stores.days.find_settled_days(now)
+    assert stores.days.close_day(START.date()) == 0
     assert pushes(stores, now) == 1
-    assert stores.usage.remove_events(now) == 1
+    assert stores.days.remove_events(now) == 1
 
 
 def test_events_removed_while_their_day_is_closed_anew_stay_in_its_figures(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stores.usage.retention_days = 2
+    stores.days.retention_days = 2
     push(stores, NOON)
     now = NOON + 5 * DAY
     close_days(stores, now)
-    write: Callable[..., Any] = stores.usage._write
+    write: Callable[..., Any] = stores.days._write
 
     def slow_write(span: Span, run: str) -> Any:
-        assert stores.usage.remove_events(now) == 1
+        assert stores.days.remove_events(now) == 1
         return write(span, run)
 
-    monkeypatch.setattr(stores.usage, "_write", slow_write)
-    stores.usage.close_day(START.date())
+    monkeypatch.setattr(stores.days, "_write", slow_write)
+    stores.days.close_day(START.date())
 
     assert pushes(stores, now) == 1
 
@@ -604,17 +605,17 @@ def test_retention_deletes_nothing_where_nothing_is_left(
     now = NOON + 5 * DAY
     stores = removed_days(mock_database, now)
     deletes: list[Any] = []
-    delete: Callable[..., Any] = stores.usage._events.delete_many
+    delete: Callable[..., Any] = stores.days._events.delete_many
 
     def delete_many(query: Any) -> Any:
         deletes.append(query)
         return delete(query)
 
-    monkeypatch.setattr(stores.usage._events, "delete_many", delete_many)
+    monkeypatch.setattr(stores.days._events, "delete_many", delete_many)
 
-    assert stores.usage.remove_events(now) == 0
+    assert stores.days.remove_events(now) == 0
     assert deletes == []
-    assert stores.usage.remove_events(now + DAY) == 1
+    assert stores.days.remove_events(now + DAY) == 1
     assert len(deletes) == 24, "of that day alone"
 
 
@@ -626,9 +627,9 @@ def test_a_day_is_closed_anew_only_when_it_is_settled_and_its_events_are_there(
     days = [START.date() + number * DAY for number in range(6)]
     over = START + 6 * DAY + HOUR
 
-    assert stores.usage.find_settled_days(over + timedelta(seconds=59)) == days[3:5]
-    assert stores.usage.find_settled_days(over + MINUTE) == days[3:]
-    assert stores.usage.find_settled_days(over + MINUTE, days[4], days[4]) == [days[4]]
+    assert stores.days.find_settled_days(over + timedelta(seconds=59)) == days[3:5]
+    assert stores.days.find_settled_days(over + MINUTE) == days[3:]
+    assert stores.days.find_settled_days(over + MINUTE, days[4], days[4]) == [days[4]]
 
 
 def test_an_imported_event_is_in_the_figures_of_its_day(stores: Stores, mock_database: Any) -> None:
@@ -718,12 +719,12 @@ def test_an_account_counts_only_what_it_may_see(stores: Stores) -> None:
 
 def test_only_one_holds_a_lease_until_it_is_over_or_given_back(stores: Stores) -> None:
     now = NOON
-    take = stores.usage.take_lease
+    take = stores.leases.take
 
     assert take("usage", "a", now)
     assert not take("usage", "b", now)
     assert take("usage", "a", now + MINUTE)
     assert not take("usage", "b", now + 5 * MINUTE)
     assert take("usage", "b", now + 7 * MINUTE)
-    stores.usage.give_lease_back("usage", "b")
+    stores.leases.give_back("usage", "b")
     assert take("usage", "a", now + 7 * MINUTE)

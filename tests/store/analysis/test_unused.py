@@ -12,7 +12,7 @@ import pytest
 from builders import INDEX, digest, envelope, rule, time_of, wire_event
 
 from app.analysis.recall import recall_digest, recall_tag
-from app.analysis.unused import USERS, find_unused
+from app.analysis.unused import USERS, UnusedQuery, find_unused
 from app.errors import NotFound
 from app.notifications.ingest import Ingest
 from app.store import Stores
@@ -43,8 +43,8 @@ def everything(stores: Stores) -> Scope:
 
 
 def close(stores: Stores, now: datetime = NOW) -> None:
-    for day in stores.usage.find_open_days(now):
-        stores.usage.close_day(day)
+    for day in stores.days.find_open_days(now):
+        stores.days.close_day(day)
 
 
 def show_life(stores: Stores, now: datetime) -> None:
@@ -57,7 +57,8 @@ def show_life(stores: Stores, now: datetime) -> None:
 def unused(stores: Stores, days: int = 30, now: datetime = NOW, **filters: Any) -> list[str]:
     show_life(stores, now)
     close(stores, now)
-    report = find_unused(stores, everything(stores), days, now, **filters)
+    query = UnusedQuery(days=days, **filters)
+    report = find_unused(stores, everything(stores), query, now)
     assert not report.missing
     return [f"{row.repository}:{row.tag}" for row in report.tags]
 
@@ -113,7 +114,7 @@ def test_a_scanner_is_no_use_unless_asked_for(stores: Stores, send: Send) -> Non
     send("pull", tag="v1", day=90, user_agent="trivy/0.5")
 
     assert unused(stores) == ["team/app:v1"]
-    assert unused(stores, clients=("scanner",)) == []
+    assert unused(stores, clients=frozenset({"scanner"})) == []
 
 
 def test_a_tag_that_shares_its_digest_with_a_used_one_is_kept(stores: Stores, send: Send) -> None:
@@ -205,7 +206,7 @@ def test_nothing_is_unused_where_the_children_of_a_used_index_are_not_known(
     send("push", "other/app", tag="v1", of="other")
 
     assert unused(stores) == ["other/app:v1"]
-    report = find_unused(stores, everything(stores), 30, NOW)
+    report = find_unused(stores, everything(stores), UnusedQuery(days=30), NOW)
     assert report.unclear == ["team/app"]
 
 
@@ -216,7 +217,7 @@ def test_nothing_is_unused_of_a_registry_that_sent_nothing_in_all_the_time(
     send("check", tag="v1", day=69)
     close(stores)
 
-    report = find_unused(stores, everything(stores), 30, NOW)
+    report = find_unused(stores, everything(stores), UnusedQuery(days=30), NOW)
 
     assert report.tags == []
     assert report.silent == {"default": (START + 69 * DAY).date()}
@@ -233,7 +234,7 @@ def test_nothing_is_unused_in_a_time_whose_events_came_long_after(
     show_life(stores, NOW)
     close(stores)
 
-    report = find_unused(stores, everything(stores), 30, NOW)
+    report = find_unused(stores, everything(stores), UnusedQuery(days=30), NOW)
 
     assert report.tags == []
     assert list(report.too_new) == ["default"]
@@ -248,10 +249,10 @@ def test_a_registry_that_sends_something_today_is_not_silent(stores: Stores, sen
 
     late = wire_event("check", tag="v1", at=NOW - 3 * DAY)
     Ingest(stores).receive(envelope(late), "default", NOW)
-    assert find_unused(stores, everything(stores), 30, NOW).silent != {}
+    assert find_unused(stores, everything(stores), UnusedQuery(days=30), NOW).silent != {}
 
     send("check", tag="v1", day=today)
-    assert find_unused(stores, everything(stores), 30, NOW).silent == {}
+    assert find_unused(stores, everything(stores), UnusedQuery(days=30), NOW).silent == {}
 
 
 def test_what_stays_protects_the_layers_of_it_that_are_known(stores: Stores, send: Send) -> None:
@@ -262,7 +263,7 @@ def test_what_stays_protects_the_layers_of_it_that_are_known(stores: Stores, sen
     show_life(stores, NOW)
     close(stores)
 
-    report = find_unused(stores, everything(stores), 30, NOW)
+    report = find_unused(stores, everything(stores), UnusedQuery(days=30), NOW)
 
     assert [row.tag for row in report.tags] == ["old"]
     assert (report.freed, report.maybe_shared) == (3, 1)
@@ -283,9 +284,9 @@ def test_nothing_is_unused_that_could_not_have_been_seen_used(stores: Stores, se
     send("push", tag="v1", day=80)
     show_life(stores, NOW)
 
-    report = find_unused(stores, everything(stores), 30, NOW)
+    report = find_unused(stores, everything(stores), UnusedQuery(days=30), NOW)
     close(stores)
-    later = find_unused(stores, everything(stores), 30, NOW)
+    later = find_unused(stores, everything(stores), UnusedQuery(days=30), NOW)
 
     assert report.tags == later.tags == []
     assert list(later.too_new) == ["default"]
@@ -310,7 +311,7 @@ def test_layers_are_freed_once_and_only_if_nothing_kept_holds_them(
     send("pull", "other/app", tag="kept", of="c", day=90)
     close(stores)
 
-    report = find_unused(stores, everything(stores), 30, NOW)
+    report = find_unused(stores, everything(stores), UnusedQuery(days=30), NOW)
 
     assert {row.tag: row.size for row in report.tags} == {"a": 111, "b": 1011, "unknown": None}
     assert (report.freed, report.unknown) == (1110, 1)
@@ -323,7 +324,7 @@ def test_layers_of_what_is_used_without_a_tag_are_not_freed(stores: Stores, send
     send("pull", of="pinned", day=90)
     close(stores)
 
-    report = find_unused(stores, everything(stores), 30, NOW)
+    report = find_unused(stores, everything(stores), UnusedQuery(days=30), NOW)
 
     assert [row.tag for row in report.tags] == ["old", "v1"]
     assert report.freed == 1010
@@ -334,7 +335,7 @@ def test_a_check_of_an_unused_tag_does_not_keep_its_layers(stores: Stores, send:
     send("check", tag="old", of="old", day=90)
     close(stores)
 
-    report = find_unused(stores, everything(stores), 30, NOW)
+    report = find_unused(stores, everything(stores), UnusedQuery(days=30), NOW)
 
     assert ([row.tag for row in report.tags], report.freed) == (["old"], 11)
 
@@ -347,7 +348,9 @@ def test_each_account_gets_its_own_unused_tags(stores: Stores, send: Send) -> No
     acl = [{"seq": 1, "match": {"account": "bob", "name": "ops/*"}, "actions": ["pull"]}]
 
     found = {
-        name: find_unused(stores, stores.catalogue.find_scope(rule(name, acl)), 30, NOW)
+        name: find_unused(
+            stores, stores.catalogue.find_scope(rule(name, acl)), UnusedQuery(days=30), NOW
+        )
         for name in ("admin", "bob", "mallory")
     }
 
@@ -382,7 +385,7 @@ def test_the_last_pull_is_the_newest_by_clients_that_count(
     cover: Callable[..., Any] = stores.usage._cover
     monkeypatch.setattr(stores.usage, "_cover", lambda days: covers.append(days) or cover(days))
 
-    pulls = stores.usage.find_last_pulls(names, everything(stores), NOW, frozenset(USERS))
+    pulls = stores.usage.find_last_pulls(names, everything(stores), NOW, USERS)
 
     assert {key: row.last for key, row in pulls.items()} == {
         ("default", name, of): START + 2 * DAY for name in names for of in ("v1", digest("image"))
@@ -571,7 +574,7 @@ def test_unused_and_recall_equal_a_recount_of_any_history(seed: int) -> None:
         ingest.receive(envelope(event), "default", time_of(event))
 
     close(stores, now + timedelta(minutes=2))
-    report = find_unused(stores, everything(stores), 20, now)
+    report = find_unused(stores, everything(stores), UnusedQuery(days=20), now)
 
     # The tag of a pull by digest is what the catalogue told when the event came.
     told = {event.id: event.tag for event in stores.events.iterate()}

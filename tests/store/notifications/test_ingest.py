@@ -231,7 +231,7 @@ def test_a_body_that_is_no_envelope_stores_nothing(stores: Stores) -> None:
     with pytest.raises(InvalidEnvelope):
         Ingest(stores).receive(b'{"event": []}', "default")
 
-    assert stores.usage.find_first_day() is None
+    assert stores.days.find_first_day() is None
 
 
 def test_events_of_two_registries_with_one_id_are_two(stores: Stores, receive: Receive) -> None:

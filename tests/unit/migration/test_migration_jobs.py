@@ -1478,8 +1478,8 @@ def test_a_crawl_waits_for_days_whose_digests_are_not_known_yet(
     assert (run.state, run.message[:17]) == ("running", "options.untagged:")
 
     setting.stores.usage.max_live_rows = 1
-    for day in setting.stores.usage.find_open_days(present()):
-        setting.stores.usage.close_day(day)
+    for day in setting.stores.days.find_open_days(present()):
+        setting.stores.days.close_day(day)
     setting.worker.conductor.conduct_once()
     setting.drain()
     assert digest in setting.target.content["team/app"].manifests

@@ -98,8 +98,8 @@ def test_every_figure_equals_a_recount_for_each_account(
     happened: list[Happening], sign_in: SignIn, mock_stores: Stores, is_closed: bool
 ) -> None:
     if is_closed:
-        for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
-            mock_stores.usage.close_day(day)
+        for day in mock_stores.days.find_open_days(datetime.now(UTC)):
+            mock_stores.days.close_day(day)
 
     for name in ("admin", "alice"):
         client = sign_in(name)
@@ -262,7 +262,7 @@ def test_a_short_period_is_shown_by_the_hour(store: Store, sign_in: SignIn) -> N
 def test_each_hour_of_the_day_on_which_clocks_go_back_is_one_hour(
     store: Store, sign_in: SignIn, mock_stores: Stores
 ) -> None:
-    mock_stores.usage.calendar = Calendar("Europe/Berlin")
+    mock_stores.days.calendar = Calendar("Europe/Berlin")
     for hour in (0, 1):
         store(wire_event("push", tag="v1", at=datetime(2025, 10, 26, hour, 30, tzinfo=UTC)))
     query, client = {"from": "2025-10-26", "to": "2025-10-26"}, sign_in("alice")
@@ -285,10 +285,10 @@ def test_a_short_period_is_shown_by_the_day_where_hours_are_not_known(
     store: Store, sign_in: SignIn, mock_stores: Stores
 ) -> None:
     store(wire_event("push", tag="v1", at=FIRST))
-    for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
-        mock_stores.usage.close_day(day)
-    mock_stores.usage.retention_days = 1
-    assert mock_stores.usage.remove_events(datetime.now(UTC)) == 1
+    for day in mock_stores.days.find_open_days(datetime.now(UTC)):
+        mock_stores.days.close_day(day)
+    mock_stores.days.retention_days = 1
+    assert mock_stores.days.remove_events(datetime.now(UTC)) == 1
     query, client = {"from": "2026-11-10", "to": "2026-11-10"}, sign_in("alice")
     query_one = {**query, "repository": "team/app"}
 
@@ -341,8 +341,8 @@ def show_life_and_close(stores: Stores) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     check = wire_event("check", "zz/alive", of="alive", at=yesterday)
     Ingest(stores).receive(envelope(check), "default")
-    for day in {*stores.usage.find_open_days(datetime.now(UTC)), yesterday.date()}:
-        stores.usage.close_day(day)
+    for day in {*stores.days.find_open_days(datetime.now(UTC)), yesterday.date()}:
+        stores.days.close_day(day)
 
 
 @pytest.fixture
@@ -395,8 +395,8 @@ def test_the_page_says_which_registries_and_repositories_are_not_judged(
 ) -> None:
     client = sign_in("alice")
     store(wire_event("push", tag="v1", at=FIRST))
-    for day in mock_stores.usage.find_open_days(datetime.now(UTC)):
-        mock_stores.usage.close_day(day)
+    for day in mock_stores.days.find_open_days(datetime.now(UTC)):
+        mock_stores.days.close_day(day)
     silent = client.get("/analysis/unused?days=1").text
 
     shape = {"media_type": "application/vnd.oci.image.index.v1+json"}
@@ -496,8 +496,8 @@ def test_recall_and_dashboard_say_since_when_records_are_kept(
     note = f"{kept} 00:00:00 UTC</time> are removed"
     assert not any("are removed" in client.get(path).text for path in paths)
 
-    mock_stores.usage.retention_days = 1
-    assert mock_stores.usage.remove_events(now) == 4
+    mock_stores.days.retention_days = 1
+    assert mock_stores.days.remove_events(now) == 4
 
     assert all(note in client.get(path).text for path in paths)
     assert "are removed" not in client.get(f"/analysis/?from={kept}&to={kept}").text

@@ -97,7 +97,7 @@ def test_without_the_token_nothing_is_stored(
     response = post(client, envelope(wire_event()), headers=headers)
 
     assert response.status_code == 401
-    assert mock_stores.usage.find_first_day() is None
+    assert mock_stores.days.find_first_day() is None
 
 
 def test_the_log_names_who_is_refused_once_a_minute_and_no_token(

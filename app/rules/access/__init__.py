@@ -1,0 +1,22 @@
+r"""Who may pull what: docker_auth's ACL, its patterns, and the rule of one request. Pure.
+
+Source: cesanta/docker_auth `auth_server/authz/acl.go`, Go's `path.Match` and `regexp`. An account
+sees the repositories it may pull: the first entry that matches decides, none allows nothing.
+"""
+
+from app.rules.access.acl import Account, Acl, Problem, parse_acl
+from app.rules.access.explanation import Explanation, Step, explain
+from app.rules.access.rule import Rule, Shape, compile_rule
+
+__all__ = [
+    "Account",
+    "Acl",
+    "Explanation",
+    "Problem",
+    "Rule",
+    "Shape",
+    "Step",
+    "compile_rule",
+    "explain",
+    "parse_acl",
+]

@@ -1,0 +1,36 @@
+"""Leases: of several processes, one does it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError
+
+from app.store.errors import translate_errors
+from app.store.paging import Document
+
+LEASE = timedelta(minutes=5)
+
+
+@translate_errors
+class LeaseStore:
+    """Collection `leases`: `_id` the name, and who holds it until when."""
+
+    def __init__(self, collection: Collection[Document]) -> None:
+        self._collection = collection
+
+    def take(self, name: str, owner: str, now: datetime) -> bool:
+        """Whether `owner` now holds the lease, for five minutes: it was free, over, or its own."""
+        free = {"_id": name, "$or": [{"until": {"$lt": now}}, {"owner": owner}]}
+        try:
+            result = self._collection.update_one(
+                free, {"$set": {"owner": owner, "until": now + LEASE}}, upsert=True
+            )
+        except DuplicateKeyError:
+            return False
+        return bool(result.matched_count or result.upserted_id is not None)
+
+    def give_back(self, name: str, owner: str) -> None:
+        """Let another one take the lease at once."""
+        self._collection.delete_one({"_id": name, "owner": owner})
