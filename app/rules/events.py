@@ -73,10 +73,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str  # the repository up to its last slash
     repository: str
     tag: str | None = None
-    tag_from: Literal["event", "paired", "catalogue"] | None = None  # who told the tag
+    tag_from: Literal["event", "paired", "history"] | None = None  # who told the tag
     digest: str | None = None
+    part_of: str | None = None  # id of the event that stands for what the client did, if another
     parent: str | None = None  # digest of the index whose pull or push this is part of
-    followed_by: str | None = None  # of a check: id of the pull it began; of an index: of a child
     media_type: str = ""
     kind: str = "image"
     size: int | None = None  # bytes of the manifest, as the registry said

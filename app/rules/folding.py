@@ -51,6 +51,11 @@ LONGEST = timedelta(minutes=10)
 UPLOAD = timedelta(hours=1)
 BURST = timedelta(seconds=2)
 
+# A new event changes the fold of events from this long before it to so long after it; what these
+# are folded into depends on events as far again from them (LONGEST for the children of an index).
+BEFORE = 2 * WINDOW + SKEW
+AFTER = LONGEST + 2 * WINDOW + SKEW
+
 Children = Mapping[str, Sequence[str]]
 """The digests that an index names, by its own; an index that is missing has unknown children."""
 
@@ -103,6 +108,29 @@ def fold(events: Iterable[Event], children: Children, tag_at: TagAt) -> dict[str
         _fold_uploads(of_actor, children, belongs)
     _fold_deletes(deletes, belongs)
     return {event.id: _result(event, belongs, paired, tag_at) for event in once.values()}
+
+
+def related(digests: Iterable[str], indexes: Iterable[str], children: Children) -> set[str] | None:
+    """The digests whose events may be folded with those of `digests`, themselves included.
+
+    `indexes` are those that the client pulled, or the account pushed, near by. None is any digest:
+    of one of the indexes nobody told the children.
+    """
+    found = set(digests)
+    families = []
+    for index in indexes:
+        names = _descendants(index, children)
+        if not names:
+            return None
+        families.append(names | {index})
+    grew = True
+    while grew:
+        grew = False
+        for family in families:
+            if not family.isdisjoint(found) and not family <= found:
+                found |= family
+                grew = True
+    return found
 
 
 def own_tag(event: Event) -> str | None:

@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+from pymongo import UpdateOne
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import BulkWriteError
 
 from app.rules.clients import OWN_CLIENT
-from app.rules.events import Event, position_at
+from app.rules.events import Descriptor, Event, position_at
 from app.store.errors import only_duplicates, translate_errors
 from app.store.paging import (
     Count,
@@ -22,26 +23,21 @@ from app.store.paging import (
     chunks,
     count_newest,
     find_newest,
-    stages,
 )
 from app.store.scope import Scope
 
-PAIRING_WINDOW = timedelta(seconds=60)
-ADOPTION_WINDOW = timedelta(hours=1)  # a slow upload lies between the children and their index
-
-# What a check or the pull of an index stands for: a check becomes PART of the pull that follows it.
-# In this order, so that one $max does it and leaves the pull of an index as it is.
-ALONE, PART, WHOLE = "1 alone", "2 part", "3 whole"
-
-# A check that began a pull, and a child pulled or pushed with its index, are part of that. No $or:
-# the embedded database uses no index for a query that has one.
-COUNTED: dict[str, Any] = {"parent": None, "standing": {"$ne": PART}}
+# Parts of another pull, push or delete, mounted blobs, and deletes of what is not known as a
+# manifest. No $or: the embedded database uses no index for a query that has one.
+COUNTED: dict[str, Any] = {"part_of": None, "kind": {"$ne": "blob"}}
 NOT_OWN: dict[str, Any] = {"client": {"$ne": OWN_CLIENT}}
 
-ANY = "any"  # what the pull of an index awaits whose children the registry did not send
+MILLISECOND = timedelta(milliseconds=1)
 NONE = "-"  # no account, no namespace, no tag: as the value of a filter
 
 _STORED = tuple(name for name in Event.__struct_fields__ if name not in ("id", "references"))
+DERIVED = ("part_of", "parent", "tag", "tag_from", "kind")
+WITHOUT_REFERENCES = {"references": 0}  # of pushes: nobody who lists events asks for them
+BULK = 100  # documents of one command; longer ones keep others waiting
 
 
 class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,138 +74,48 @@ class EventStore:
         for field in ("namespace", "repository", "digest", "actor"):
             self._collection.create_index([(field, 1), ("position", 1)])
 
-    def add(self, events: Sequence[Event]) -> int:
-        """Store events, each once by its id; returns how many were new.
+    def add(self, events: Sequence[Event]) -> set[str]:
+        """Store events, each once by its id; returns the ids that were there before.
 
         Safe to repeat and to run concurrently: a duplicate is left as it was first stored.
         """
-        if len(events) == 1:
+        known: set[str] = set()
+        for start in range(0, len(events), BULK):
+            batch = events[start : start + BULK]
             try:
-                self._collection.insert_one(_document(events[0]))
-            except DuplicateKeyError:
-                return 0
-            return 1
-        new = 0
-        for start in range(0, len(events), 100):
-            batch = [_document(event) for event in events[start : start + 100]]
-            try:
-                self._collection.insert_many(batch, ordered=False)
-                new += len(batch)
+                self._collection.insert_many(map(_document, batch), ordered=False)
             except BulkWriteError as error:
-                new += len(batch) - len(only_duplicates(error))
-        return new
+                known |= {batch[index].id for index in only_duplicates(error)}
+        return known
 
-    def pair(self, pull: Event) -> Event | None:
-        """What an untagged pull of a manifest belongs to, or None.
+    def set_derived(self, events: Sequence[Event]) -> None:
+        """Store anew what is derived of these events; what came stays as it is."""
+        for start in range(0, len(events), BULK):
+            self._collection.bulk_write(
+                [
+                    UpdateOne(
+                        {"_id": event.id},
+                        {"$set": {name: getattr(event, name) for name in DERIVED}},
+                    )
+                    for event in events[start : start + BULK]
+                ],
+                ordered=False,
+            )
 
-        The newest event of the same client and repository in the 60 s before it that is either a
-        check of the same digest, which is marked as paired with this pull, or the pull of an index
-        that has this digest as a child. An index whose children are unknown (the registry does
-        not send references) is taken to have it. One command, idempotent.
-        """
-        earliest = position_at(pull.timestamp - PAIRING_WINDOW)
-        document = self._collection.find_one_and_update(
-            {
-                "repository": pull.repository,
-                "position": {"$gte": earliest, "$lt": pull.position},
-                "registry": pull.registry,
-                "actor": pull.actor,
-                "address": pull.address,
-                "awaits": {"$in": [pull.digest, ANY], "$nin": [_none_of(pull.digest)]},
-            },
-            {"$set": {"followed_by": pull.id}, "$max": {"standing": PART}},
-            sort=[("position", -1)],
-        )
-        return _event(document) if document else None
+    def find_between(
+        self, registry: str, repository: str, since: datetime, until: datetime
+    ) -> list[Event]:
+        """What happened in a repository from `since` to `until` (both included), in no order."""
+        bounds = {"$gte": position_at(since), "$lt": position_at(until + MILLISECOND)}
+        query = {"repository": repository, "position": bounds}
+        found = self._collection.find(query, WITHOUT_REFERENCES)
+        return [_event(document) for document in found if document["registry"] == registry]
 
-    def adopt(self, index: Event) -> None:
-        """Make the pushes of an index's children part of the push of the index; idempotent.
-
-        A client pushes the children first, by digest. They are those of the same registry,
-        repository and actor in the hour before.
-        """
-        earliest = position_at(index.timestamp - ADOPTION_WINDOW)
-        for children in chunks([reference.digest for reference in index.references]):
-            query = {
-                "repository": index.repository,
-                "position": {"$gte": earliest, "$lt": index.position},
-                "registry": index.registry,
-                "actor": index.actor,
-                "action": "push",
-                "digest": {"$in": children},
-                "tag": None,
-            }
-            self._collection.update_many(query, {"$set": {"parent": index.digest}})
-
-    def find_followers(self, event: Event) -> list[Event]:
-        """What came before `event` although it happened after it, and belongs to it; by time.
-
-        The untagged pulls by the same client in the 60 s after it to which `pair` gives `event`.
-        """
-        latest = position_at(event.timestamp + PAIRING_WINDOW)
-        query: dict[str, Any] = {
-            "repository": event.repository,
-            "registry": event.registry,
-            "actor": event.actor,
-            "address": event.address,
-            "action": {"$in": ["pull", "check"]},
-        }
-        bounds = {"position": {"$gt": event.position, "$lte": latest}}
-        order = {"$sort": {"position": 1}}
-        mine = _awaited(event)
-        followers: list[Event] = []
-        newer: list[list[str]] = []  # what the checks and pulls of indexes in between await
-        for row in self._collection.aggregate([*stages(query, bounds), order]):
-            digest = row.get("digest")
-            is_untagged = row["action"] == "pull" and row.get("tag_from") != "event"
-            is_ours = _awaits(mine, digest) and not any(_awaits(other, digest) for other in newer)
-            if is_untagged and is_ours:
-                followers.append(_event(row))
-            if "awaits" in row:
-                newer.append(row["awaits"])
-        return followers
-
-    def find_adopter(self, push: Event) -> Event | None:
-        """The push of an index, already stored, that takes in this push of a child, or None."""
-        query = {
-            "repository": push.repository,
-            "registry": push.registry,
-            "actor": push.actor,
-            "action": "push",
-            "kind": "index",
-            "children": push.digest,
-        }
-        latest = position_at(push.timestamp + ADOPTION_WINDOW)
-        bounds = {"position": {"$gt": push.position, "$lte": latest}}
-        found = self._collection.aggregate([*stages(query, bounds), {"$limit": 1}])
-        return next((_event(document) for document in found), None)
-
-    def set_part(self, pulls: Sequence[Event], began: Event) -> None:
-        """Store anew what pulls belong to: `began`, and no other check; idempotent.
-
-        Takes tag and parent from the first one: they are the same for all.
-        """
-        first, last = pulls[0], pulls[-1]
-        facts = {"tag": first.tag, "tag_from": first.tag_from, "parent": first.parent}
-        earliest = position_at(first.timestamp - PAIRING_WINDOW)
-        mark = {"$set": {"followed_by": last.id}, "$max": {"standing": PART}}
-        self._collection.update_one({"_id": began.id}, mark)
-        for ids in chunks([pull.id for pull in pulls]):
-            self._collection.update_many({"_id": {"$in": ids}}, {"$set": facts})
-            others = {
-                "repository": first.repository,
-                "position": {"$gte": earliest, "$lt": last.position},
-                "followed_by": {"$in": ids},
-                "_id": {"$ne": began.id},
-                "action": "check",
-            }
-            self._collection.update_many(others, {"$set": {"followed_by": None, "standing": ALONE}})
-
-    def find_kind(self, repository: str, digest: str) -> str | None:
-        """The kind of a manifest that was seen pulled or pushed in a repository, or None."""
-        query = {"digest": digest, "repository": repository, "action": {"$in": ["push", "pull"]}}
-        document = self._collection.find_one(query, {"kind": 1})
-        return str(document["kind"]) if document else None
+    def find_after(self, digest: str, position: str) -> list[Event]:
+        """What names a digest, in any repository, and happened after `position`, in no order."""
+        query = {"digest": digest, "position": {"$gt": position}}
+        found = self._collection.find(query, WITHOUT_REFERENCES)
+        return [_event(document) for document in found]
 
     def find_page(
         self, query: RecordQuery, scope: Scope, *, cursor: str | None = None, limit: int = 50
@@ -326,7 +232,7 @@ def _queries(query: RecordQuery, scope: Scope) -> list[dict[str, Any]]:
     if query.network is not None:
         first, last = query.network.network_address, query.network.broadcast_address
         wanted["address_key"] = {"$gte": _hex(first), "$lte": _hex(last)}
-    counted = {} if query.parts else COUNTED
+    counted = {} if query.parts or query.action == "mount" else COUNTED
     ours = {} if query.client else NOT_OWN
     return [all_of(part, wanted, counted, ours) for part in scope.within(query.repository or None)]
 
@@ -346,34 +252,12 @@ def _document(event: Event) -> Document:
     document["address"] = event.address
     if key := address_key(event.address):
         document["address_key"] = key
-    if event.kind == "index" and event.references:
-        document["children"] = [reference.digest for reference in event.references]
-    if awaited := _awaited(event):
-        document["standing"] = WHOLE if event.action == "pull" else ALONE
-        if event.followed_by and event.action == "check":
-            document["standing"] = PART
-        document["awaits"] = awaited
+    if event.action == "push" and event.references:
+        document["references"] = msgspec.to_builtins(event.references)
     return document
-
-
-def _awaited(event: Event) -> list[str | None]:
-    """The digests whose pull belongs to a check or the pull of an index; see `pair`."""
-    if event.action == "check":
-        return [event.digest]
-    if event.action == "pull" and event.kind == "index":
-        return [child.digest for child in event.references] or [ANY, _none_of(event.digest)]
-    return []
-
-
-def _awaits(awaited: Sequence[str | None], digest: str | None) -> bool:
-    """The counterpart of the condition in `pair`."""
-    return (digest in awaited or ANY in awaited) and _none_of(digest) not in awaited
-
-
-def _none_of(digest: str | None) -> str:
-    return f"not {digest}"
 
 
 def _event(document: Document) -> Event:
     given = {name: document[name] for name in _STORED if name in document}
-    return Event(id=document["_id"], **given)
+    references = msgspec.convert(document.get("references", ()), tuple[Descriptor, ...])
+    return Event(id=document["_id"], references=references, **given)
