@@ -421,8 +421,7 @@ def _parse_reference(action: Action, target: _Target) -> tuple[str | None, str |
     tag = _find_tag(target)
     digest = parse_digest(target.digest) if target.digest else None
     if not digest and action != "delete":
-        wire_action = "pull" if action == "check" else action
-        raise InvalidEvent(f"target.digest: is missing from a {wire_action}")
+        raise InvalidEvent(f"target.digest: is missing from a {action}")
     return tag, digest
 
 
@@ -475,10 +474,8 @@ def _parse_size(target: _Target) -> int | None:
     return size
 
 
-def _content_size(kind: str, size: int | None, references: tuple[Descriptor, ...]) -> int | None:
-    """Bytes of a pushed manifest and of what it names, each digest once; None of a blob."""
-    if kind == "blob":
-        return None
+def _content_size(kind: str, size: int | None, references: tuple[Descriptor, ...]) -> int:
+    """Bytes of a pushed manifest and of what it names, each digest once; an index has its own."""
     contents = {} if kind == "index" else {each.digest: each.size for each in references}
     return min((size or 0) + sum(contents.values()), MAX_CONTENT_SIZE)
 
