@@ -25,7 +25,6 @@ from pymongo import MongoClient
 
 from app import create_app
 from app.analysis.summaries import close_days
-from app.notifications.ingest import Ingest
 from app.settings import MongoDB, Server, Settings
 from app.store import Stores
 from app.store.usage.days import OPEN

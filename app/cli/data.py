@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from typing import IO
 
 import click
@@ -12,13 +13,12 @@ import msgspec
 from tqdm import tqdm
 
 from app.analysis.summaries import close_days
-from app.cli.shared import as_json, open_stores, print_rows
-from app.errors import ConfigError, InvalidEnvelope, InvalidQuery
-from app.migration import load_plans
+from app.cli.shared import as_json, open_projector, open_stores, print_rows
+from app.errors import ConfigError, InvalidQuery
 from app.migration.catalogue import find_pushes
-from app.migration.live import LiveWishes
-from app.notifications.ingest import Ingest, Receipt
+from app.notifications.loading import Loaded, load_lines, rebuild, retry_rejected
 from app.registry import Endpoint, RegistryClient
+from app.rules.events import Event
 from app.settings import Registry, Settings
 from app.store import Stores
 
@@ -66,15 +66,10 @@ def events_export(settings: Settings, output: IO[str]) -> None:
     """Write everything the server keeps, but accounts, as NDJSON."""
     stores = open_stores(settings)
     number = 0
-    for line in tqdm(stores.dump(), unit="row", disable=None):
+    for line in tqdm(stores.transfer.dump(), unit="row", disable=None):
         output.write(f"{line}\n")
         number += 1
     print(f"exported {number:,} documents", file=sys.stderr)
-
-
-def _ingest(settings: Settings, stores: Stores) -> Ingest:
-    """As the server's own: what is stored reaches live migrations."""
-    return Ingest(stores, LiveWishes(stores.migrations, load_plans(settings)))
 
 
 @events.command("import")
@@ -83,32 +78,38 @@ def _ingest(settings: Settings, stores: Stores) -> Ingest:
 @click.pass_obj
 def events_import(settings: Settings, file: IO[bytes], registry: str) -> None:
     """Read an export, or raw envelopes, one per line; repeating is harmless."""
-    stores = open_stores(settings)
-    ingest, total = _ingest(settings, stores), Receipt()
-    is_known = registry in [known.name for known in settings.registries]
-    for number, line in enumerate(tqdm(file, unit="line", disable=None), 1):
-        if not line.strip():
-            continue
-        try:
-            if not line.startswith(b'{"events"'):
-                is_new = int(stores.load(line.decode()))
-                receipt = Receipt(stored=is_new, duplicate=1 - is_new)
-            elif is_known:
-                receipt = ingest.receive(line, registry)
-            else:
-                raise click.UsageError(f"--registry: {registry} is none of registries")
-        except UnicodeDecodeError:
-            raise InvalidQuery(f"line {number}: not UTF-8") from None
-        except (InvalidQuery, InvalidEnvelope) as error:
-            raise InvalidQuery(f"line {number}: {error}") from None
-        total.stored += receipt.stored
-        total.duplicate += receipt.duplicate
-        total.rejected += receipt.rejected
+    if registry not in [known.name for known in settings.registries]:
+        raise click.UsageError(f"--registry: {registry} is none of registries")
+    stores, total = open_stores(settings), Loaded()
+    with open_projector(settings, stores) as projector, tqdm(unit="event", disable=None) as bar:
+        for loaded in load_lines(stores, projector, file, registry):
+            total.stored += loaded.stored
+            total.duplicate += loaded.duplicate
+            total.rejected += loaded.rejected
+            bar.update(loaded.stored + loaded.duplicate + loaded.rejected)
     print(
         f"imported {total.stored:,}, already there {total.duplicate:,}, "
         f"rejected {total.rejected:,}",
         file=sys.stderr,
     )
+
+
+@events.command("rebuild")
+@click.option("--from", "first", type=_DAY, help="From this day (UTC) on; else from the first.")
+@click.pass_obj
+def events_rebuild(settings: Settings, first: datetime | None) -> None:
+    """Derive everything anew from the events on record, while the server runs.
+
+    What belongs to what, tags, history, manifests; the days are summarised anew after that. It can
+    be interrupted: what is done stays, and to begin again is harmless.
+    """
+    stores, number = open_stores(settings), 0
+    since = first and first.replace(tzinfo=UTC)
+    with open_projector(settings, stores) as projector, tqdm(unit="event", disable=None) as bar:
+        for read in rebuild(stores, projector, since):
+            number += read
+            bar.update(read)
+    print(f"derived everything anew from {number:,} events", file=sys.stderr)
 
 
 @events.command("rejected")
@@ -133,7 +134,8 @@ def events_rejected(
             stores.rejected.drop(event.id)
         print(f"dropped {len(rejected)}")
     elif retry:
-        stored = _ingest(settings, stores).retry(rejected)
+        with open_projector(settings, stores) as projector:
+            stored = retry_rejected(stores, projector, rejected)
         print(f"stored {stored}, still rejected {len(rejected) - stored}")
     else:
         rows = [msgspec.to_builtins(event) for event in rejected]
@@ -155,17 +157,23 @@ def catalogue_import(settings: Settings, name: str) -> None:
         raise ConfigError(f"registries: there is none with the name {name}")
     if not registry.url:
         raise ConfigError(f"registries: {name} has no url")
-    stores = open_stores(settings)
-    with contextlib.closing(RegistryClient(_endpoint(registry))) as client:
-        number = 0
+    stores, number = open_stores(settings), 0
+    with (
+        contextlib.closing(RegistryClient(_endpoint(registry))) as client,
+        open_projector(settings, stores) as projector,
+    ):
         for push in tqdm(find_pushes(client, name), unit="tag", disable=None):
             known = stores.catalogue.get_tag(name, push.repository, push.tag or "")
             if known and not known.deleted and known.digest == push.digest:
                 continue
-            stores.manifests.add([push])
-            stores.catalogue_writer.add_pushes([push])
+            projector.alone(partial(_import_push, stores, push))
             number += 1
     print(f"imported {number:,} tags")
+
+
+def _import_push(stores: Stores, push: Event) -> None:
+    stores.manifests.learn([push])
+    stores.catalogue_writer.apply([push])
 
 
 def _endpoint(registry: Registry) -> Endpoint:

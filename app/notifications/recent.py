@@ -52,22 +52,26 @@ class Neighbourhood:
         self.number += event.id not in of_digest
         of_digest[event.id] = event
 
-    def find_related(self, events: Iterable[Event], children: Children) -> dict[str, Event]:
+    def find_related(self, events: Sequence[Event], children: Children) -> dict[str, Event]:
         """Those that may be folded with `events`, by id.
 
         `children` are those of `find_indexes`, as far as they are known, and of their children.
         """
         found: dict[str, Event] = {}
+        indexes = {event.digest for event in events if event.kind == "index" and event.digest}
         for name, digests in _digests_by_who(events).items():
             by_digest = self._events.get(name, {})
-            for digest in self._related(name, digests, children):
+            for digest in self._related(name, digests, indexes & digests, children):
                 found |= by_digest.get(digest, {})
         return found
 
     def find_indexes(self, events: Iterable[Event]) -> set[str]:
         """The digests of indexes that those who sent `events` pulled or pushed."""
         return {
-            digest for name in _digests_by_who(events) for digest in self._indexes_of(name) if digest
+            digest
+            for name in _digests_by_who(events)
+            for digest in self._indexes_of(name)
+            if digest
         }
 
     def trim(self, newest: datetime) -> None:
@@ -75,7 +79,12 @@ class Neighbourhood:
         self.since = max(self.since, newest - LATE - PULLS)
         self.pushes_since = max(self.pushes_since, newest - LATE - PUSHES)
         of_indexes = newest - LATE - PULLS_OF_INDEXES
-        events = [event for some in self._events.values() for one in some.values() for event in one.values()]
+        events = [
+            event
+            for some in self._events.values()
+            for one in some.values()
+            for event in one.values()
+        ]
         self._events, self.number = {}, 0
         for event in events:
             is_longer = event.kind == "index" or event.parent
@@ -83,10 +92,12 @@ class Neighbourhood:
             if event.timestamp >= (self.pushes_since if event.action == "push" else since):
                 self.put(event)
 
-    def _related(self, name: Who, digests: set[str], children: Children) -> Iterable[str]:
+    def _related(
+        self, name: Who, digests: set[str], indexes: set[str], children: Children
+    ) -> Iterable[str]:
         if name[0] == "delete":
             return self._events.get(name, {})
-        indexes = self._indexes_of(name) | {digest for digest in digests if digest in children}
+        indexes = indexes | self._indexes_of(name)
         if name[0] == "push":
             indexes &= children.keys()
         wanted = related(digests, indexes, children)
@@ -148,7 +159,9 @@ class Recent:
     ) -> Neighbourhood:
         since = first - LATE - PULLS_OF_INDEXES
         pushes_since = first - LATE - PUSHES
-        found = Neighbourhood(since, pushes_since if has_pushes else datetime.max.replace(tzinfo=first.tzinfo))
+        found = Neighbourhood(
+            since, pushes_since if has_pushes else datetime.max.replace(tzinfo=first.tzinfo)
+        )
         until = last and last + (PUSHES if has_pushes else AFTER + PULLS_OF_INDEXES)
         for event in self._store.find_between(*of, pushes_since if has_pushes else since, until):
             if is_foldable(event) and (event.action == "push" or event.timestamp >= since):

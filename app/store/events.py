@@ -20,6 +20,7 @@ from app.store.paging import (
     Document,
     Page,
     all_of,
+    between,
     chunks,
     count_newest,
     find_newest,
@@ -103,19 +104,41 @@ class EventStore:
             )
 
     def find_between(
-        self, registry: str, repository: str, since: datetime, until: datetime
+        self, registry: str, repository: str, since: datetime, until: datetime | None
     ) -> list[Event]:
-        """What happened in a repository from `since` to `until` (both included), in no order."""
-        bounds = {"$gte": position_at(since), "$lt": position_at(until + MILLISECOND)}
-        query = {"repository": repository, "position": bounds}
-        found = self._collection.find(query, WITHOUT_REFERENCES)
-        return [_event(document) for document in found if document["registry"] == registry]
+        """What happened in a repository from `since` to `until` (both included), in no order.
+
+        `until` None is no bound.
+        """
+        bounds = between(position_at(since), position_at(until + MILLISECOND) if until else None)
+        found = self._collection.find({"repository": repository, **bounds}, WITHOUT_REFERENCES)
+        return [event_of(document) for document in found if document["registry"] == registry]
+
+    def find_since(self, since: datetime) -> list[Event]:
+        """What happened from `since` on, in no order."""
+        found = self._collection.find(between(position_at(since), None), WITHOUT_REFERENCES)
+        return [event_of(document) for document in found]
+
+    def find_by_digests(self, registry: str, digests: Sequence[str]) -> list[Event]:
+        """What names one of these digests, in any repository of a registry, in no order."""
+        found: list[Event] = []
+        for chunk in chunks(digests):
+            documents = self._collection.find({"digest": {"$in": chunk}}, WITHOUT_REFERENCES)
+            found += (event_of(row) for row in documents if row["registry"] == registry)
+        return found
+
+    def find_by_ids(self, ids: Sequence[str]) -> list[Event]:
+        """The events with these ids, in no order."""
+        found: list[Event] = []
+        for chunk in chunks(ids):
+            found += map(event_of, self._collection.find({"_id": {"$in": chunk}}))
+        return found
 
     def find_after(self, digest: str, position: str) -> list[Event]:
         """What names a digest, in any repository, and happened after `position`, in no order."""
         query = {"digest": digest, "position": {"$gt": position}}
         found = self._collection.find(query, WITHOUT_REFERENCES)
-        return [_event(document) for document in found]
+        return [event_of(document) for document in found]
 
     def find_page(
         self, query: RecordQuery, scope: Scope, *, cursor: str | None = None, limit: int = 50
@@ -132,7 +155,7 @@ class EventStore:
             self._collection, queries, lower=lower, upper=upper, limit=limit + 1
         )
         more = documents[limit - 1]["position"] if len(documents) > limit else None
-        return Page([_seen_by(scope, _event(document)) for document in documents[:limit]], more)
+        return Page([_seen_by(scope, event_of(document)) for document in documents[:limit]], more)
 
     def count(self, query: RecordQuery, scope: Scope, *, cap: int) -> Count:
         """How many events match, exact up to `cap`."""
@@ -141,10 +164,17 @@ class EventStore:
             self._collection, _queries(query, scope), lower=lower, upper=upper, cap=cap
         )
 
-    def find_newest_time(self) -> datetime | None:
-        """When the newest event happened, or None if there is none."""
+    def find_newest(self) -> Event | None:
+        """The event that happened last, or None if there is none."""
         found = find_newest(self._collection, [{}], lower=None, upper=None, limit=1)
-        return found[0]["timestamp"] if found else None
+        return event_of(found[0]) if found else None
+
+    def find_newest_of(self, registry: str) -> Event | None:
+        """The event of one registry that happened last, or None."""
+        found = find_newest(
+            self._collection, [{"registry": registry}], lower=None, upper=None, limit=1
+        )
+        return event_of(found[0]) if found else None
 
     def find_last(self, action: str, query: RecordQuery, scope: Scope) -> Event | None:
         """The newest event of one action among those that `query` selects, or None."""
@@ -152,7 +182,7 @@ class EventStore:
         page = self.find_page(only, scope, limit=1)
         return page.items[0] if page.items else None
 
-    def find_by_digests(
+    def find_pulls(
         self,
         digests: Sequence[str],
         scope: Scope,
@@ -169,33 +199,20 @@ class EventStore:
                 query = all_of({"digest": digest}, part, of_registry)
                 for document in self._collection.find(query):
                     if document["action"] in ("pull", "check"):
-                        yield _event(document)
-
-    def find_digests(self, registry: str) -> set[str]:
-        """The digests that events of one registry name."""
-        documents = self._collection.find({"registry": registry}, {"digest": 1})
-        return {document["digest"] for document in documents if document.get("digest")}
-
-    def find_known_digests(self, digests: Sequence[str]) -> set[str]:
-        """Those of `digests` that any event names."""
-        known: set[str] = set()
-        for chunk in chunks(digests):
-            for document in self._collection.find({"digest": {"$in": chunk}}, {"digest": 1}):
-                known.add(document["digest"])
-        return known
+                        yield event_of(document)
 
     def remove_registry(self, registry: str) -> int:
         """Delete every event of one registry; returns how many there were."""
         return self._collection.delete_many({"registry": registry}).deleted_count
 
-    def iterate(self) -> Iterator[Event]:
-        """Every event, oldest first, in slices that do not hold the database up."""
-        after = ""
+    def iterate(self, since: datetime | None = None) -> Iterator[Event]:
+        """Every event from `since` on, oldest first, in slices that do not hold others up."""
+        after = position_at(since) if since else ""
         while True:
             query = {"position": {"$gt": after}}
             documents = list(self._collection.find(query).sort("position", 1).limit(500))
             for document in documents:
-                yield _event(document)
+                yield event_of(document)
             if not documents:
                 return
             after = documents[-1]["position"]
@@ -257,7 +274,8 @@ def _document(event: Event) -> Document:
     return document
 
 
-def _event(document: Document) -> Event:
+def event_of(document: Document) -> Event:
+    """The event that a document of the collection holds."""
     given = {name: document[name] for name in _STORED if name in document}
     references = msgspec.convert(document.get("references", ()), tuple[Descriptor, ...])
     return Event(id=document["_id"], references=references, **given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
@@ -30,10 +31,11 @@ class Letter(msgspec.Struct, frozen=True):
 
 @translate_errors
 class InboxStore:
-    """Collection `inbox`, without any index but that of `_id`."""
+    """Collection `inbox`, without any index but that of `_id`; how far it is, in `progress`."""
 
-    def __init__(self, collection: Collection[Document]) -> None:
+    def __init__(self, collection: Collection[Document], progress: Collection[Document]) -> None:
         self._collection = collection
+        self._progress = progress
         self._durable = collection.with_options(write_concern=DURABLE)
 
     def add(self, registry: str, body: bytes, received_at: datetime) -> None:
@@ -47,17 +49,22 @@ class InboxStore:
             }
         )
 
-    def find_oldest(self, limit: int, after: str = "", until: str = "") -> list[Letter]:
-        """At most `limit` envelopes in the order in which they came.
+    def find_oldest(self, limit: int, max_bytes: int, until: str = "") -> list[Letter]:
+        """At most `limit` envelopes in the order in which they came, and not much over `max_bytes`.
 
-        `after` and `until` are bounds of the id, "" leaves a side open: the embedded database
-        reads all that the bounds allow, whatever the limit.
+        `until` is a bound of their ids, "" for none: the embedded database reads all that the
+        bound allows, whatever the limit.
         """
-        bounds = {"$gt": after, "$lte": until}
-        given = {operator: value for operator, value in bounds.items() if value}
-        query: Document = {"_id": given} if given else {}
-        found = self._collection.find(query).sort("_id", 1).limit(limit)
-        return [_letter(document) for document in found]
+        query: Document = {"_id": {"$lte": until}} if until else {}
+        found: list[Letter] = []
+        size = 0
+        with self._collection.find(query).sort("_id", 1).limit(limit) as cursor:
+            for document in cursor:
+                found.append(_letter(document))
+                size += len(found[-1].body)
+                if size > max_bytes:
+                    break
+        return found
 
     def note_failure(self, letter: Letter) -> None:
         """Count that an envelope could not be worked in."""
@@ -67,6 +74,21 @@ class InboxStore:
         """Forget envelopes that are worked in."""
         for chunk in chunks(ids):
             self._collection.delete_many({"_id": {"$in": chunk}})
+
+    def note_progress(self, until: datetime | None, now: datetime) -> None:
+        """Note that all that came before `until` is worked in; None: everything until now."""
+        progress = {"until": until or now, "at": now}
+        self._progress.update_one({"_id": "inbox"}, {"$set": progress}, upsert=True)
+
+    def find_progress(self) -> datetime | None:
+        """Until when all that came is worked in; None where nothing ever was."""
+        document = self._progress.find_one({"_id": "inbox"})
+        return document["until"] if document else None
+
+    def seconds_behind(self, now: datetime) -> float:
+        """How long ago came what is worked in last; about a second where nothing waits."""
+        until = self.find_progress()
+        return (now - until).total_seconds() if until else math.inf
 
     def size(self) -> tuple[int, int]:
         """How many envelopes wait, and their bytes, as the database keeps account of them."""

@@ -119,12 +119,12 @@ class _Metrics(Collector):
             "Days that are over and not summarised yet.",
             [({}, len(stores.days.find_open_days(now)))],
         )
-        newest = stores.events.find_newest_time()
+        newest = stores.events.find_newest()
         if newest:
             yield _gauge(
                 "rns_newest_event_timestamp_seconds",
                 "When the newest event happened, in seconds since 1970.",
-                [({}, newest.timestamp())],
+                [({}, newest.timestamp.timestamp())],
             )
 
     def _migrations(self, pending: dict[str, int | None], now: datetime) -> list[Metric]:

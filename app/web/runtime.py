@@ -8,7 +8,7 @@ import msgspec
 from flask import Response, current_app
 
 from app.migration import Plan
-from app.notifications.ingest import Ingest
+from app.notifications.intake import Intake
 from app.settings import Settings
 from app.store import Stores
 
@@ -18,7 +18,7 @@ class Runtime(msgspec.Struct, frozen=True):
 
     settings: Settings
     stores: Stores
-    ingest: Ingest
+    intake: Intake
     plans: list[Plan]  # of migrations, in the order of the configuration
 
 
