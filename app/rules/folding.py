@@ -163,16 +163,16 @@ class _Downloads:
         self._events = events
         self._belongs = belongs
         self._paired = paired
-        self._indexes: defaultdict[str, list[Event]] = defaultdict(list)  # pulls, by digest
+        self._held: dict[str, set[str]] = {}  # by index that was pulled: what it holds
+        self._holding: defaultdict[str, list[Event]] = defaultdict(list)  # by child: their pulls
+        seen = {event.digest for event in events}
         for event in events:
             if event.action == "pull" and event.digest and _is_index(event, children):
-                self._indexes[event.digest].append(event)
-        self._unknown = {index for index in self._indexes if not children.get(index)}
-        self._parents: defaultdict[str, list[str]] = defaultdict(list)  # pulled indexes, by child
-        seen = {event.digest for event in events}
-        for index in self._indexes:
-            for child in _descendants(index, children) & seen:
-                self._parents[child].append(index)
+                if event.digest not in self._held:
+                    self._held[event.digest] = _descendants(event.digest, children) & seen
+                for child in self._held[event.digest]:
+                    self._holding[child].append(event)
+        self._unknown = {index for index in self._held if not children.get(index)}
 
     def fold(self, tag_at: TagAt) -> None:
         self._pair()
@@ -190,38 +190,34 @@ class _Downloads:
         for digest, same in by_digest.items():
             if len({event.action for event in same}) == 1:
                 continue
-            parents = self._parents.get(digest, ())
-            holding = sorted(pull.position for one in parents for pull in self._indexes[one])
+            holding = [index.position for index in self._holding.get(digest, ())]
             for check, pull in _nearest_pairs(same, holding):
                 self._belongs[check.id] = pull
                 self._paired[pull.id] = own_tag(check) or ""
 
     def _take_in(self) -> None:
         """Rule 2."""
-        if not self._parents:
+        if not self._holding:
             return
-        newest: dict[str, _Taking] = {}  # by index: an older one could take nothing any more
-        takings: defaultdict[str, list[Event]] = defaultdict(list)
+        takings: defaultdict[str, list[_Taking]] = defaultdict(list)  # by child, the newest last
+        indexes: defaultdict[str, list[Event]] = defaultdict(list)  # by child, in order of time
         left: list[Event] = []
         for event in self._events:
-            parents = self._parents.get(event.digest or "", ())
-            if parents and self._is_free(event):
-                taking = max(
-                    (newest[one] for one in parents if one in newest and newest[one].takes(event)),
-                    key=lambda one: one.event.position,
-                    default=None,
-                )
-                if taking:
-                    self._belongs[event.id] = taking.event
-                    taking.last = event.timestamp
+            digest = event.digest or ""
+            if digest in self._holding and self._is_free(event):
+                while takings[digest] and not takings[digest][-1].takes(event):
+                    takings[digest].pop()  # nor would it take a later one
+                if takings[digest]:
+                    self._belongs[event.id] = takings[digest][-1].take(event)
                     continue
                 left.append(event)
-            if event.action == "pull" and event.digest in self._indexes:
-                newest[event.digest or ""] = _Taking(event)
-                takings[event.digest or ""].append(event)
+            if event.action == "pull" and digest in self._held:
+                taking = _Taking(event)
+                for child in self._held[digest]:
+                    takings[child].append(taking)
+                    indexes[child].append(event)
         for event in left:
-            after = (_around(takings[one], event)[1] for one in self._parents[event.digest or ""])
-            index = min(filter(None, after), key=_by_time, default=None)
+            _, index = _around(indexes[event.digest or ""], event)
             if index and index.timestamp - event.timestamp <= SKEW:
                 self._belongs[event.id] = index
 
@@ -277,7 +273,7 @@ class _Downloads:
                 yield from ((index, digest) for digest, may_be_child in near if may_be_child)
 
     def _may_be_child(self, pull: Event, tag_at: TagAt) -> bool:
-        return pull.digest not in self._indexes and self._is_free(pull) and tag_at(pull) is None
+        return pull.digest not in self._held and self._is_free(pull) and tag_at(pull) is None
 
     def _is_free(self, event: Event) -> bool:
         """Whether it names no tag and is neither paired nor part of anything yet."""
@@ -292,14 +288,18 @@ class _Taking:
     """The pull of an index, while it may take in its children."""
 
     def __init__(self, event: Event) -> None:
-        self.event = event
-        self.last = event.timestamp
+        self._event = event
+        self._last = event.timestamp
 
     def takes(self, child: Event) -> bool:
         return (
-            child.timestamp <= self.last + WINDOW
-            and child.timestamp <= self.event.timestamp + LONGEST
+            child.timestamp <= self._last + WINDOW
+            and child.timestamp <= self._event.timestamp + LONGEST
         )
+
+    def take(self, child: Event) -> Event:
+        self._last = child.timestamp
+        return self._event
 
 
 def _is_index(event: Event, children: Children) -> bool:
@@ -348,9 +348,12 @@ def _nearest_pairs(
     rows_of: defaultdict[int, list[_Row]] = defaultdict(list)
     possible: list[_Pair] = []
     for row in _rows(events, holding):
-        for number in row.numbers:
-            rows_of[number].append(row)
-        possible.extend(filter(None, map(row.pair, row.numbers, row.numbers[1:])))
+        pairs = [pair for pair in map(row.pair, row.numbers, row.numbers[1:]) if pair]
+        if pairs:  # else there will be none: those that become neighbours are further apart
+            possible += pairs
+            row.link()
+            for number in row.numbers:
+                rows_of[number].append(row)
     heapq.heapify(possible)
     gone: set[int] = set()
     while possible:
@@ -386,6 +389,11 @@ class _Row:
         self._late = late
         self._last = last  # whether its pairs come after those of other rows
         self._holding = holding
+        self._before: dict[int, int] = {}
+        self._after: dict[int, int] = {}
+
+    def link(self) -> None:
+        """Make ready for events to be taken out."""
         self._before = dict(zip(self.numbers[1:], self.numbers, strict=False))
         self._after = dict(zip(self.numbers, self.numbers[1:], strict=False))
 
@@ -397,7 +405,9 @@ class _Row:
         distance = other.timestamp - one.timestamp
         if distance > (SKEW if self._late else WINDOW):
             return None
-        if bisect_left(self._holding, one.position) < bisect_left(self._holding, other.position):
+        if self._holding and bisect_left(self._holding, one.position) < bisect_left(
+            self._holding, other.position
+        ):
             return None
         return self._last, distance, self._late, -first, second
 
