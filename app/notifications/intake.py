@@ -70,15 +70,15 @@ class Intake:
             raise StoreUnavailable("the inbox is full: notifications.max_inbox_bytes")
 
     def _find_full(self) -> bool:
-        if self._inbox.seconds_behind(datetime.now(UTC)) < BEHIND_S:
+        progress = self._inbox.find_progress()
+        if progress and progress.seconds_behind(datetime.now(UTC)) < BEHIND_S:
             return False
-        number, size = self._inbox.size()
+        size = self._inbox.size()
         is_full = size >= self._max_bytes
         if is_full:
             logger.error(
-                "the inbox is full (%d envelopes, %d MB): events are refused with 503 until the"
-                " projector has worked some in; the registry keeps them",
-                number,
+                "the inbox is full (%d MB): events are refused with 503 until the projector has"
+                " worked some in; the registry keeps them",
                 size // 2**20,
             )
         return is_full

@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+import msgspec
+
 from app.errors import AppError, StoreUnavailable
 from app.notifications.derivation import After, Derivation
 from app.rules.events import Event, Rejected, parse_envelope, reject
 from app.store import Stores, deadline
-from app.store.inbox import Letter, id_at
+from app.store.inbox import Letter, Progress, id_at
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -27,6 +29,7 @@ HELD = timedelta(seconds=2.5)  # without a renewal; so another one takes over wi
 RENEWED_S = 0.7
 POLL_S = 0.2  # what another process received is seen after so long
 GATHER_S = 0.05  # what comes together is worked in together
+NOTED_S = 1.0  # between two notes that nothing waits
 LOOK_S = 0.4  # between two tries to take the lease
 TURN_S = 60.0  # no turn takes longer, whatever the database does
 BATCH = 200  # envelopes at once
@@ -92,6 +95,8 @@ class Projector:
         self._derivation = Derivation(stores, after, self._held.keep)
         self._until: str = ""  # bound of the ids that are read; "" none
         self._span = timedelta(seconds=1)
+        self._progress = Progress(until=datetime.now(UTC))
+        self._note_at = 0.0
 
     def turn(self) -> bool | None:
         """Work one batch in. True: there may be more; False: all is done; None: not our turn.
@@ -104,9 +109,10 @@ class Projector:
                 return None
             try:
                 self._held.keep()
+                began = time.monotonic()
                 letters = self._read()
                 self._work_in(letters)
-                self._note_progress(letters)
+                self._note_progress(letters, began)
             except LeaseLost:
                 return None
             return bool(letters)
@@ -226,9 +232,20 @@ class Projector:
         self._stores.rejected.add([whole])
         self._stores.inbox.remove([letter.id])
 
-    def _note_progress(self, letters: Sequence[Letter]) -> None:
-        until = letters[-1].received_at if letters else None
-        self._stores.inbox.note_progress(until, datetime.now(UTC))
+    def _note_progress(self, letters: Sequence[Letter], began: float) -> None:
+        now, beat = datetime.now(UTC), time.monotonic()
+        if letters:
+            self._progress = Progress(
+                until=letters[-1].received_at,
+                batch_s=beat - began,
+                lag_s=(now - letters[0].received_at).total_seconds(),
+            )
+        elif beat < self._note_at:
+            return
+        else:
+            self._progress = msgspec.structs.replace(self._progress, until=now)
+        self._note_at = beat + NOTED_S
+        self._stores.inbox.note_progress(self._progress)
 
 
 def _bound(now: datetime, moment: datetime) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,6 +26,22 @@ class Letter(msgspec.Struct, frozen=True):
     received_at: datetime  # UTC, milliseconds
     body: bytes  # the events of manifests, as they came
     failures: int = 0
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the projector is. What came before `until` (UTC) is worked in.
+
+    `batch_s` is what the newest batch took, `lag_s` how long its oldest envelope had waited when it
+    was worked in.
+    """
+
+    until: datetime
+    batch_s: float = 0.0
+    lag_s: float = 0.0
+
+    def seconds_behind(self, now: datetime) -> float:
+        """How long ago came what is worked in last; about a second where nothing waits."""
+        return (now - self.until).total_seconds()
 
 
 @translate_errors
@@ -75,25 +90,26 @@ class InboxStore:
         for chunk in chunks(ids):
             self._collection.delete_many({"_id": {"$in": chunk}})
 
-    def note_progress(self, until: datetime | None, now: datetime) -> None:
-        """Note that all that came before `until` is worked in; None: everything until now."""
-        progress = {"until": until or now, "at": now}
-        self._progress.update_one({"_id": "inbox"}, {"$set": progress}, upsert=True)
+    def note_progress(self, progress: Progress) -> None:
+        """Note how far the projector is."""
+        document = msgspec.structs.asdict(progress)
+        self._progress.update_one({"_id": "inbox"}, {"$set": document}, upsert=True)
 
-    def find_progress(self) -> datetime | None:
-        """Until when all that came is worked in; None where nothing ever was."""
+    def find_progress(self) -> Progress | None:
+        """How far the projector is; None where it never ran."""
         document = self._progress.find_one({"_id": "inbox"})
-        return document["until"] if document else None
+        if document is None:
+            return None
+        return Progress(**{name: document[name] for name in Progress.__struct_fields__})
 
-    def seconds_behind(self, now: datetime) -> float:
-        """How long ago came what is worked in last; about a second where nothing waits."""
-        until = self.find_progress()
-        return (now - until).total_seconds() if until else math.inf
+    def count(self) -> int:
+        """About how many envelopes wait."""
+        return self._collection.estimated_document_count()
 
-    def size(self) -> tuple[int, int]:
-        """How many envelopes wait, and their bytes, as the database keeps account of them."""
+    def size(self) -> int:
+        """The bytes that wait, as the database keeps account of them."""
         answer = self._collection.database.command("collStats", self._collection.name)
-        return int(answer["count"]), int(answer["size"])
+        return int(answer["size"])
 
 
 def id_at(moment: datetime) -> str:

@@ -119,6 +119,29 @@ class _Metrics(Collector):
             "Days that are over and not summarised yet.",
             [({}, len(stores.days.find_open_days(now)))],
         )
+        yield _gauge(
+            "rns_inbox_envelopes",
+            "Accepted envelopes that are not worked in yet.",
+            [({}, stores.inbox.count())],
+        )
+        progress = stores.inbox.find_progress()
+        if progress:
+            behind = max(progress.seconds_behind(now), 0.0)
+            yield _gauge(
+                "rns_inbox_oldest_seconds",
+                "How long ago came the oldest envelope that waits; about 1 where none does.",
+                [({}, behind)],
+            )
+            yield _gauge(
+                "rns_projector_batch_seconds",
+                "What the newest batch of envelopes took to be worked in.",
+                [({}, progress.batch_s)],
+            )
+            yield _gauge(
+                "rns_projector_lag_seconds",
+                "From the receipt of an envelope until it was worked in, in the newest batch.",
+                [({}, progress.lag_s)],
+            )
         newest = stores.events.find_newest()
         if newest:
             yield _gauge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
@@ -11,6 +12,8 @@ from app.migration import Plan
 from app.notifications.intake import Intake
 from app.settings import Settings
 from app.store import Stores
+
+BEHIND_S = 10.0  # what is worked in so late is told to who looks
 
 
 class Runtime(msgspec.Struct, frozen=True):
@@ -30,3 +33,11 @@ def runtime() -> Runtime:
 def json_response(value: Any, status: int = 200) -> Response:
     """`value` as JSON; datetimes as RFC 3339 in UTC."""
     return Response(msgspec.json.encode(value), status, mimetype="application/json")
+
+
+def find_up_to() -> datetime | None:
+    """Until when the figures go, where that is more than 10 s ago; else None."""
+    progress = runtime().stores.inbox.find_progress()
+    if progress is None or progress.seconds_behind(datetime.now(UTC)) <= BEHIND_S:
+        return None
+    return progress.until

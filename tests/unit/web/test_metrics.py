@@ -110,7 +110,8 @@ def test_prometheus_may_call_the_server_by_any_name(
 
 
 def test_an_operator_sees_the_state_of_the_server(client: FlaskClient, mock_stores: Stores) -> None:
-    deliver(mock_stores, envelope(wire_event(tag="v1"), wire_event(tag="v2", at=60)), "default", NOW)
+    two = envelope(wire_event(tag="v1"), wire_event(tag="v2", at=60))
+    deliver(mock_stores, two, "default", NOW)
     deliver(mock_stores, envelope({"id": "broken"}), "default", NOW)
 
     samples = scrape(client)
