@@ -14,6 +14,8 @@ from builders import INDEX, NOW, deliver, digest, envelope, recorded_bodies, rul
 from pymongo.errors import AutoReconnect
 
 from app.errors import StoreUnavailable
+from app.notifications.loading import retry_rejected
+from app.notifications.projector import Projector
 from app.rules.events import Event
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Tag
