@@ -162,8 +162,8 @@ def catalogue_import(settings: Settings, name: str) -> None:
             known = stores.catalogue.get_tag(name, push.repository, push.tag or "")
             if known and not known.deleted and known.digest == push.digest:
                 continue
-            stores.manifests.add([push])
-            stores.catalogue_writer.add_pushes([push])
+            stores.manifests.learn([push])
+            stores.catalogue_writer.apply([push])
             number += 1
     print(f"imported {number:,} tags")
 

@@ -11,7 +11,6 @@ push that a migration follows.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -21,8 +20,6 @@ from app.errors import InvalidEnvelope
 from app.rules.events import Envelope, Event, Rejected, parse_envelope
 from app.store import Stores
 from app.store.events import ADOPTION_WINDOW, PAIRING_WINDOW
-
-KNOWN_REPOSITORIES = 10_000  # that one process remembers having made known
 
 
 class Receipt(msgspec.Struct):
@@ -46,7 +43,6 @@ class Ingest:
     ) -> None:
         self._stores = stores
         self._after = after
-        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def receive(self, body: bytes, registry: str, now: datetime | None = None) -> Receipt:
         """Store every event of one notification envelope; returns once all of it is durable.
@@ -80,7 +76,8 @@ class Ingest:
         events = self._resolve_deletes(envelope.events)
         receipt = Receipt(ignored=envelope.ignored + len(envelope.events) - len(events))
         receipt.rejected = len(envelope.rejected)
-        self.apply_to_catalogue(envelope.events)
+        self._stores.manifests.learn(envelope.events)
+        self._stores.catalogue_writer.apply(envelope.events)
         if events:
             resolved = self._resolve_parts(events)
             self._stores.days.open_days((t for event in events for t in _touched(event)), now)
@@ -104,33 +101,17 @@ class Ingest:
             here = (e.kind for e in events if e.digest == event.digest and e.action != "delete")
             kind = (
                 next(here, None)
-                or self._stores.manifests.find_kind(event.digest)
+                or self._find_kind(event)
                 or self._stores.events.find_kind(event.repository, event.digest)
             )
             if kind:
                 kept.append(msgspec.structs.replace(event, kind=kind))
         return kept
 
-    def apply_to_catalogue(self, events: Sequence[Event]) -> None:
-        """Apply pushes and deletes, and make every repository known."""
-        pushes = [event for event in events if event.action == "push"]
-        if pushes:
-            self._stores.manifests.add(pushes)
-            self._stores.catalogue_writer.add_pushes(pushes)
-        for event in events:
-            if event.action == "delete":
-                self._stores.catalogue_writer.add_delete(event)
-            elif event.action != "push":
-                self._make_known(event)
-
-    def _make_known(self, event: Event) -> None:
-        key = (event.registry, event.repository)
-        if key in self._known:
-            return
-        self._stores.catalogue_writer.add_repository(event)
-        self._known[key] = None
-        if len(self._known) > KNOWN_REPOSITORIES:
-            self._known.popitem(last=False)
+    def _find_kind(self, event: Event) -> str | None:
+        digest = event.digest or ""
+        manifest = self._stores.manifests.find(event.registry, [digest]).get(digest)
+        return manifest.kind if manifest else None
 
     def _resolve_parts(self, events: Sequence[Event]) -> list[Event]:
         """Find out what belongs to another pull or push, within the envelope or before it.
@@ -175,9 +156,9 @@ class Ingest:
             return msgspec.structs.replace(pull, parent=before.digest)
         if before and before.tag:
             return msgspec.structs.replace(pull, tag=before.tag, tag_from="paired")
-        tags = self._stores.catalogue.find_tags_of_digest(pull)
-        if len(tags) == 1:
-            return msgspec.structs.replace(pull, tag=tags[0], tag_from="catalogue")
+        tag = self._stores.catalogue.find_tags_at([pull])[pull.id]
+        if tag:
+            return msgspec.structs.replace(pull, tag=tag, tag_from="catalogue")
         return pull
 
 

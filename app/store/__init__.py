@@ -59,8 +59,8 @@ class Stores:
         self._database = database
         self._people = people = database if accounts_database is None else accounts_database
         self.events = EventStore(database["events"])
-        self.catalogue = Catalogue(database["catalogue"])
-        self.catalogue_writer = CatalogueWriter(database["catalogue"])
+        self.catalogue = Catalogue(database)
+        self.catalogue_writer = CatalogueWriter(database)
         self.manifests = ManifestStore(database["manifests"])
         self.rejected = RejectedStore(database["rejected_events"])
         self.sign_ins = SignInStore(database["sign_ins"])
@@ -119,7 +119,9 @@ class Stores:
 _JSON_OPTIONS = json_util.JSONOptions(tz_aware=True)
 DUMPED = (
     "manifests",
-    "catalogue",
+    "repositories",
+    "tags",
+    "tag_history",
     "rejected_events",
     "usage_days",
     "usage",
