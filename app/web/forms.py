@@ -28,13 +28,15 @@ from wtforms.fields.choices import SelectChoice
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
 from app.analysis.explain import parse_entry
+from app.analysis.unused import USERS, UnusedQuery
 from app.errors import InvalidQuery, InvalidReference
 from app.migration.advice import ADVICE
 from app.rules.clients import CLIENTS, OWN_CLIENT
 from app.rules.events import ACTIONS, MAX_ACTOR_LENGTH
+from app.rules.kinds import KINDS
 from app.rules.references import MAX_REPOSITORY_LENGTH, parse_digest
 from app.store.catalogue import CatalogueQuery
-from app.store.events import NONE, RecordQuery
+from app.store.events import CONTENT, NONE, RecordQuery
 from app.store.migrations import DRIFT_KINDS, JOB_STATES
 from app.store.sign_ins import OUTCOMES
 from app.store.usage import UsageQuery
@@ -268,6 +270,11 @@ class RecordFilter(FilterForm):
     since = MomentField("From (UTC)", name="from")
     until = MomentField("To (UTC)", name="to", is_end=True)
     registry = _text("Registry")
+    kind = SelectField(
+        "Kind",
+        choices=[*_any_of(KINDS), SelectChoice(CONTENT, "what figures count")],
+        default="",
+    )
     parts = SwitchField("Show the parts of a pull")
 
     def validate_digest(self, field: Field) -> None:
@@ -304,6 +311,7 @@ class RecordFilter(FilterForm):
             actor=self.actor.data,
             network=network or None,
             client=self.client.data,
+            kind=self.kind.data,
             since=self.since.data,
             until=self.until.data,
             parts=self.parts.data,
@@ -340,6 +348,7 @@ class DriftFilter(FilterForm):
 PERIODS = {"1": "Today", "2": "2 days", "7": "7 days", "30": "30 days", "90": "90 days"}
 DEFAULT_PERIOD = "30"
 MAX_PERIOD_DAYS = 1100
+DEFAULT_UNUSED_DAYS = 90
 
 
 class DayField(Field):
@@ -380,6 +389,7 @@ class UsageFilter(FilterForm):
     digest = _text("Digest", description="the whole digest")
     client = SelectField("Client", choices=_any_of(CLIENTS), default="")
     actor = _text("Account", description="whom the registry saw; - for nobody")
+    supplements = SwitchField("Count signatures, attestations and SBOMs too")
 
     def validate_last(self, field: Field) -> None:
         """The period must not be empty or absurdly long."""
@@ -410,12 +420,19 @@ class UsageFilter(FilterForm):
             digest=self.digest.data or None,
             actor=_or_empty(self.actor.data),
             clients=frozenset({self.client.data}) if self.client.data else None,
+            supplements=self._counts_everything,
         )
+
+    @property
+    def _counts_everything(self) -> bool:
+        """Whether supplements count: where one is named, it is asked for."""
+        return bool(self.supplements.data or self.tag.data or self.digest.data)
 
     def record_filters(self) -> dict[str, str]:
         """The same filters for the list of records, but for the period."""
         names = ("registry", "namespace", "repository", "tag", "digest", "client", "actor")
-        return {name: value for name in names if (value := self[name].data)}
+        given = {name: value for name in names if (value := self[name].data)}
+        return given if self._counts_everything else {**given, "kind": CONTENT}
 
 
 def _or_empty(text: str | None) -> str | None:
@@ -426,16 +443,16 @@ class UnusedFilter(FilterForm):
     """Filters of the unused tags."""
 
     days = IntegerField(
-        "Not pulled for days",
+        "Not used for days",
         [Optional(), NumberRange(1, MAX_PERIOD_DAYS)],
-        default=90,
+        default=DEFAULT_UNUSED_DAYS,
         description=f"1 to {MAX_PERIOD_DAYS}",
     )
     registry = _text("Registry")
     namespace = _text("Namespace", description="as team; - for names without one")
     repository = _text("Repository", description="the whole name, as team/app")
     clients = _text(
-        "Clients whose pulls count",
+        "Clients that count",
         description="as docker,containerd; if empty all but scanner, replication and updater",
     )
 
@@ -448,6 +465,16 @@ class UnusedFilter(FilterForm):
     def client_classes(self) -> list[str]:
         """The classes that are named; none if all count that use images."""
         return [name.strip() for name in self.clients.data.split(",") if name.strip()]
+
+    def query(self) -> UnusedQuery:
+        """What is asked for."""
+        return UnusedQuery(
+            days=self.days.data or DEFAULT_UNUSED_DAYS,
+            clients=frozenset(self.client_classes()) or USERS,
+            registry=self.registry.data or None,
+            namespace=_or_empty(self.namespace.data),
+            repository=self.repository.data or None,
+        )
 
 
 class HistoryFilter(FilterForm):
