@@ -16,8 +16,10 @@ from builders import IMAGE, INDEX, deliver, digest, envelope, rule, wire_event
 
 from app import demo
 from app.demo.company import parsed_history
-from app.notifications.loading import load_events, load_lines
+from app.notifications.derivation import Derivation
+from app.notifications.loading import load_events, load_lines, rebuild
 from app.notifications.projector import Projector
+from app.rules.events import parse_envelope
 from app.rules.usage import COUNTED, Calendar, Row, Span, Sums
 from app.store import Stores
 from app.store.scope import Scope
@@ -541,6 +543,22 @@ def test_retention_removes_events_of_closed_days_and_keeps_their_figures(
     assert pushes(stores, now) == 6
 
 
+def test_retention_waits_for_no_day_that_is_not_closed_yet(mock_database: Any) -> None:
+    stores = Stores(mock_database, retention_days=2)
+    for day in range(6):
+        push(stores, NOON + day * DAY)
+    push(stores, LONG_AGO, NOON + 5 * DAY)
+    now = NOON + 5 * DAY
+    assert LONG_AGO.date() not in close_days(stores, now)
+
+    assert stores.days.remove_events(now) == 3
+    assert close_days(stores, now + OPEN) == [LONG_AGO.date()]
+    assert stores.days.remove_events(now + OPEN) == 1
+
+    assert pushes(stores, now + OPEN, first=date(2000, 1, 1)) == 7
+    assert stores.days.find_settled_days(now + OPEN, last=START.date()) == []
+
+
 def test_what_comes_after_its_day_was_removed_does_not_touch_the_figures(
     mock_database: Any,
 ) -> None:
@@ -707,6 +725,156 @@ def test_demonstration_data_counts_though_its_days_are_closed_and_leaves_nothing
 
     assert (len(recorded), found) == (400, expected)
     assert pushes(stores, now, supplements=True) == 0
+
+
+LONG_AGO = datetime(2013, 5, 5, 12, tzinfo=UTC)
+
+
+def test_an_event_of_2013_costs_one_day(stores: Stores) -> None:
+    push(stores, NOON - DAY)
+    push(stores, LONG_AGO, NOON)
+    now = NOON + OPEN
+    days = [(NOON - DAY).date(), LONG_AGO.date()]
+
+    assert stores.days.find_open_days(now) == days
+    assert stores.days.find_settled_days(now) == days
+    assert pushes(stores, now, first=date(2000, 1, 1)) == 2
+    assert close_days(stores, now) == days
+    assert stores.days.find_open_days(now) == []
+    assert pushes(stores, now, first=date(2000, 1, 1)) == 2
+    listed = [row["_id"] for row in stores.days._days.find() if "T" not in row["_id"]]
+    assert sorted(listed) == [str(day) for day in sorted(days)]
+
+
+def test_a_day_without_events_is_read_as_one_without(stores: Stores) -> None:
+    push(stores, NOON)
+    push(stores, NOON + 2 * DAY)
+    now = NOON + 5 * DAY
+    between = START.date() + DAY
+
+    assert pushes(stores, now, first=between, last=between) == 0
+    assert hourly(stores, now, between) == [0] * 24
+    assert between not in close_days(stores, now)
+
+
+def test_days_that_are_not_listed_count_after_everything_is_derived_anew(stores: Stores) -> None:
+    # As an older version left them.
+    for day in range(3):
+        push(stores, NOON + day * DAY)
+    now = NOON + 4 * DAY
+    close_days(stores, now)
+    stores.days._days.delete_many({})
+    again = Stores(stores._database)
+    assert pushes(again, now) == 0
+
+    assert sum(rebuild(again, Projector(again), None)) == 3
+
+    assert pushes(again, now) == 3
+    assert len(close_days(again, datetime.now(UTC) + OPEN)) == 3
+    assert pushes(again, now) == 3
+
+
+def test_a_process_remembers_which_days_are_listed_but_not_without_bound(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.store.usage.days.MAX_LISTED", 3)
+    updates: list[Any] = []
+    update: Callable[..., Any] = stores.days._days.update_one
+    monkeypatch.setattr(
+        stores.days._days, "update_one", lambda *a, **k: updates.append(a) or update(*a, **k)
+    )
+    for _ in range(2):
+        stores.days.open_days([NOON, NOON + MINUTE], NOON + MINUTE)
+    assert len(updates) == 1
+
+    for day in range(1, 9):
+        stores.days.open_days([NOON + day * DAY], NOON + day * DAY)
+
+    assert len(stores.days._listed) <= 3
+    assert len(stores.days._days.distinct("_id")) == 9
+
+
+@pytest.mark.parametrize("zones", [("Pacific/Kiritimati", "Etc/GMT+12"), ("Etc/GMT+12", "UTC")])
+@pytest.mark.parametrize("hour", [0, 9, 11, 13, 23])
+def test_a_day_that_was_listed_in_another_zone_loses_no_event(
+    mock_database: Any, zones: tuple[str, str], hour: int
+) -> None:
+    there, here = (Stores(mock_database, time_zone=zone) for zone in zones)
+    at = START + timedelta(hours=hour, minutes=30)
+    push(there, at)
+    push(there, at + 3 * DAY)
+    now = at + 6 * DAY
+    local = here.days.calendar.day_of(at)
+
+    for _ in range(2):
+        assert pushes(here, now, first=local, last=local) == 1
+        assert pushes(here, now) == 2
+        close_days(here, now)
+    assert pushes(there, now) == 2, "one who has not restarted yet"
+
+
+def test_a_day_that_is_listed_while_it_is_closed_stays_open(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = NOON + 3 * DAY
+    write: Callable[..., Any] = stores.days._write
+
+    def slow_write(span: Span, run: str) -> Any:
+        written = write(span, run)
+        push(stores, NOON, now)
+        return written
+
+    monkeypatch.setattr(stores.days, "_write", slow_write)
+    stores.days.close_day(START.date())
+    monkeypatch.undo()
+
+    assert pushes(stores, now) == 1
+    assert close_days(stores, now + OPEN) == [START.date()]
+    assert pushes(stores, now + OPEN) == 1
+
+
+def test_an_event_that_was_long_in_the_inbox_opens_its_day_when_it_is_worked_in(
+    stores: Stores,
+) -> None:
+    # It came before the day was closed, and is worked in hours after that.
+    late = wire_event("push", tag="v1", at=NOON)
+    push(stores, NOON - MINUTE)
+    now = NOON + 3 * DAY
+    close_days(stores, now)
+
+    received = parse_envelope(envelope(late), "default", NOON)
+    Derivation(stores).work_in(received.events, now)
+
+    assert pushes(stores, now) == 2
+    assert close_days(stores, now + OPEN - SECOND) == [], "it may still be on its way"
+    assert close_days(stores, now + OPEN) == [START.date()]
+    assert pushes(stores, now + OPEN) == 2
+
+
+def test_an_event_is_noted_before_it_is_stored(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(stores, NOON)
+    now = NOON + 3 * DAY
+    close_days(stores, now)
+    add: Callable[..., Any] = stores.events.add
+
+    class Crash(Exception):
+        pass
+
+    def crash(events: Any) -> None:
+        add(events)
+        raise Crash
+
+    late = envelope(wire_event("push", tag="v1", at=NOON + MINUTE))
+    monkeypatch.setattr(stores.events, "add", crash)
+    with pytest.raises(Crash):
+        deliver(stores, late, "default", now)
+    monkeypatch.undo()
+    close_days(stores, now + OPEN)
+    deliver(stores, late, "default", now + 2 * OPEN)
+
+    assert pushes(stores, now + 2 * OPEN) == 2
 
 
 QUERIES: list[tuple[dict[str, Any], int]] = [
