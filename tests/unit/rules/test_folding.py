@@ -1066,6 +1066,25 @@ def test_a_new_event_changes_no_fold_that_is_further_away(seed: int) -> None:
         ] == []
 
 
+def test_a_new_event_changes_the_fold_of_a_check_two_minutes_and_5_seconds_before() -> None:
+    checked, child = check(0, "amd64"), pull(60, "amd64")
+    index, new = pull(65, "untold"), pull(125, "other")
+
+    assert folded(checked, child, index)[0].part_of == index.id
+    assert folded(checked, child, index, new)[0].part_of == child.id
+    assert new.timestamp - checked.timestamp == BEFORE
+
+
+def test_a_new_event_changes_the_fold_of_a_check_12_minutes_and_5_seconds_after() -> None:
+    new, *parts = pull(0, "index"), *[pull(at, "arm64") for at in range(60, 601, 60)]
+    untold, child, checked = pull(660, "untold"), pull(720, "app"), check(725, "app", source="b")
+    events = checked, child, untold, *parts
+
+    assert folded(*events)[0].part_of == child.id
+    assert folded(*events, new)[0].part_of == untold.id
+    assert checked.timestamp - new.timestamp == AFTER
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_related_digests_are_all_that_a_fold_looks_at(seed: int) -> None:
     rng = random.Random(seed)
