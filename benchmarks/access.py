@@ -44,7 +44,7 @@ def acls(entries: int) -> dict[str, list[tuple[str, list[str]]]]:
 
 
 def fill(stores: Stores, number: int) -> None:
-    """Put repositories into the catalogue as ingest would."""
+    """Put repositories into the catalogue as the projector would."""
     rows = []
     for n in range(number):
         name = f"team{n % 100}/app-{n}"

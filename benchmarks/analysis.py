@@ -25,7 +25,8 @@ from pymongo import MongoClient
 
 from app import create_app
 from app.analysis.summaries import close_days
-from app.notifications.ingest import Ingest
+from app.notifications.projector import Projector
+from app.rules.events import parse_envelope
 from app.settings import MongoDB, Server, Settings
 from app.store import Stores
 from app.store.usage.days import OPEN
@@ -103,10 +104,10 @@ def fill(client: MongoClient[Any], number: int) -> Stores:
     stores = Stores(client[_name(number)])
     stores.ensure_indexes()
     now = datetime.now(UTC)
-    ingest = Ingest(stores)
+    projector = Projector(stores)
     start = time.perf_counter()
     for body, came in envelopes(number, now):
-        ingest.receive(body, "default", came)
+        projector.load(parse_envelope(body, "default", came).events)
     taken = time.perf_counter() - start
     time.sleep(OPEN.total_seconds() + 1)  # the days of late events rest so long
     start = time.perf_counter()

@@ -7,11 +7,15 @@ import hashlib
 import itertools
 import json
 import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from app.notifications.derivation import Derivation
 from app.rules.access import Account, compile_rule, parse_acl
+from app.rules.events import Event, parse_envelope
+from app.store import Stores
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 DATA = Path(__file__).parent / "data"
@@ -82,6 +86,20 @@ def time_of(event: Any) -> datetime:
 def envelope(*events: Any) -> bytes:
     """A request body."""
     return json.dumps({"events": list(events)}).encode()
+
+
+def deliver(
+    stores: Stores,
+    body: bytes,
+    registry: str = "default",
+    now: datetime | None = None,
+    after: Callable[[Sequence[Event]], None] = lambda events: None,
+) -> int:
+    """Have a body worked in as if it came now; returns how many events were new."""
+    now = now or datetime.now(UTC)
+    parsed = parse_envelope(body, registry, now)
+    stores.rejected.add(parsed.rejected)
+    return Derivation(stores, after).work_in(parsed.events, now)
 
 
 def recorded_bodies() -> list[bytes]:

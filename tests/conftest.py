@@ -18,8 +18,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from app.embedded import EmbeddedDatabase
-from app.notifications.ingest import Ingest
-from app.store import Stores, accounts
+from app.store import TYPES, Stores, accounts
 
 accounts.BCRYPT_ROUNDS = 4  # bcrypt's least: tests sign in hundreds of times
 
@@ -56,7 +55,7 @@ def wire_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def wire_client(wire_uri: str) -> Iterator[MongoClient[Any]]:
-    with MongoClient(wire_uri, tz_aware=True) as client:
+    with MongoClient(wire_uri, tz_aware=True, type_registry=TYPES) as client:
         yield client
 
 
@@ -89,15 +88,11 @@ def stores(request: pytest.FixtureRequest) -> Stores:
 
 @pytest.fixture
 def receive(stores: Stores) -> Callable[..., Any]:
-    """Store wire events as one envelope each and return the sum of the receipts' fields."""
-    from builders import NOW, envelope
+    """Store wire events as one envelope each; returns how many were new."""
+    from builders import NOW, deliver, envelope
 
-    ingest = Ingest(stores)
-
-    def receive(*events: Any, together: bool = False, registry: str = "default") -> Any:
+    def receive(*events: Any, together: bool = False, registry: str = "default") -> int:
         groups = [events] if together else [(event,) for event in events]
-        receipts = [ingest.receive(envelope(*group), registry, NOW) for group in groups]
-        fields = receipts[0].__struct_fields__
-        return tuple(sum(getattr(receipt, field) for receipt in receipts) for field in fields)
+        return sum(deliver(stores, envelope(*group), registry, NOW) for group in groups)
 
     return receive

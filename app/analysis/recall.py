@@ -123,10 +123,10 @@ def _find_consumers(
 ) -> list[Consumer]:
     found: dict[tuple[str, ...], Consumer] = {}
     wanted = set(digests)
-    for event in stores.events.find_by_digests(digests, scope, repository, registry):
+    for event in stores.events.find_pulls(digests, scope, repository, registry):
         # The index is counted; its child went with it.
         is_pull = event.action == "pull" and event.parent not in wanted
-        is_check = event.action == "check" and not event.followed_by
+        is_check = event.action == "check" and not event.part_of
         if not is_pull and not is_check:
             continue
         key = (event.registry, event.repository, event.actor, event.address, event.client)

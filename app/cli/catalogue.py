@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 import click
 from tqdm import tqdm
 
-from app.cli.shared import open_stores
+from app.cli.shared import open_projector, open_stores
 from app.errors import ConfigError
 from app.migration.registry_tags import find_pushes
 from app.registry import Endpoint, RegistryClient
+from app.rules.events import Event
 from app.settings import Registry, Settings
+from app.store import Stores
 
 
 @click.group()
@@ -29,17 +32,23 @@ def catalogue_import(settings: Settings, name: str) -> None:
         raise ConfigError(f"registries: there is none with the name {name}")
     if not registry.url:
         raise ConfigError(f"registries: {name} has no url")
-    stores = open_stores(settings)
-    with contextlib.closing(RegistryClient(_endpoint(registry))) as client:
-        number = 0
+    stores, number = open_stores(settings), 0
+    with (
+        contextlib.closing(RegistryClient(_endpoint(registry))) as client,
+        open_projector(settings, stores) as projector,
+    ):
         for push in tqdm(find_pushes(client, name), unit="tag", disable=None):
             known = stores.catalogue.get_tag(name, push.repository, push.tag or "")
             if known and not known.deleted and known.digest == push.digest:
                 continue
-            stores.manifests.add([push])
-            stores.catalogue_writer.add_pushes([push])
+            projector.alone(partial(_import_push, stores, push))
             number += 1
     print(f"imported {number:,} tags")
+
+
+def _import_push(stores: Stores, push: Event) -> None:
+    stores.manifests.learn([push])
+    stores.catalogue_writer.apply([push])
 
 
 def _endpoint(registry: Registry) -> Endpoint:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from typing import IO
 
 import click
 import msgspec
 from tqdm import tqdm
 
-from app.cli.shared import as_json, open_stores, print_rows
-from app.errors import InvalidEnvelope, InvalidQuery
-from app.migration import load_plans
-from app.migration.live import LiveWishes
-from app.notifications.ingest import Ingest, Receipt
+from app.cli.shared import DAY, as_json, open_projector, open_stores, print_rows
+from app.errors import InvalidQuery
+from app.notifications.loading import Loaded, load_lines, rebuild, retry_rejected
 from app.settings import Settings
-from app.store import Stores
 
 
 @click.group()
@@ -30,15 +28,10 @@ def events_export(settings: Settings, output: IO[str]) -> None:
     """Write everything the server keeps, but accounts, as NDJSON."""
     stores = open_stores(settings)
     number = 0
-    for line in tqdm(stores.dump(), unit="row", disable=None):
+    for line in tqdm(stores.transfer.dump(), unit="row", disable=None):
         output.write(f"{line}\n")
         number += 1
     print(f"exported {number:,} documents", file=sys.stderr)
-
-
-def _ingest(settings: Settings, stores: Stores) -> Ingest:
-    """As the server's own: what is stored reaches live migrations."""
-    return Ingest(stores, LiveWishes(stores.migrations, load_plans(settings)))
 
 
 @events.command("import")
@@ -47,32 +40,38 @@ def _ingest(settings: Settings, stores: Stores) -> Ingest:
 @click.pass_obj
 def events_import(settings: Settings, file: IO[bytes], registry: str) -> None:
     """Read an export, or raw envelopes, one per line; repeating is harmless."""
-    stores = open_stores(settings)
-    ingest, total = _ingest(settings, stores), Receipt()
-    is_known = registry in [known.name for known in settings.registries]
-    for number, line in enumerate(tqdm(file, unit="line", disable=None), 1):
-        if not line.strip():
-            continue
-        try:
-            if not line.startswith(b'{"events"'):
-                is_new = int(stores.load(line.decode()))
-                receipt = Receipt(stored=is_new, duplicate=1 - is_new)
-            elif is_known:
-                receipt = ingest.receive(line, registry)
-            else:
-                raise click.UsageError(f"--registry: {registry} is none of registries")
-        except UnicodeDecodeError:
-            raise InvalidQuery(f"line {number}: not UTF-8") from None
-        except (InvalidQuery, InvalidEnvelope) as error:
-            raise InvalidQuery(f"line {number}: {error}") from None
-        total.stored += receipt.stored
-        total.duplicate += receipt.duplicate
-        total.rejected += receipt.rejected
+    if registry not in [known.name for known in settings.registries]:
+        raise click.UsageError(f"--registry: {registry} is none of registries")
+    stores, total = open_stores(settings), Loaded()
+    with open_projector(settings, stores) as projector, tqdm(unit="event", disable=None) as bar:
+        for loaded in load_lines(stores, projector, file, registry):
+            total.stored += loaded.stored
+            total.duplicate += loaded.duplicate
+            total.rejected += loaded.rejected
+            bar.update(loaded.stored + loaded.duplicate + loaded.rejected)
     print(
         f"imported {total.stored:,}, already there {total.duplicate:,}, "
         f"rejected {total.rejected:,}",
         file=sys.stderr,
     )
+
+
+@events.command("rebuild")
+@click.option("--from", "first", type=DAY, help="From this day (UTC) on; else from the first.")
+@click.pass_obj
+def events_rebuild(settings: Settings, first: datetime | None) -> None:
+    """Derive everything anew from the events on record, while the server runs.
+
+    What belongs to what, tags, history, manifests; the days are summarised anew after that. It can
+    be interrupted: what is done stays, and to begin again is harmless.
+    """
+    stores, number = open_stores(settings), 0
+    since = first and first.replace(tzinfo=UTC)
+    with open_projector(settings, stores) as projector, tqdm(unit="event", disable=None) as bar:
+        for read in rebuild(stores, projector, since):
+            number += read
+            bar.update(read)
+    print(f"derived everything anew from {number:,} events", file=sys.stderr)
 
 
 @events.command("rejected")
@@ -97,7 +96,8 @@ def events_rejected(
             stores.rejected.drop(event.id)
         print(f"dropped {len(rejected)}")
     elif retry:
-        stored = _ingest(settings, stores).retry(rejected)
+        with open_projector(settings, stores) as projector:
+            stored = retry_rejected(stores, projector, rejected)
         print(f"stored {stored}, still rejected {len(rejected) - stored}")
     else:
         rows = [msgspec.to_builtins(event) for event in rejected]

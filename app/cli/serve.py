@@ -10,7 +10,7 @@ import click
 from tqdm import tqdm
 
 from app import demo as demo_data
-from app.cli.shared import open_stores
+from app.cli.shared import open_projector, open_stores
 from app.errors import AppError
 from app.migration import load_plans
 from app.server import check_port
@@ -53,15 +53,18 @@ def check(settings: Settings) -> None:
 
 
 @click.command()
-@click.option("--days", type=click.IntRange(1, 365), default=14, show_default=True)
 @click.option("--remove", is_flag=True, help="Remove all demonstration data again.")
 @click.pass_obj
-def demo(settings: Settings, days: int, remove: bool) -> None:
-    """Fill the pages with recorded events, moved to the last days."""
+def demo(settings: Settings, remove: bool) -> None:
+    """Fill the pages with a hundred days of a made-up company; once more adds nothing."""
     stores = open_stores(settings)
-    if remove:
-        print(f"removed {demo_data.remove(stores):,} events")
-        return
-    envelopes = demo_data.make_envelopes(datetime.now(UTC), days)
-    stored = demo_data.replay(stores, tqdm(envelopes, unit="event", disable=None))
+    with open_projector(settings, stores) as projector:
+        if remove:
+            print(f"removed {demo_data.remove(stores, projector):,} events")
+            return
+        stored = 0
+        with tqdm(unit="event", disable=None) as bar:
+            for loaded in demo_data.load(stores, projector, datetime.now(UTC)):
+                stored += loaded.stored
+                bar.update(loaded.stored + loaded.duplicate)
     print(f"stored {stored:,} events of the registry `{demo_data.REGISTRY}`")

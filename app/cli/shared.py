@@ -5,6 +5,8 @@ A command takes the settings (`click.pass_obj`) and opens the stores itself, whe
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import click
 import msgspec
 
 from app.embedded import running_or_started
+from app.notifications.projector import Projector
+from app.server.hooks import make_projector
 from app.settings import Settings
 from app.store import Stores, connect
 
@@ -33,6 +37,17 @@ def open_stores(settings: Settings) -> Stores:
     return stores
 
 
+@contextlib.contextmanager
+def open_projector(settings: Settings, stores: Stores) -> Iterator[Projector]:
+    """What derives; when the block ends, another process may go on at once."""
+    projector = make_projector(settings, stores)
+    try:
+        yield projector
+    finally:
+        projector.stop()
+
+
+DAY = click.DateTime(["%Y-%m-%d"])
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document per line.")
 
 

@@ -8,7 +8,7 @@ import click
 from tqdm import tqdm
 
 from app.analysis.summaries import close_days
-from app.cli.shared import open_stores
+from app.cli.shared import DAY, open_stores
 from app.errors import InvalidQuery
 from app.settings import Settings
 
@@ -18,12 +18,9 @@ def usage() -> None:
     """Figures by day."""
 
 
-_DAY = click.DateTime(["%Y-%m-%d"])
-
-
 @usage.command("refresh")
-@click.option("--from", "first", type=_DAY, help="Summarise anew from this day on.")
-@click.option("--to", "last", type=_DAY, help="Until this day.")
+@click.option("--from", "first", type=DAY, help="Summarise anew from this day on.")
+@click.option("--to", "last", type=DAY, help="Until this day.")
 @click.pass_obj
 def usage_refresh(settings: Settings, first: datetime | None, last: datetime | None) -> None:
     """Summarise the days that are over and open; the server does so by itself.

@@ -44,7 +44,7 @@ def find_pushes(client: RegistryClient, registry: str) -> Iterator[Event]:
                 namespace=namespace_of(repository),
                 repository=repository,
                 tag=tag,
-                tag_from="catalogue",
+                tag_from="event",
                 digest=manifest.digest,
                 media_type=manifest.media_type,
                 kind=digest_tag_kind(tag) or ("index" if is_index else "image"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Literal, get_args
 
@@ -35,7 +36,7 @@ MAX_ACTOR_LENGTH = 255
 MAX_USER_AGENT_LENGTH = 512
 MAX_MEDIA_TYPE_LENGTH = 255
 MAX_REFERENCES = 10_000
-MAX_REJECTED_CHARACTERS = 64 * 1024
+MAX_REJECTED_CHARACTERS = 64 * 1024  # that are kept of an event
 MAX_REPAIRED_BYTES = 256 * 1024  # of an envelope: repairing is slow
 MAX_DEPTH = 64  # of a repaired envelope's nesting; what lies deeper is not looked at
 INT64_MAX = 2**63 - 1
@@ -73,10 +74,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str  # the repository up to its last slash
     repository: str
     tag: str | None = None
-    tag_from: Literal["event", "paired", "catalogue"] | None = None  # who told the tag
+    tag_from: Literal["event", "paired", "history"] | None = None  # who told the tag
     digest: str | None = None
+    part_of: str | None = None  # id of the event that stands for what the client did, if another
     parent: str | None = None  # digest of the index whose pull or push this is part of
-    followed_by: str | None = None  # of a check: id of the pull it began; of an index: of a child
     media_type: str = ""
     kind: str = "image"
     size: int | None = None  # bytes of the manifest, as the registry said
@@ -108,11 +109,15 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct):
-    """What one request body held; `ignored` counts blob transfers and pings."""
+    """What one request body held; `ignored` counts blob transfers and pings.
+
+    `kept` is the text of all other events, as they came.
+    """
 
     events: list[Event]
     rejected: list[Rejected]
     ignored: int = 0
+    kept: list[bytes] = []
 
 
 class _Rename(msgspec.Struct, frozen=True):
@@ -187,22 +192,31 @@ def parse_envelope(body: bytes, registry: str, received_at: datetime) -> Envelop
     except msgspec.DecodeError as error:
         raise InvalidEnvelope(f"not a notification envelope: {error}") from None
     except RecursionError:
-        rejected = _reject(body, registry, "nested too deeply", received_at)
-        return Envelope([], [rejected])
+        rejected = reject(body, registry, "nested too deeply", received_at)
+        return Envelope([], [rejected], kept=[body])
     if len(raw_events) > MAX_EVENTS:
         raise InvalidEnvelope(f"events: {len(raw_events)} in one envelope, at most {MAX_EVENTS}")
     envelope = Envelope([], [])
-    for raw in raw_events:
+    for raw in map(bytes, raw_events):
         try:
-            event = _parse_event(bytes(raw), registry, received_at)
+            event = _parse_event(raw, registry, received_at)
         except (InvalidEvent, InvalidReference) as error:
-            envelope.rejected.append(_reject(bytes(raw), registry, str(error), received_at))
+            rejected = reject(raw, registry, str(error), received_at)
+            cut = rejected.body[:MAX_REJECTED_CHARACTERS]
+            envelope.rejected.append(msgspec.structs.replace(rejected, body=cut))
+            envelope.kept.append(raw)
             continue
         if event:
             envelope.events.append(event)
+            envelope.kept.append(raw)
         else:
             envelope.ignored += 1
     return envelope
+
+
+def join_events(events: Iterable[bytes]) -> bytes:
+    """The body of an envelope that holds these events."""
+    return b'{"events":[' + b",".join(events) + b"]}"
 
 
 def _split(body: bytes) -> list[msgspec.Raw]:
@@ -305,10 +319,11 @@ def _parse_offset(text: str) -> timezone:
     return timezone(-delta if text[0] == "-" else delta)
 
 
-def _reject(raw: bytes, registry: str, reason: str, received_at: datetime) -> Rejected:
+def reject(raw: bytes, registry: str, reason: str, received_at: datetime) -> Rejected:
+    """What is kept of an event, or an envelope, that was not understood."""
     digest = hashlib.sha256(registry.encode() + b"\0" + raw).hexdigest()
-    body = raw.decode("utf-8", "replace")[:MAX_REJECTED_CHARACTERS]
-    return Rejected(digest, registry, clean_text(reason, 500), body, received_at)
+    text = raw.decode("utf-8", "replace")
+    return Rejected(digest, registry, clean_text(reason, 500), text, received_at)
 
 
 def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | None:
@@ -421,8 +436,7 @@ def _parse_reference(action: Action, target: _Target) -> tuple[str | None, str |
     tag = _find_tag(target)
     digest = parse_digest(target.digest) if target.digest else None
     if not digest and action != "delete":
-        wire_action = "pull" if action == "check" else action
-        raise InvalidEvent(f"target.digest: is missing from a {wire_action}")
+        raise InvalidEvent(f"target.digest: is missing from a {action}")
     return tag, digest
 
 
@@ -475,10 +489,8 @@ def _parse_size(target: _Target) -> int | None:
     return size
 
 
-def _content_size(kind: str, size: int | None, references: tuple[Descriptor, ...]) -> int | None:
-    """Bytes of a pushed manifest and of what it names, each digest once; None of a blob."""
-    if kind == "blob":
-        return None
+def _content_size(kind: str, size: int | None, references: tuple[Descriptor, ...]) -> int:
+    """Bytes of a pushed manifest and of what it names, each digest once; an index has its own."""
     contents = {} if kind == "index" else {each.digest: each.size for each in references}
     return min((size or 0) + sum(contents.values()), MAX_CONTENT_SIZE)
 

@@ -17,14 +17,19 @@ from app.embedded import EmbeddedDatabase
 from app.errors import AppError, StoreUnavailable
 from app.logs import LOGGING
 from app.migration import load_plans
+from app.migration.live import LiveWishes
+from app.notifications.projector import Projector, ProjectorThread
 from app.server.listening import check_port
 from app.server.preparation import prepare
 from app.settings import Settings, check_listener
-from app.store import connect
+from app.store import Stores, connect
 
 logger = logging.getLogger(__name__)
 
 PREPARE_PAUSE_S = 1.0  # between two tries to prepare a database that was away at the start
+
+
+SWITCH_S = 0.001  # a request waits no longer for the thread that works the inbox in
 
 
 class Hooks:
@@ -72,7 +77,9 @@ class Hooks:
         A terminal sends Ctrl-C to both. gunicorn 27's own handlers of SIGINT and SIGQUIT shut the
         thread pool down inside the signal handler, which now and then waits for its own lock.
         """
+        sys.setswitchinterval(SWITCH_S)
         Closer(lambda: connect(self._settings)).start()
+        ProjectorThread(lambda: make_projector(self._settings, connect(self._settings))).start()
         if not self._is_prepared:
             threading.Thread(target=self._prepare_later, name="preparer", daemon=True).start()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -94,3 +101,8 @@ class Hooks:
         """Stop the embedded database, after the workers."""
         if self._database:
             self._database.stop()
+
+
+def make_projector(settings: Settings, stores: Stores) -> Projector:
+    """What works the inbox in, and tells migrations."""
+    return Projector(stores, LiveWishes(stores.migrations, load_plans(settings)))

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pymongo
-from bson import json_util
+from bson import Int64
+from bson.codec_options import TypeDecoder, TypeRegistry
 from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import InvalidURI, PyMongoError
 
 from app.embedded import recorded_uri
-from app.errors import ConfigError, InvalidQuery, StoreUnavailable
+from app.errors import ConfigError, StoreUnavailable
 from app.rules.usage import Calendar
 from app.settings import Settings
 from app.store.accounts import AccountStore
@@ -28,12 +27,14 @@ from app.store.catalogue import Catalogue, CatalogueWriter
 from app.store.errors import translate_errors
 from app.store.events import EventStore
 from app.store.htpasswd import Htpasswd
+from app.store.inbox import InboxStore
 from app.store.leases import LeaseStore
 from app.store.manifests import ManifestStore
 from app.store.migrations import MigrationStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
 from app.store.sign_ins import SignInStore
+from app.store.transfer import Transfer
 from app.store.usage import DayStore, UsageStore
 
 # A registry gives up after a second or so and sends again; a person waits a little longer.
@@ -62,6 +63,8 @@ class Stores:
         self.catalogue = Catalogue(database["catalogue"])
         self.catalogue_writer = CatalogueWriter(database["catalogue"])
         self.manifests = ManifestStore(database["manifests"])
+        self.inbox = InboxStore(database["inbox"], database["progress"])
+        self.transfer = Transfer(database)
         self.rejected = RejectedStore(database["rejected_events"])
         self.sign_ins = SignInStore(database["sign_ins"])
         self.days = DayStore(database, Calendar(time_zone), retention_days)
@@ -85,47 +88,10 @@ class Stores:
         if health.find_one({"_id": "check"}) is None:
             raise StoreUnavailable("the database does not return what was written")
 
-    def dump(self) -> Iterator[str]:
-        """Every document that the server keeps, one JSON line each; accounts excluded."""
-        for name in DUMPED:
-            for document in self._database[name].find():
-                yield json_util.dumps({"collection": name, "document": document})
-
-    def load(self, line: str) -> bool:
-        """Put one dumped document back; False when a document with its `_id` is there.
-
-        Raises:
-            InvalidQuery: not a line of a dump.
-        """
-        try:
-            row = json_util.loads(line, json_options=_JSON_OPTIONS)
-            name, document = row["collection"], dict(row["document"])
-            key = {"_id": document.pop("_id")}
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvalidQuery(f"not a line of an export: {error}") from None
-        if name not in DUMPED:
-            raise InvalidQuery(f"not a collection of an export: {str(name)[:40]}")
-        if name == "events" and isinstance(document.get("timestamp"), datetime):
-            self.days.open_days([document["timestamp"]], datetime.now(UTC))
-        result = self._database[name].update_one(key, {"$setOnInsert": document}, upsert=True)
-        return result.upserted_id is not None
-
     def close(self) -> None:
         """Close the connections."""
         for database in (self._database, self._people):
             database.client.close()
-
-
-_JSON_OPTIONS = json_util.JSONOptions(tz_aware=True)
-DUMPED = (
-    "manifests",
-    "catalogue",
-    "rejected_events",
-    "usage_days",
-    "usage",
-    "usage_sums",
-    "events",
-)
 
 
 def deadline(seconds: float) -> contextlib.AbstractContextManager[Any]:
@@ -159,11 +125,24 @@ def connect(settings: Settings, uri: str | None = None) -> Stores:
     )
 
 
+class _PlainInt(TypeDecoder):
+    """Numbers above 2^31 - 1 as int, and not as the bson.Int64 that no encoder of ours knows."""
+
+    bson_type = Int64
+
+    def transform_bson(self, value: Any) -> int:
+        return int(value)
+
+
+TYPES = TypeRegistry([_PlainInt()])
+
+
 def _client(uri: str, key: str) -> MongoClient[Document]:
     try:
         return MongoClient(
             uri,
             tz_aware=True,
+            type_registry=TYPES,
             connect=False,
             serverSelectionTimeoutMS=SERVER_SELECTION_TIMEOUT_MS,
             connectTimeoutMS=CONNECT_TIMEOUT_MS,

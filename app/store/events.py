@@ -8,40 +8,37 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+from pymongo import UpdateOne
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import BulkWriteError
 
 from app.rules.clients import OWN_CLIENT
-from app.rules.events import Event, position_at
+from app.rules.events import Descriptor, Event, position_at
 from app.store.errors import only_duplicates, translate_errors
 from app.store.paging import (
     Count,
     Document,
     Page,
     all_of,
+    between,
     chunks,
     count_newest,
     find_newest,
-    stages,
 )
 from app.store.scope import Scope
 
-PAIRING_WINDOW = timedelta(seconds=60)
-ADOPTION_WINDOW = timedelta(hours=1)  # a slow upload lies between the children and their index
-
-# What a check or the pull of an index stands for: a check becomes PART of the pull that follows it.
-# In this order, so that one $max does it and leaves the pull of an index as it is.
-ALONE, PART, WHOLE = "1 alone", "2 part", "3 whole"
-
-# A check that began a pull, and a child pulled or pushed with its index, are part of that. No $or:
-# the embedded database uses no index for a query that has one.
-COUNTED: dict[str, Any] = {"parent": None, "standing": {"$ne": PART}}
+# Parts of another pull, push or delete, mounted blobs, and deletes of what is not known as a
+# manifest. No $or: the embedded database uses no index for a query that has one.
+COUNTED: dict[str, Any] = {"part_of": None, "kind": {"$ne": "blob"}}
 NOT_OWN: dict[str, Any] = {"client": {"$ne": OWN_CLIENT}}
 
-ANY = "any"  # what the pull of an index awaits whose children the registry did not send
+MILLISECOND = timedelta(milliseconds=1)
 NONE = "-"  # no account, no namespace, no tag: as the value of a filter
 
 _STORED = tuple(name for name in Event.__struct_fields__ if name not in ("id", "references"))
+DERIVED = ("part_of", "parent", "tag", "tag_from", "kind")
+WITHOUT_REFERENCES = {"references": 0}  # of pushes: nobody who lists events asks for them
+BULK = 100  # documents of one command; longer ones keep others waiting
 
 
 class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,138 +75,70 @@ class EventStore:
         for field in ("namespace", "repository", "digest", "actor"):
             self._collection.create_index([(field, 1), ("position", 1)])
 
-    def add(self, events: Sequence[Event]) -> int:
-        """Store events, each once by its id; returns how many were new.
+    def add(self, events: Sequence[Event]) -> set[str]:
+        """Store events, each once by its id; returns the ids that were there before.
 
         Safe to repeat and to run concurrently: a duplicate is left as it was first stored.
         """
-        if len(events) == 1:
+        known: set[str] = set()
+        for start in range(0, len(events), BULK):
+            batch = events[start : start + BULK]
             try:
-                self._collection.insert_one(_document(events[0]))
-            except DuplicateKeyError:
-                return 0
-            return 1
-        new = 0
-        for start in range(0, len(events), 100):
-            batch = [_document(event) for event in events[start : start + 100]]
-            try:
-                self._collection.insert_many(batch, ordered=False)
-                new += len(batch)
+                self._collection.insert_many(map(_document, batch), ordered=False)
             except BulkWriteError as error:
-                new += len(batch) - len(only_duplicates(error))
-        return new
+                known |= {batch[index].id for index in only_duplicates(error)}
+        return known
 
-    def pair(self, pull: Event) -> Event | None:
-        """What an untagged pull of a manifest belongs to, or None.
+    def set_derived(self, events: Sequence[Event]) -> None:
+        """Store anew what is derived of these events; what came stays as it is."""
+        for start in range(0, len(events), BULK):
+            self._collection.bulk_write(
+                [
+                    UpdateOne(
+                        {"_id": event.id},
+                        {"$set": {name: getattr(event, name) for name in DERIVED}},
+                    )
+                    for event in events[start : start + BULK]
+                ],
+                ordered=False,
+            )
 
-        The newest event of the same client and repository in the 60 s before it that is either a
-        check of the same digest, which is marked as paired with this pull, or the pull of an index
-        that has this digest as a child. An index whose children are unknown (the registry does
-        not send references) is taken to have it. One command, idempotent.
+    def find_between(
+        self, registry: str, repository: str, since: datetime, until: datetime | None
+    ) -> list[Event]:
+        """What happened in a repository from `since` to `until` (both included), in no order.
+
+        `until` None is no bound.
         """
-        earliest = position_at(pull.timestamp - PAIRING_WINDOW)
-        document = self._collection.find_one_and_update(
-            {
-                "repository": pull.repository,
-                "position": {"$gte": earliest, "$lt": pull.position},
-                "registry": pull.registry,
-                "actor": pull.actor,
-                "address": pull.address,
-                "awaits": {"$in": [pull.digest, ANY], "$nin": [_none_of(pull.digest)]},
-            },
-            {"$set": {"followed_by": pull.id}, "$max": {"standing": PART}},
-            sort=[("position", -1)],
-        )
-        return _event(document) if document else None
+        bounds = between(position_at(since), position_at(until + MILLISECOND) if until else None)
+        found = self._collection.find({"repository": repository, **bounds}, WITHOUT_REFERENCES)
+        return [event_of(document) for document in found if document["registry"] == registry]
 
-    def adopt(self, index: Event) -> None:
-        """Make the pushes of an index's children part of the push of the index; idempotent.
+    def find_since(self, since: datetime) -> list[Event]:
+        """What happened from `since` on, in no order."""
+        found = self._collection.find(between(position_at(since), None), WITHOUT_REFERENCES)
+        return [event_of(document) for document in found]
 
-        A client pushes the children first, by digest. They are those of the same registry,
-        repository and actor in the hour before.
-        """
-        earliest = position_at(index.timestamp - ADOPTION_WINDOW)
-        for children in chunks([reference.digest for reference in index.references]):
-            query = {
-                "repository": index.repository,
-                "position": {"$gte": earliest, "$lt": index.position},
-                "registry": index.registry,
-                "actor": index.actor,
-                "action": "push",
-                "digest": {"$in": children},
-                "tag": None,
-            }
-            self._collection.update_many(query, {"$set": {"parent": index.digest}})
+    def find_by_digests(self, registry: str, digests: Sequence[str]) -> list[Event]:
+        """What names one of these digests, in any repository of a registry, in no order."""
+        found: list[Event] = []
+        for chunk in chunks(digests):
+            documents = self._collection.find({"digest": {"$in": chunk}}, WITHOUT_REFERENCES)
+            found += (event_of(row) for row in documents if row["registry"] == registry)
+        return found
 
-    def find_followers(self, event: Event) -> list[Event]:
-        """What came before `event` although it happened after it, and belongs to it; by time.
+    def find_by_ids(self, ids: Sequence[str]) -> list[Event]:
+        """The events with these ids, in no order."""
+        found: list[Event] = []
+        for chunk in chunks(ids):
+            found += map(event_of, self._collection.find({"_id": {"$in": chunk}}))
+        return found
 
-        The untagged pulls by the same client in the 60 s after it to which `pair` gives `event`.
-        """
-        latest = position_at(event.timestamp + PAIRING_WINDOW)
-        query: dict[str, Any] = {
-            "repository": event.repository,
-            "registry": event.registry,
-            "actor": event.actor,
-            "address": event.address,
-            "action": {"$in": ["pull", "check"]},
-        }
-        bounds = {"position": {"$gt": event.position, "$lte": latest}}
-        order = {"$sort": {"position": 1}}
-        mine = _awaited(event)
-        followers: list[Event] = []
-        newer: list[list[str]] = []  # what the checks and pulls of indexes in between await
-        for row in self._collection.aggregate([*stages(query, bounds), order]):
-            digest = row.get("digest")
-            is_untagged = row["action"] == "pull" and row.get("tag_from") != "event"
-            is_ours = _awaits(mine, digest) and not any(_awaits(other, digest) for other in newer)
-            if is_untagged and is_ours:
-                followers.append(_event(row))
-            if "awaits" in row:
-                newer.append(row["awaits"])
-        return followers
-
-    def find_adopter(self, push: Event) -> Event | None:
-        """The push of an index, already stored, that takes in this push of a child, or None."""
-        query = {
-            "repository": push.repository,
-            "registry": push.registry,
-            "actor": push.actor,
-            "action": "push",
-            "kind": "index",
-            "children": push.digest,
-        }
-        latest = position_at(push.timestamp + ADOPTION_WINDOW)
-        bounds = {"position": {"$gt": push.position, "$lte": latest}}
-        found = self._collection.aggregate([*stages(query, bounds), {"$limit": 1}])
-        return next((_event(document) for document in found), None)
-
-    def set_part(self, pulls: Sequence[Event], began: Event) -> None:
-        """Store anew what pulls belong to: `began`, and no other check; idempotent.
-
-        Takes tag and parent from the first one: they are the same for all.
-        """
-        first, last = pulls[0], pulls[-1]
-        facts = {"tag": first.tag, "tag_from": first.tag_from, "parent": first.parent}
-        earliest = position_at(first.timestamp - PAIRING_WINDOW)
-        mark = {"$set": {"followed_by": last.id}, "$max": {"standing": PART}}
-        self._collection.update_one({"_id": began.id}, mark)
-        for ids in chunks([pull.id for pull in pulls]):
-            self._collection.update_many({"_id": {"$in": ids}}, {"$set": facts})
-            others = {
-                "repository": first.repository,
-                "position": {"$gte": earliest, "$lt": last.position},
-                "followed_by": {"$in": ids},
-                "_id": {"$ne": began.id},
-                "action": "check",
-            }
-            self._collection.update_many(others, {"$set": {"followed_by": None, "standing": ALONE}})
-
-    def find_kind(self, repository: str, digest: str) -> str | None:
-        """The kind of a manifest that was seen pulled or pushed in a repository, or None."""
-        query = {"digest": digest, "repository": repository, "action": {"$in": ["push", "pull"]}}
-        document = self._collection.find_one(query, {"kind": 1})
-        return str(document["kind"]) if document else None
+    def find_after(self, digest: str, position: str) -> list[Event]:
+        """What names a digest, in any repository, and happened after `position`, in no order."""
+        query = {"digest": digest, "position": {"$gt": position}}
+        found = self._collection.find(query, WITHOUT_REFERENCES)
+        return [event_of(document) for document in found]
 
     def find_page(
         self, query: RecordQuery, scope: Scope, *, cursor: str | None = None, limit: int = 50
@@ -226,7 +155,7 @@ class EventStore:
             self._collection, queries, lower=lower, upper=upper, limit=limit + 1
         )
         more = documents[limit - 1]["position"] if len(documents) > limit else None
-        return Page([_seen_by(scope, _event(document)) for document in documents[:limit]], more)
+        return Page([_seen_by(scope, event_of(document)) for document in documents[:limit]], more)
 
     def count(self, query: RecordQuery, scope: Scope, *, cap: int) -> Count:
         """How many events match, exact up to `cap`."""
@@ -235,10 +164,17 @@ class EventStore:
             self._collection, _queries(query, scope), lower=lower, upper=upper, cap=cap
         )
 
-    def find_newest_time(self) -> datetime | None:
-        """When the newest event happened, or None if there is none."""
+    def find_newest(self) -> Event | None:
+        """The event that happened last, or None if there is none."""
         found = find_newest(self._collection, [{}], lower=None, upper=None, limit=1)
-        return found[0]["timestamp"] if found else None
+        return event_of(found[0]) if found else None
+
+    def find_newest_of(self, registry: str) -> Event | None:
+        """The event of one registry that happened last, or None."""
+        found = find_newest(
+            self._collection, [{"registry": registry}], lower=None, upper=None, limit=1
+        )
+        return event_of(found[0]) if found else None
 
     def find_last(self, action: str, query: RecordQuery, scope: Scope) -> Event | None:
         """The newest event of one action among those that `query` selects, or None."""
@@ -246,7 +182,7 @@ class EventStore:
         page = self.find_page(only, scope, limit=1)
         return page.items[0] if page.items else None
 
-    def find_by_digests(
+    def find_pulls(
         self,
         digests: Sequence[str],
         scope: Scope,
@@ -263,33 +199,20 @@ class EventStore:
                 query = all_of({"digest": digest}, part, of_registry)
                 for document in self._collection.find(query):
                     if document["action"] in ("pull", "check"):
-                        yield _event(document)
-
-    def find_digests(self, registry: str) -> set[str]:
-        """The digests that events of one registry name."""
-        documents = self._collection.find({"registry": registry}, {"digest": 1})
-        return {document["digest"] for document in documents if document.get("digest")}
-
-    def find_known_digests(self, digests: Sequence[str]) -> set[str]:
-        """Those of `digests` that any event names."""
-        known: set[str] = set()
-        for chunk in chunks(digests):
-            for document in self._collection.find({"digest": {"$in": chunk}}, {"digest": 1}):
-                known.add(document["digest"])
-        return known
+                        yield event_of(document)
 
     def remove_registry(self, registry: str) -> int:
         """Delete every event of one registry; returns how many there were."""
         return self._collection.delete_many({"registry": registry}).deleted_count
 
-    def iterate(self) -> Iterator[Event]:
-        """Every event, oldest first, in slices that do not hold the database up."""
-        after = ""
+    def iterate(self, since: datetime | None = None) -> Iterator[Event]:
+        """Every event from `since` on, oldest first, in slices that do not hold others up."""
+        after = position_at(since) if since else ""
         while True:
             query = {"position": {"$gt": after}}
             documents = list(self._collection.find(query).sort("position", 1).limit(500))
             for document in documents:
-                yield _event(document)
+                yield event_of(document)
             if not documents:
                 return
             after = documents[-1]["position"]
@@ -326,7 +249,7 @@ def _queries(query: RecordQuery, scope: Scope) -> list[dict[str, Any]]:
     if query.network is not None:
         first, last = query.network.network_address, query.network.broadcast_address
         wanted["address_key"] = {"$gte": _hex(first), "$lte": _hex(last)}
-    counted = {} if query.parts else COUNTED
+    counted = {} if query.parts or query.action == "mount" else COUNTED
     ours = {} if query.client else NOT_OWN
     return [all_of(part, wanted, counted, ours) for part in scope.within(query.repository or None)]
 
@@ -346,34 +269,13 @@ def _document(event: Event) -> Document:
     document["address"] = event.address
     if key := address_key(event.address):
         document["address_key"] = key
-    if event.kind == "index" and event.references:
-        document["children"] = [reference.digest for reference in event.references]
-    if awaited := _awaited(event):
-        document["standing"] = WHOLE if event.action == "pull" else ALONE
-        if event.followed_by and event.action == "check":
-            document["standing"] = PART
-        document["awaits"] = awaited
+    if event.action == "push" and event.references:
+        document["references"] = msgspec.to_builtins(event.references)
     return document
 
 
-def _awaited(event: Event) -> list[str | None]:
-    """The digests whose pull belongs to a check or the pull of an index; see `pair`."""
-    if event.action == "check":
-        return [event.digest]
-    if event.action == "pull" and event.kind == "index":
-        return [child.digest for child in event.references] or [ANY, _none_of(event.digest)]
-    return []
-
-
-def _awaits(awaited: Sequence[str | None], digest: str | None) -> bool:
-    """The counterpart of the condition in `pair`."""
-    return (digest in awaited or ANY in awaited) and _none_of(digest) not in awaited
-
-
-def _none_of(digest: str | None) -> str:
-    return f"not {digest}"
-
-
-def _event(document: Document) -> Event:
+def event_of(document: Document) -> Event:
+    """The event that a document of the collection holds."""
     given = {name: document[name] for name in _STORED if name in document}
-    return Event(id=document["_id"], **given)
+    references = msgspec.convert(document.get("references", ()), tuple[Descriptor, ...])
+    return Event(id=document["_id"], references=references, **given)

@@ -20,12 +20,12 @@ class LeaseStore:
     def __init__(self, collection: Collection[Document]) -> None:
         self._collection = collection
 
-    def take(self, name: str, owner: str, now: datetime) -> bool:
-        """Whether `owner` now holds the lease, for five minutes: it was free, over, or its own."""
+    def take(self, name: str, owner: str, now: datetime, length: timedelta = LEASE) -> bool:
+        """Whether `owner` now holds the lease for `length`: it was free, over, or its own."""
         free = {"_id": name, "$or": [{"until": {"$lt": now}}, {"owner": owner}]}
         try:
             result = self._collection.update_one(
-                free, {"$set": {"owner": owner, "until": now + LEASE}}, upsert=True
+                free, {"$set": {"owner": owner, "until": now + length}}, upsert=True
             )
         except DuplicateKeyError:
             return False

@@ -14,8 +14,7 @@ from werkzeug.sansio.utils import host_is_trusted
 
 from app.errors import AppError, NotAuthenticated, StoreUnavailable, Throttled
 from app.migration import load_plans
-from app.migration.live import LiveWishes
-from app.notifications.ingest import Ingest
+from app.notifications.intake import Intake
 from app.settings import Settings
 from app.store import Stores
 from app.web import (
@@ -62,8 +61,8 @@ class _Sessions(SecureCookieSessionInterface):
 def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     """Put the web layer on an application."""
     plans = load_plans(settings)
-    ingest = Ingest(stores, LiveWishes(stores.migrations, plans))
-    app.extensions["rns"] = Runtime(settings, stores, ingest, plans)
+    intake = Intake(stores, settings.notifications.max_inbox_bytes)
+    app.extensions["rns"] = Runtime(settings, stores, intake, plans)
     app.session_interface = _Sessions()
     if proxies := settings.server.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
@@ -150,7 +149,7 @@ def _unexpected_error(error: Exception) -> Response:
 
 
 def _wants_json() -> bool:
-    return request.path == "/events" or request.path.startswith(("/api/", "/healthz", "/readyz"))
+    return request.path.startswith(("/events", "/api/", "/healthz", "/readyz"))
 
 
 def _failure(status: int, message: str, headers: dict[str, Any]) -> Response:

@@ -32,7 +32,7 @@ from app.web.migration import (
     progress_of,
 )
 from app.web.openapi import LISTS, describe
-from app.web.runtime import json_response
+from app.web.runtime import find_up_to, json_response
 from app.web.search import history_listing, repository_listing, tag_listing
 from app.web.signin import administrator, viewer
 
@@ -174,7 +174,9 @@ def migration_action(name: str, action: str) -> Response:
 
 
 def _answer(found: lists.Listing, beside: Mapping[str, Any] = {}) -> Response:
-    return lists.export(found) or json_response({**lists.api_page(found), **beside})
+    up_to = find_up_to()
+    behind = {"up_to": up_to} if up_to else {}
+    return lists.export(found) or json_response({**lists.api_page(found), **beside, **behind})
 
 
 def _beside(path: str, found: Any) -> dict[str, Any]:

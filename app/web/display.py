@@ -13,6 +13,7 @@ from app.store.events import address_key
 from app.store.paging import Count
 from app.version import VERSION
 from app.web import lists
+from app.web.runtime import find_up_to
 from app.web.signin import account_name, is_administrator
 
 
@@ -29,6 +30,7 @@ def init_app(app: Flask) -> None:
 def _page_names() -> dict[str, Any]:
     return {
         "account_name": account_name,
+        "find_up_to": find_up_to,
         "is_administrator": is_administrator,
         "same_query": lists.same_query,
         "url_with": lists.url_with,

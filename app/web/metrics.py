@@ -119,12 +119,35 @@ class _Metrics(Collector):
             "Days that are over and not summarised yet.",
             [({}, len(stores.days.find_open_days(now)))],
         )
-        newest = stores.events.find_newest_time()
+        yield _gauge(
+            "rns_inbox_envelopes",
+            "Accepted envelopes that are not worked in yet.",
+            [({}, stores.inbox.count())],
+        )
+        progress = stores.inbox.find_progress()
+        if progress:
+            behind = max(progress.seconds_behind(now), 0.0)
+            yield _gauge(
+                "rns_inbox_oldest_seconds",
+                "How long ago came the oldest envelope that waits; about 1 where none does.",
+                [({}, behind)],
+            )
+            yield _gauge(
+                "rns_projector_batch_seconds",
+                "What the newest batch of envelopes took to be worked in.",
+                [({}, progress.batch_s)],
+            )
+            yield _gauge(
+                "rns_projector_lag_seconds",
+                "From the receipt of an envelope until it was worked in, in the newest batch.",
+                [({}, progress.lag_s)],
+            )
+        newest = stores.events.find_newest()
         if newest:
             yield _gauge(
                 "rns_newest_event_timestamp_seconds",
                 "When the newest event happened, in seconds since 1970.",
-                [({}, newest.timestamp())],
+                [({}, newest.timestamp.timestamp())],
             )
 
     def _migrations(self, pending: dict[str, int | None], now: datetime) -> list[Metric]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
 from flask import Response, current_app
 
 from app.migration import Plan
-from app.notifications.ingest import Ingest
+from app.notifications.intake import Intake
 from app.settings import Settings
 from app.store import Stores
+
+BEHIND_S = 10.0  # what is worked in so late is told to who looks
 
 
 class Runtime(msgspec.Struct, frozen=True):
@@ -18,7 +21,7 @@ class Runtime(msgspec.Struct, frozen=True):
 
     settings: Settings
     stores: Stores
-    ingest: Ingest
+    intake: Intake
     plans: list[Plan]  # of migrations, in the order of the configuration
 
 
@@ -30,3 +33,11 @@ def runtime() -> Runtime:
 def json_response(value: Any, status: int = 200) -> Response:
     """`value` as JSON; datetimes as RFC 3339 in UTC."""
     return Response(msgspec.json.encode(value), status, mimetype="application/json")
+
+
+def find_up_to() -> datetime | None:
+    """Until when the figures go, where that is more than 10 s ago; else None."""
+    progress = runtime().stores.inbox.find_progress()
+    if progress is None or progress.seconds_behind(datetime.now(UTC)) <= BEHIND_S:
+        return None
+    return progress.until

@@ -13,14 +13,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from builders import INDEX, NOW, envelope, rule, wire_event
+from builders import INDEX, NOW, deliver, envelope, rule, wire_event
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pymongo import ReadPreference
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from app.notifications.ingest import Ingest
 from app.settings import DockerAuth, MongoDB, Settings
 from app.store import Stores, connect
 from app.store.catalogue import CatalogueQuery
@@ -61,7 +60,6 @@ ACLS: dict[str, tuple[str, list[dict[str, Any]]]] = {
 
 def fill(stores: Stores, seed: int = 3) -> None:
     chance = random.Random(seed)
-    ingest = Ingest(stores)
     for number in range(250):
         kind = chance.choice(["push", "push", "pull", "pull", "check", "delete"])
         event = wire_event(
@@ -78,7 +76,7 @@ def fill(stores: Stores, seed: int = 3) -> None:
         )
         if kind == "delete" and event["target"].get("tag"):
             event["target"].pop("digest", None)
-        ingest.receive(envelope(event), "default", NOW)
+        deliver(stores, envelope(event), "default", NOW)
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ from typing import Any
 import mongomock
 import msgspec
 import pytest
-from builders import IMAGE, INDEX, digest, envelope, rule, wire_event
+from builders import IMAGE, INDEX, deliver, digest, envelope, rule, wire_event
 
 from app import demo
-from app.notifications.ingest import Ingest
 from app.rules.usage import COUNTED, Calendar, Row, Span, Sums
 from app.store import Stores
 from app.store.scope import Scope
@@ -199,9 +198,9 @@ def check_history(database: Any, seed: int) -> None:
     history = History(seed)
     stores = Stores(database, time_zone=history.zone)
     stores.ensure_indexes()
-    ingest, now = Ingest(stores), history.start
+    now = history.start
     for now, event in history.deliveries():
-        ingest.receive(envelope(event), "default", now)
+        deliver(stores, envelope(event), "default", now)
         if history.dice.random() < 0.2:
             close_days(stores, now)
 
@@ -229,7 +228,7 @@ def test_figures_equal_a_recount_on_the_server(wire_database: Any, seed: int) ->
 
 def push(stores: Stores, at: datetime, now: datetime | None = None, **fields: Any) -> None:
     event = wire_event("push", tag="v1", at=at, **fields)
-    Ingest(stores).receive(envelope(event), "default", now or at)
+    deliver(stores, envelope(event), "default", now or at)
 
 
 def pushes(stores: Stores, now: datetime, **query: Any) -> int:

@@ -8,12 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import PASSWORDS, csrf_token, envelope, time_of
+from builders import PASSWORDS, csrf_token, deliver, envelope, time_of
 from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.notifications.ingest import Ingest
 from app.settings import MongoDB, Notifications, Registry, Settings
 from app.store import Stores
 
@@ -60,7 +59,7 @@ def store(mock_stores: Stores) -> Callable[..., None]:
 
     def store(*events: Any, registry: str = "default") -> None:
         for event in events:
-            Ingest(mock_stores).receive(envelope(event), registry, time_of(event))
+            deliver(mock_stores, envelope(event), registry, time_of(event))
 
     return store
 

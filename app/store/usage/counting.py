@@ -17,8 +17,8 @@ IN_TIME = timedelta(days=1)  # from when something happened until its event come
 
 _PROJECTION = {
     **dict.fromkeys(("registry", "namespace", "repository", "tag", "digest", "action"), 1),
-    **dict.fromkeys(("actor", "client", "address", "parent", "followed_by"), 1),
-    **dict.fromkeys(("timestamp", "content_size"), 1),
+    **dict.fromkeys(("actor", "client", "address", "parent", "part_of"), 1),
+    **dict.fromkeys(("timestamp", "content_size", "kind"), 1),
 }
 CAME = dict.fromkeys(("registry", "timestamp", "received_at"), 1)
 
@@ -78,8 +78,8 @@ def _action_of(event: Document) -> str | None:
     action = event["action"]
     if event.get("client") == OWN_CLIENT or action not in COUNTED:
         return None
-    if event.get("parent"):
-        return {"pull": PULL_PART, "push": PUSH_PART}.get(action)
-    if action == "check" and event.get("followed_by"):
+    if event.get("part_of"):
+        return {"pull": PULL_PART, "push": PUSH_PART}.get(action) if event.get("parent") else None
+    if event.get("kind") == "blob":  # a delete of what was never seen as a manifest
         return None
     return str(action)

@@ -9,12 +9,11 @@ from typing import Any
 
 import mongomock
 import pytest
-from builders import INDEX, digest, envelope, rule, time_of, wire_event
+from builders import INDEX, deliver, digest, envelope, rule, time_of, wire_event
 
 from app.analysis.recall import recall_digest, recall_tag
 from app.analysis.unused import USERS, UnusedQuery, find_unused
 from app.errors import NotFound
-from app.notifications.ingest import Ingest
 from app.store import Stores
 from app.store.scope import Scope
 
@@ -33,7 +32,7 @@ def send(stores: Stores) -> Send:
         at = START + day * DAY
         fields.setdefault("actor", "k8s" if action in ("pull", "check") else "ci")
         event = wire_event(action, repository, at=at, **fields)
-        Ingest(stores).receive(envelope(event), "default", at)
+        deliver(stores, envelope(event), "default", at)
 
     return send
 
@@ -51,7 +50,7 @@ def show_life(stores: Stores, now: datetime) -> None:
     """An event that keeps no tag, so that the registry is not silent."""
     at = now - DAY
     event = wire_event("check", "zz/alive", of=f"alive {at}", at=at, id=f"alive {at}")
-    Ingest(stores).receive(envelope(event), "default", at)
+    deliver(stores, envelope(event), "default", at)
 
 
 def unused(stores: Stores, days: int = 30, now: datetime = NOW, **filters: Any) -> list[str]:
@@ -230,7 +229,7 @@ def test_nothing_is_unused_in_a_time_whose_events_came_long_after(
     yesterday = NOW - DAY
     for day in (0, 69):
         event = wire_event("push", tag=f"v{day}", of=f"image {day}", at=START + day * DAY)
-        Ingest(stores).receive(envelope(event), "default", yesterday)
+        deliver(stores, envelope(event), "default", yesterday)
     show_life(stores, NOW)
     close(stores)
 
@@ -248,7 +247,7 @@ def test_a_registry_that_sends_something_today_is_not_silent(stores: Stores, sen
     today = (NOW - START) / DAY - 0.01
 
     late = wire_event("check", tag="v1", at=NOW - 3 * DAY)
-    Ingest(stores).receive(envelope(late), "default", NOW)
+    deliver(stores, envelope(late), "default", NOW)
     assert find_unused(stores, everything(stores), UnusedQuery(days=30), NOW).silent != {}
 
     send("check", tag="v1", day=today)
@@ -455,7 +454,7 @@ def test_a_tag_is_recalled_in_its_own_registry(stores: Stores, send: Send) -> No
     send("push", tag="v1", of="bad")
     send("pull", tag="v1", of="bad", day=1, actor="here")
     pull = wire_event("pull", tag="v1", of="bad", at=START + 2 * DAY, actor="there")
-    Ingest(stores).receive(envelope(pull), "other", START + 2 * DAY)
+    deliver(stores, envelope(pull), "other", START + 2 * DAY)
 
     of_tag = recall_tag(stores, everything(stores), "default", "team/app", "v1", None, None)
     of_digest = recall_digest(stores, everything(stores), digest("bad"))
@@ -568,10 +567,10 @@ class History:
 def test_unused_and_recall_equal_a_recount_of_any_history(seed: int) -> None:
     stores = Stores(mongomock.MongoClient(tz_aware=True)["registry"])
     stores.ensure_indexes()
-    history, ingest = History(seed), Ingest(stores)
+    history = History(seed)
     now = START + history.day * DAY
     for event in history.dice.sample(history.events, len(history.events)):
-        ingest.receive(envelope(event), "default", time_of(event))
+        deliver(stores, envelope(event), "default", time_of(event))
 
     close(stores, now + timedelta(minutes=2))
     report = find_unused(stores, everything(stores), UnusedQuery(days=20), now)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import envelope, wire_event
+from builders import deliver, envelope, wire_event
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -33,7 +33,6 @@ from app.migration.readiness import find_checks
 from app.migration.verification import prune_extra, verify_plan
 from app.migration.verifier import Extent, Verifier
 from app.migration.worker import PlanWorker, Worker, wait_until
-from app.notifications.ingest import Ingest
 from app.registry import Endpoint, Manifest, RegistryClient, RegistryError, make_placeholder
 from app.rules.references import parse_repository
 from app.settings import Migration, Settings
@@ -1408,7 +1407,7 @@ def pull(
         wire_event("pull", repository, of=of, at=moment, address=f"10.0.0.{number}:1")
         for number in range(times)
     ]
-    Ingest(stores).receive(envelope(*events), "default", present())
+    deliver(stores, envelope(*events), "default", present())
 
 
 def test_what_was_pulled_most_of_late_is_crawled_first(make: Callable[..., Setting]) -> None:
@@ -1446,12 +1445,12 @@ def test_digests_without_a_tag_come_as_far_as_asked_for_and_known(
     by_name = {name: digest for digest, name in digests.items()}
     push = wire_event("push", "team/app", at=present())
     push["target"]["digest"] = by_name["pushed"]
-    Ingest(setting.stores).receive(envelope(push), "default", present())
+    deliver(setting.stores, envelope(push), "default", present())
     for name, days in (("pulled", 1), ("pulled long ago", 40)):
         for repository in ("team/app", "team/x"):
             event = wire_event("pull", repository, at=present() - timedelta(days=days))
             event["target"]["digest"] = by_name[name]
-            Ingest(setting.stores).receive(envelope(event), "default", present())
+            deliver(setting.stores, envelope(event), "default", present())
 
     setting.worker.conductor.conduct_once()
     setting.drain()
@@ -1468,7 +1467,7 @@ def test_a_crawl_waits_for_days_whose_digests_are_not_known_yet(
     digest = setting.source.push("team/app", "", "pulled").digest
     pull = wire_event("pull", "team/app", at=present() - timedelta(days=9))
     pull["target"]["digest"] = digest
-    Ingest(setting.stores).receive(envelope(pull), "default", present() - timedelta(days=8))
+    deliver(setting.stores, envelope(pull), "default", present() - timedelta(days=8))
     setting.stores.usage.max_live_rows = 0
 
     with pytest.raises(IllegalState, match="rns usage refresh"):
@@ -1530,7 +1529,7 @@ def test_a_crawl_by_names_that_events_told_is_not_known_to_be_of_everything(
     setting.source.fail = fail
     for registry, name in (("default", "team/app"), ("other", "team/other")):
         push = wire_event("push", name, at=present())
-        Ingest(setting.stores).receive(envelope(push), registry, present())
+        deliver(setting.stores, envelope(push), registry, present())
     setting.worker.conductor.conduct_once()
     setting.drain()
     assert verify_plan_of(setting) == []

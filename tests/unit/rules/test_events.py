@@ -414,6 +414,12 @@ def test_what_is_no_delete_needs_a_digest(action: str, digest: object) -> None:
     assert reason == f"target.digest: is missing from a {action}"
 
 
+def test_a_check_needs_a_digest() -> None:
+    reason = reason_of(action="pull", request__method="HEAD", target__digest=ABSENT)
+
+    assert reason == "target.digest: is missing from a check"
+
+
 @pytest.mark.parametrize(
     ("kind", "old", "new", "namespace"),
     [

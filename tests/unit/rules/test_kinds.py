@@ -73,7 +73,7 @@ def test_images_and_indexes(
         pytest.param(
             OCI,
             "application/vnd.docker.attestation.manifest.v1+json",
-            [EMPTY, IN_TOTO],
+            [],
             "attestation",
             id="BuildKit's attestation as an artifact: attestation",
         ),

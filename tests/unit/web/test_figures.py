@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from builders import INDEX, digest, envelope, wire_event
+from builders import INDEX, deliver, digest, envelope, wire_event
 from flask.testing import FlaskClient
 
-from app.notifications.ingest import Ingest
 from app.rules.usage import Calendar
 from app.store import Stores
 
@@ -340,7 +339,7 @@ def show_life_and_close(stores: Stores) -> None:
     """An event of yesterday that keeps no tag, so that the registry is not silent."""
     yesterday = datetime.now(UTC) - timedelta(days=1)
     check = wire_event("check", "zz/alive", of="alive", at=yesterday)
-    Ingest(stores).receive(envelope(check), "default")
+    deliver(stores, envelope(check), "default")
     for day in {*stores.days.find_open_days(datetime.now(UTC)), yesterday.date()}:
         stores.days.close_day(day)
 
@@ -403,7 +402,7 @@ def test_the_page_says_which_registries_and_repositories_are_not_judged(
     store(wire_event("push", tag="multi", of="index", at=FIRST, **shape))
     yesterday = datetime.now(UTC) - timedelta(days=1)
     pull = wire_event("pull", tag="multi", of="index", at=yesterday, **shape)
-    Ingest(mock_stores).receive(envelope(pull), "default")
+    deliver(mock_stores, envelope(pull), "default")
     show_life_and_close(mock_stores)
     unclear = client.get("/analysis/unused?days=1").text
     filtered = client.get("/analysis/unused?days=1&repository=team/other").text
@@ -419,7 +418,7 @@ def test_the_clients_whose_pulls_count_can_be_chosen(
 ) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     pull = wire_event("pull", tag="old", of="old", at=yesterday, user_agent="trivy/0.5")
-    Ingest(mock_stores).receive(envelope(pull), "default")
+    deliver(mock_stores, envelope(pull), "default")
     client = sign_in("alice")
 
     def unused(query: str) -> int:

@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import NOW, basic, envelope, wire_event
+from builders import NOW, basic, deliver, envelope, wire_event
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import create_app
-from app.notifications.ingest import Ingest
 from app.settings import Migration, MongoDB, Server, Settings, Source, Target
 from app.store import Stores
 from app.store.migrations import BACKFILL, LIVE, Breaker, Outcome, Wish, WorkerBeat, present
@@ -111,9 +110,9 @@ def test_prometheus_may_call_the_server_by_any_name(
 
 
 def test_an_operator_sees_the_state_of_the_server(client: FlaskClient, mock_stores: Stores) -> None:
-    ingest = Ingest(mock_stores)
-    ingest.receive(envelope(wire_event(tag="v1"), wire_event(tag="v2", at=60)), "default", NOW)
-    ingest.receive(envelope({"id": "broken"}), "default", NOW)
+    two = envelope(wire_event(tag="v1"), wire_event(tag="v2", at=60))
+    deliver(mock_stores, two, "default", NOW)
+    deliver(mock_stores, envelope({"id": "broken"}), "default", NOW)
 
     samples = scrape(client)
 
@@ -200,7 +199,7 @@ def test_metrics_name_no_repository_and_no_password(
     client: FlaskClient, mock_stores: Stores
 ) -> None:
     mock_stores.migrations.jobs.wish([Wish("dc2", "team/app", "v1")], present())
-    Ingest(mock_stores).receive(envelope(wire_event(tag="v1")), "default", NOW)
+    deliver(mock_stores, envelope(wire_event(tag="v1")), "default", NOW)
 
     text = client.get("/metrics", headers=BEARER).text
 
@@ -211,7 +210,7 @@ def test_metrics_name_no_repository_and_no_password(
 
 def test_every_process_answers_alike(make_app: Callable[..., Any], mock_stores: Stores) -> None:
     first, second = (make_app().test_client() for _ in range(2))
-    Ingest(mock_stores).receive(envelope(wire_event(tag="v1")), "default", NOW)
+    deliver(mock_stores, envelope(wire_event(tag="v1")), "default", NOW)
 
     assert scrape(first) == scrape(second) == scrape(first)
 

@@ -13,14 +13,13 @@ from typing import Any
 import mongomock
 import msgspec
 import pytest
-from builders import PASSWORDS, basic, csrf_token, digest, envelope, wire_event
+from builders import PASSWORDS, basic, csrf_token, deliver, digest, envelope, wire_event
 from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app import create_app
-from app.notifications.ingest import Ingest
 from app.rules.access import Account, compile_rule, parse_acl
 from app.settings import Migration, MongoDB, Server, Settings, Source, Target
 from app.store import Stores
@@ -216,7 +215,7 @@ def crowded(in_one_slice: None) -> tuple[Flask, Stores]:
         wire_event("push", name, tag="v1", of=name, at=number)
         for number, name in enumerate(ALL_NAMES)
     ]
-    Ingest(stores).receive(envelope(*pushes), "default")
+    deliver(stores, envelope(*pushes), "default")
     for number in range(20):
         stores.accounts.add(f"user{number}", "secret", labels_of(number))
     config = Settings(

@@ -10,13 +10,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from app.notifications.ingest import Ingest
 from builders import INDEX, NOW, digest, envelope, recorded_bodies, rule, wire_event
 from mongomock.collection import Collection
 from pymongo import MongoClient, monitoring
 from pymongo.errors import AutoReconnect, BulkWriteError
 
 from app.errors import InvalidEnvelope, StoreUnavailable
-from app.notifications.ingest import Ingest
 from app.rules.events import Event
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Tag

@@ -1,0 +1,84 @@
+"""Takes envelopes in: one write each, whatever they hold. The projector does the rest."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime
+
+import msgspec
+
+from app.errors import StoreUnavailable
+from app.notifications.projector import came
+from app.rules.events import join_events, parse_envelope
+from app.store import Stores
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 5.0  # between two looks at how full the inbox is
+BEHIND_S = 10.0  # an inbox that is worked in so soon is not full
+
+
+class Receipt(msgspec.Struct):
+    """What became of the events of one envelope; the three numbers add up to its length.
+
+    `ignored` are transfers of blobs, `rejected` is kept whole, with the reason.
+    """
+
+    accepted: int = 0
+    ignored: int = 0
+    rejected: int = 0
+
+
+class Intake:
+    """The one way in. One instance serves all threads of a process."""
+
+    def __init__(self, stores: Stores, max_inbox_bytes: int) -> None:
+        self._inbox = stores.inbox
+        self._max_bytes = max_inbox_bytes
+        self._looking = threading.Lock()
+        self._look_at = 0.0
+        self._is_full = False
+
+    def receive(self, body: bytes, registry: str, now: datetime | None = None) -> Receipt:
+        """Keep one notification envelope; when this returns, what it accepted is durable.
+
+        Raises:
+            InvalidEnvelope: the body is no envelope; nothing was kept.
+            StoreUnavailable: the sender must send the whole envelope again.
+        """
+        now = now or datetime.now(UTC)
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        envelope = parse_envelope(body, registry, now)
+        receipt = Receipt(len(envelope.events), envelope.ignored, len(envelope.rejected))
+        if envelope.kept:
+            self._refuse_when_full()
+            kept = join_events(envelope.kept) if envelope.ignored else body
+            self._inbox.add(registry, kept, now)
+            came.set()
+        return receipt
+
+    def _refuse_when_full(self) -> None:
+        if time.monotonic() >= self._look_at and self._looking.acquire(blocking=False):
+            try:
+                self._look_at = time.monotonic() + LOOK_S
+                self._is_full = self._find_full()
+            finally:
+                self._looking.release()
+        if self._is_full:
+            raise StoreUnavailable("the inbox is full: notifications.max_inbox_bytes")
+
+    def _find_full(self) -> bool:
+        progress = self._inbox.find_progress()
+        if progress and progress.seconds_behind(datetime.now(UTC)) < BEHIND_S:
+            return False
+        size = self._inbox.size()
+        is_full = size >= self._max_bytes
+        if is_full:
+            logger.error(
+                "the inbox is full (%d MB): events are refused with 503 until the projector has"
+                " worked some in; the registry keeps them",
+                size // 2**20,
+            )
+        return is_full

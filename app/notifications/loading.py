@@ -1,0 +1,116 @@
+"""What comes into the record other than through the inbox, and what is derived anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+
+import msgspec
+
+from app.errors import InvalidEnvelope, InvalidQuery
+from app.notifications.projector import Projector
+from app.rules.events import Event, Rejected, parse_envelope
+from app.store import Stores
+from app.store.transfer import Row, parse_row
+
+BULK = 500  # events at once; between two of these the inbox is worked in
+
+
+class Loaded(msgspec.Struct):
+    """What became of lines or events that were read."""
+
+    stored: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+
+
+def load_events(projector: Projector, events: Iterable[Event]) -> Iterator[Loaded]:
+    """Store events, each once, and everything derived of them; tells after each bulk.
+
+    The inbox is worked in between two bulks. What is stored when the caller stops stays.
+    """
+    waiting = iter(events)
+    while batch := list(islice(waiting, BULK)):
+        yield _load(projector, batch)
+        projector.turn()
+
+
+def load_lines(
+    stores: Stores, projector: Projector, lines: Iterable[bytes], registry: str
+) -> Iterator[Loaded]:
+    """Read an export, or raw envelopes of `registry`, one per line; tells after each bulk.
+
+    Raises:
+        InvalidQuery: a line is neither; what stands before it is stored.
+    """
+    numbered = enumerate(lines, 1)
+    while batch := list(islice(numbered, BULK)):
+        events: list[Event] = []
+        rows: list[Row] = []
+        rejected: list[Rejected] = []
+        problem: InvalidQuery | None = None
+        for number, line in batch:
+            try:
+                _sort(line, registry, events, rows, rejected)
+            except (InvalidQuery, InvalidEnvelope, UnicodeDecodeError) as error:
+                text = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+                problem = InvalidQuery(f"line {number}: {text}")
+                break
+        stores.rejected.add(rejected)
+        new = stores.transfer.add(rows)
+        loaded = _load(projector, events)
+        loaded.stored += new
+        loaded.duplicate += len(rows) - new
+        loaded.rejected += len(rejected)
+        yield loaded
+        if problem:
+            raise problem
+        projector.turn()
+
+
+def rebuild(stores: Stores, projector: Projector, since: datetime | None) -> Iterator[int]:
+    """Derive everything anew from the events since then; yields how many were read, by the bulk."""
+    events = stores.events.iterate(since)
+    while batch := list(islice(events, BULK)):
+        projector.rework(batch)
+        yield len(batch)
+        projector.turn()
+
+
+def retry_rejected(stores: Stores, projector: Projector, rejected: Sequence[Rejected]) -> int:
+    """Try rejected events again; those understood now are stored and no longer rejected."""
+    understood = 0
+    for event in rejected:
+        try:
+            envelope = parse_envelope(event.body.encode(), event.registry, event.received_at)
+        except InvalidEnvelope:
+            continue
+        if not envelope.rejected:
+            _load(projector, envelope.events)
+            stores.rejected.drop(event.id)
+            understood += 1
+    return understood
+
+
+def _load(projector: Projector, events: Sequence[Event]) -> Loaded:
+    stored = projector.load(events) if events else 0
+    return Loaded(stored, len(events) - stored)
+
+
+def _sort(
+    line: bytes,
+    registry: str,
+    events: list[Event],
+    rows: list[Row],
+    rejected: list[Rejected],
+) -> None:
+    if not line.strip():
+        return
+    if line.startswith(b'{"collection"'):
+        row = parse_row(line.decode())
+        events.append(row) if isinstance(row, Event) else rows.append(row)
+        return
+    envelope = parse_envelope(line, registry, datetime.now(UTC))
+    events += envelope.events
+    rejected += envelope.rejected

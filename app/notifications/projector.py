@@ -1,0 +1,293 @@
+"""Works the inbox in: one thread among all servers at a time, a batch of envelopes at once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import msgspec
+
+from app.errors import AppError, StoreUnavailable
+from app.notifications.derivation import After, Derivation
+from app.rules.events import Event, Rejected, parse_envelope, reject
+from app.store import Stores, deadline
+from app.store.inbox import Letter, Progress, id_at
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+LEASE = "projector"
+HELD = timedelta(seconds=2.5)  # without a renewal; so another one takes over within 3 s
+RENEWED_S = 0.7
+POLL_S = 0.2  # what another process received is seen after so long
+GATHER_S = 0.05  # what comes together is worked in together
+NOTED_S = 1.0  # between two notes that nothing waits
+LOOK_S = 0.4  # between two tries to take the lease
+TURN_S = 60.0  # no turn takes longer, whatever the database does
+BATCH = 200  # envelopes at once
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+MAX_FAILURES = 3  # of one envelope
+RECENT = timedelta(minutes=2)  # is folded anew by who takes over
+COMPLAIN_S = 60.0  # between two log lines that say the same
+
+came = threading.Event()
+"""Set when this process received an envelope."""
+
+
+class LeaseLost(AppError):
+    """Another process works the inbox in."""
+
+
+class Held:
+    """The right to derive, which one process has at a time."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._leases = stores.leases
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._until = 0.0  # monotonic
+        self._renew_at = 0.0
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether nobody else may have it."""
+        return time.monotonic() < self._until
+
+    def take(self) -> bool:
+        """Take or renew it; False where another process has it."""
+        asked_at = time.monotonic()
+        if self._leases.take(LEASE, self._owner, datetime.now(UTC), HELD):
+            self._until = asked_at + HELD.total_seconds()
+            self._renew_at = asked_at + RENEWED_S
+            return True
+        self._until = 0.0
+        return False
+
+    def keep(self) -> None:
+        """Renew it where that is due.
+
+        Raises:
+            LeaseLost: another process may have it.
+        """
+        if not self.is_mine or (time.monotonic() >= self._renew_at and not self.take()):
+            self._until = 0.0
+            raise LeaseLost("another process works the inbox in")
+
+    def give_back(self) -> None:
+        """Let another process take it at once."""
+        self._until = 0.0
+        self._leases.give_back(LEASE, self._owner)
+
+
+class Projector:
+    """Works in what the inbox holds, as long as it holds the lease."""
+
+    def __init__(self, stores: Stores, after: After = lambda events: None) -> None:
+        self._stores = stores
+        self._held = Held(stores)
+        self._derivation = Derivation(stores, after, self._held.keep)
+        self._until: str = ""  # bound of the ids that are read; "" none
+        self._span = timedelta(seconds=1)
+        self._progress = Progress(until=datetime.now(UTC))
+        self._note_at = 0.0
+
+    def turn(self) -> bool | None:
+        """Work one batch in. True: there may be more; False: all is done; None: not our turn.
+
+        Raises:
+            StoreUnavailable: the database is away; nothing is lost by another turn.
+        """
+        with deadline(TURN_S):
+            if not self._held.is_mine and not self._take_over():
+                return None
+            try:
+                self._held.keep()
+                began = time.monotonic()
+                letters = self._read()
+                self._work_in(letters)
+                self._note_progress(letters, began)
+            except LeaseLost:
+                return None
+            return bool(letters)
+
+    def drain(self) -> int:
+        """Work in all that waits; returns how many turns that took. Waits for the lease."""
+        turns = 0
+        while (turned := self.turn()) is not False:
+            turns += 1
+            if turned is None:
+                time.sleep(LOOK_S)
+        return turns
+
+    def load(self, events: Sequence[Event]) -> int:
+        """Work in events that came another way; returns how many were new. Waits for the lease."""
+        return self._while_mine(lambda: self._derivation.work_in(events))
+
+    def rework(self, events: Sequence[Event]) -> None:
+        """Derive everything anew from events on record. Waits for the lease."""
+        self._while_mine(lambda: self._derivation.rework(events))
+
+    def alone(self, work: Callable[[], Result]) -> Result:
+        """Do what nobody may derive at the same time. Waits for the lease."""
+        try:
+            return self._while_mine(work)
+        finally:
+            self._derivation.forget()
+
+    def stop(self) -> None:
+        """Let another process go on at once."""
+        self._held.give_back()
+
+    def _while_mine(self, work: Callable[[], Result]) -> Result:
+        while True:
+            if self._held.is_mine or self._take_over():
+                with contextlib.suppress(LeaseLost):
+                    return work()
+            time.sleep(LOOK_S)
+
+    def _take_over(self) -> bool:
+        if not self._held.take():
+            return False
+        self._derivation.forget()
+        self._until = ""
+        # What an older holder stored last may not be what follows from all that is on record.
+        recent = self._stores.events.find_since(datetime.now(UTC) - RECENT)
+        if recent:
+            self._derivation.fold_anew(recent)
+        return True
+
+    def _read(self) -> list[Letter]:
+        """The oldest envelopes.
+
+        The embedded database reads all that is asked for, whatever the limit: so where many wait
+        it is asked for what came in a time of about one batch.
+        """
+        now = datetime.now(UTC)
+        while True:
+            letters = self._stores.inbox.find_oldest(BATCH, MAX_BATCH_BYTES, self._until)
+            if not self._until or letters:
+                break
+            self._span *= 4
+            self._until = _bound(
+                now, datetime.fromtimestamp(int(self._until) / 1e6, UTC) + self._span
+            )
+        if not letters:
+            return letters
+        first, last = letters[0].received_at, letters[-1].received_at
+        if len(letters) == BATCH:
+            self._span = max(last - first, timedelta(milliseconds=10))
+        self._until = (
+            _bound(now, last + 2 * self._span) if self._until or len(letters) == BATCH else ""
+        )
+        return letters
+
+    def _work_in(self, letters: Sequence[Letter]) -> None:
+        try:
+            self._derive(letters)
+        except LeaseLost:
+            raise
+        except Exception as error:
+            self._stores.check()  # raises when it is the database that fails
+            logger.warning("a batch of %d envelopes: %s; one by one", len(letters), error)
+            for letter in letters:
+                self._work_in_alone(letter)
+
+    def _derive(self, letters: Sequence[Letter]) -> None:
+        events: list[Event] = []
+        rejected: list[Rejected] = []
+        for letter in letters:
+            envelope = parse_envelope(letter.body, letter.registry, letter.received_at)
+            events += envelope.events
+            rejected += envelope.rejected
+        if rejected:
+            self._stores.rejected.add(rejected)
+        if events:
+            self._derivation.work_in(events)
+        self._held.keep()
+        self._stores.inbox.remove([letter.id for letter in letters])
+
+    def _work_in_alone(self, letter: Letter) -> None:
+        """Work one envelope in; the third time that it fails it is kept as rejected."""
+        try:
+            self._derive([letter])
+        except LeaseLost:
+            raise
+        except Exception as error:
+            self._stores.check()
+            self._derivation.forget()
+            logger.exception("envelope %s of %s failed", letter.id, letter.registry)
+            self._stores.inbox.note_failure(letter)
+            if letter.failures + 1 >= MAX_FAILURES:
+                self._give_up(letter, f"could not be worked in: {type(error).__name__}: {error}")
+
+    def _give_up(self, letter: Letter, reason: str) -> None:
+        whole = reject(letter.body, letter.registry, reason, letter.received_at)
+        self._stores.rejected.add([whole])
+        self._stores.inbox.remove([letter.id])
+
+    def _note_progress(self, letters: Sequence[Letter], began: float) -> None:
+        now, beat = datetime.now(UTC), time.monotonic()
+        if letters:
+            self._progress = Progress(
+                until=letters[-1].received_at,
+                batch_s=beat - began,
+                lag_s=(now - letters[0].received_at).total_seconds(),
+            )
+        elif beat < self._note_at:
+            return
+        else:
+            self._progress = msgspec.structs.replace(self._progress, until=now)
+        self._note_at = beat + NOTED_S
+        self._stores.inbox.note_progress(self._progress)
+
+
+def _bound(now: datetime, moment: datetime) -> str:
+    return "" if moment >= now else id_at(moment)
+
+
+class ProjectorThread(threading.Thread):
+    """Works the inbox in while the process lives, whenever this process holds the lease."""
+
+    def __init__(self, make: Callable[[], Projector]) -> None:
+        super().__init__(name="projector", daemon=True)
+        self._make = make
+        self._ended = threading.Event()
+        self._complained_at = -COMPLAIN_S
+
+    def run(self) -> None:
+        """Until the process ends; an outage of the database is waited out."""
+        projector = self._make()
+        while not self._ended.is_set():
+            try:
+                turned = projector.turn()
+            except StoreUnavailable as error:
+                self._complain("waiting for the database: %s", error)
+                self._ended.wait(LOOK_S)
+                continue
+            except Exception:
+                logger.exception("the projector failed; it goes on in a second")
+                self._ended.wait(1.0)
+                continue
+            if turned is None:
+                self._ended.wait(LOOK_S)
+            elif not turned:
+                came.wait(POLL_S)
+            if came.is_set():
+                came.clear()
+                self._ended.wait(GATHER_S)
+
+    def stop(self) -> None:
+        """End after this turn."""
+        self._ended.set()
+
+    def _complain(self, text: str, *values: object) -> None:
+        if time.monotonic() - self._complained_at >= COMPLAIN_S:
+            self._complained_at = time.monotonic()
+            logger.error(text, *values)

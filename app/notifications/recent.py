@@ -1,0 +1,205 @@
+"""The events around others, as they are on record; the newest of each repository stay at hand.
+
+Only who writes events may trust what is at hand: one projector at a time, which forgets it when it
+takes over from another.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from app.rules.events import Event
+from app.rules.folding import (
+    AFTER,
+    BEFORE,
+    LONGEST,
+    SKEW,
+    UPLOAD,
+    WINDOW,
+    Children,
+    own_tag,
+    related,
+)
+from app.store.events import EventStore
+
+Place = tuple[str, str]  # registry, repository
+Who = tuple[str, ...]
+
+MAX_PLACES = 5_000  # that are at hand
+MAX_EVENTS = 100_000  # in all of them
+# What may be folded with an event, or changes what that is folded with, is at most so much older.
+PULLS = BEFORE + WINDOW + SKEW
+PULLS_OF_INDEXES = BEFORE + LONGEST + WINDOW
+PUSHES = 2 * (UPLOAD + SKEW)
+# The newest event may be so much newer than one that comes now.
+LATE = 2 * WINDOW
+
+
+class Neighbourhood:
+    """Events of one repository by who sent them and digest, complete from some time on."""
+
+    def __init__(self, since: datetime, pushes_since: datetime) -> None:
+        self.since = since
+        self.pushes_since = pushes_since
+        self.number = 0
+        self._events: dict[Who, dict[str, dict[str, Event]]] = {}
+
+    def put(self, event: Event) -> None:
+        """Take in an event, or what is derived of it now."""
+        of_digest = self._events.setdefault(who(event), {}).setdefault(event.digest or "", {})
+        self.number += event.id not in of_digest
+        of_digest[event.id] = event
+
+    def find_related(self, events: Sequence[Event], children: Children) -> dict[str, Event]:
+        """Those that may be folded with `events`, by id.
+
+        `children` are those of `find_indexes`, as far as they are known, and of their children.
+        """
+        found: dict[str, Event] = {}
+        indexes = {event.digest for event in events if event.kind == "index" and event.digest}
+        for name, digests in _digests_by_who(events).items():
+            by_digest = self._events.get(name, {})
+            for digest in self._related(name, digests, indexes & digests, children):
+                found |= by_digest.get(digest, {})
+        return found
+
+    def find_indexes(self, events: Iterable[Event]) -> set[str]:
+        """The digests of indexes that those who sent `events` pulled or pushed."""
+        return {
+            digest
+            for name in _digests_by_who(events)
+            for digest in self._indexes_of(name)
+            if digest
+        }
+
+    def trim(self, newest: datetime) -> None:
+        """Drop what is too old for an event that comes at most LATE after `newest`."""
+        self.since = max(self.since, newest - LATE - PULLS)
+        self.pushes_since = max(self.pushes_since, newest - LATE - PUSHES)
+        of_indexes = newest - LATE - PULLS_OF_INDEXES
+        events = [
+            event
+            for some in self._events.values()
+            for one in some.values()
+            for event in one.values()
+        ]
+        self._events, self.number = {}, 0
+        for event in events:
+            is_longer = event.kind == "index" or event.parent
+            since = of_indexes if is_longer else self.since
+            if event.timestamp >= (self.pushes_since if event.action == "push" else since):
+                self.put(event)
+
+    def _related(
+        self, name: Who, digests: set[str], indexes: set[str], children: Children
+    ) -> Iterable[str]:
+        if name[0] == "delete":
+            return self._events.get(name, {})
+        indexes = indexes | self._indexes_of(name)
+        if name[0] == "push":
+            indexes &= children.keys()
+        wanted = related(digests, indexes, children)
+        return self._events.get(name, {}) if wanted is None else wanted
+
+    def _indexes_of(self, name: Who) -> set[str]:
+        return {
+            digest
+            for digest, events in self._events.get(name, {}).items()
+            if any(event.kind == "index" for event in events.values())
+        }
+
+
+class Recent:
+    """Neighbourhoods, read from the store where they are not at hand."""
+
+    def __init__(self, events: EventStore) -> None:
+        self._store = events
+        self._at_hand: OrderedDict[Place, Neighbourhood] = OrderedDict()
+
+    def forget(self) -> None:
+        """Have nothing at hand any more."""
+        self._at_hand.clear()
+
+    def put(self, events: Iterable[Event]) -> None:
+        """Take in events that were just stored, or what is derived of them now."""
+        newest: dict[Place, datetime] = {}
+        for event in events:
+            of = place(event)
+            if of in self._at_hand and is_foldable(event):
+                self._at_hand[of].put(event)
+                newest[of] = max(event.timestamp, newest.get(of, event.timestamp))
+        for of, moment in newest.items():
+            if self._at_hand[of].number > 2_000:
+                self._at_hand[of].trim(moment)
+
+    def around(self, events: Sequence[Event], now: datetime) -> Neighbourhood:
+        """What is on record around events of one place; see PULLS, PUSHES."""
+        of = place(events[0])
+        first = min(event.timestamp for event in events)
+        has_pushes = any(event.action == "push" for event in events)
+        known = self._at_hand.get(of)
+        if (
+            known
+            and first - PULLS >= known.since
+            and (not has_pushes or first - PUSHES >= known.pushes_since)
+        ):
+            self._at_hand.move_to_end(of)
+            return known
+        last = max(event.timestamp for event in events)
+        is_new = last >= now - AFTER
+        found = self._read(of, first, None if is_new else last, has_pushes)
+        if is_new:
+            self._keep(of, found)
+        return found
+
+    def _read(
+        self, of: Place, first: datetime, last: datetime | None, has_pushes: bool
+    ) -> Neighbourhood:
+        since = first - LATE - PULLS_OF_INDEXES
+        pushes_since = first - LATE - PUSHES
+        found = Neighbourhood(
+            since, pushes_since if has_pushes else datetime.max.replace(tzinfo=first.tzinfo)
+        )
+        until = last and last + (PUSHES if has_pushes else AFTER + PULLS_OF_INDEXES)
+        for event in self._store.find_between(*of, pushes_since if has_pushes else since, until):
+            if is_foldable(event) and (event.action == "push" or event.timestamp >= since):
+                found.put(event)
+        return found
+
+    def _keep(self, of: Place, found: Neighbourhood) -> None:
+        self._at_hand[of] = found
+        self._at_hand.move_to_end(of)
+        total = sum(one.number for one in self._at_hand.values())
+        while len(self._at_hand) > 1 and (total > MAX_EVENTS or len(self._at_hand) > MAX_PLACES):
+            _, oldest = self._at_hand.popitem(last=False)
+            total -= oldest.number
+
+
+def place(event: Event) -> Place:
+    """Where an event happened."""
+    return event.registry, event.repository
+
+
+def who(event: Event) -> Who:
+    """Whose events may be folded with this one: a client's pulls, an account's pushes, deletes."""
+    if event.action == "push":
+        return ("push", event.actor)
+    if event.action == "delete":
+        return ("delete",)
+    return ("pull", event.actor, event.address, event.user_agent)
+
+
+def is_foldable(event: Event) -> bool:
+    """Whether an event can be folded with another one."""
+    if event.action == "push":
+        return own_tag(event) is None or event.kind == "index"
+    return event.action in ("pull", "check", "delete")
+
+
+def _digests_by_who(events: Iterable[Event]) -> Mapping[Who, set[str]]:
+    found: defaultdict[Who, set[str]] = defaultdict(set)
+    for event in events:
+        found[who(event)].add(event.digest or "")
+    return found
