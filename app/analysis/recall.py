@@ -61,7 +61,9 @@ def recall_digest(stores: Stores, scope: Scope, digest: str, registry: str | Non
     """
     seen = stores.events.find_page(RecordQuery(digest=digest, parts=True), scope, limit=1).items
     pushed = stores.catalogue.find_tags(CatalogueQuery(digest=digest, deleted=True), scope, limit=1)
-    digests = _with_children(stores, [digest]) if seen or pushed.items else [digest]
+    registries = [registry] if registry else stores.catalogue.find_registries()
+    is_known = seen or pushed.items
+    digests = _with_children(stores, registries, [digest]) if is_known else [digest]
     consumers = _find_consumers(stores, scope, digests, None, registry)
     return Recall(digests, [], consumers, stores.days.find_kept_since())
 
@@ -91,7 +93,7 @@ def recall_tag(
         if (until is None or interval.since < until)
         and (since is None or interval.until is None or interval.until > since)
     ]
-    digests = _with_children(stores, [interval.digest for interval in intervals])
+    digests = _with_children(stores, [registry], [interval.digest for interval in intervals])
     consumers = _find_consumers(stores, scope, digests, repository, registry)
     return Recall(digests, intervals, consumers, stores.days.find_kept_since())
 
@@ -106,12 +108,13 @@ def _intervals(history: Sequence[Move]) -> list[Interval]:
     ]
 
 
-def _with_children(stores: Stores, digests: Iterable[str]) -> list[str]:
+def _with_children(stores: Stores, registries: Iterable[str], digests: Iterable[str]) -> list[str]:
     wanted = list(dict.fromkeys(digests))
-    for manifest in stores.manifests.find(wanted).values():
-        if manifest.kind == "index":
-            wanted += [reference.digest for reference in manifest.references]
-    return list(dict.fromkeys(wanted))
+    children: list[str] = []
+    for registry in registries:
+        for manifest in stores.manifests.find(registry, wanted).values():
+            children += manifest.children
+    return list(dict.fromkeys(wanted + children))
 
 
 def _find_consumers(

@@ -21,6 +21,7 @@ USERS = frozenset(CLIENTS) - NOT_USE
 MAX_DEPTH = 8  # of an index in an index
 
 Place = tuple[str, str, str]  # registry, repository, and a tag or digest
+Content = tuple[str, str]  # registry and digest
 
 
 class UnusedQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,17 +145,26 @@ def _all_tags(stores: Stores, scope: Scope, registry: str | None) -> Iterable[Ta
 
 def _find_manifests(
     stores: Stores, tags: Iterable[Tag], pulled: Iterable[Image]
-) -> dict[str, Manifest]:
+) -> dict[Content, Manifest]:
     """What the tags point to, what was pulled though no tag does any more, and the children."""
-    digests = {tag.digest for tag in tags} | {digest for *_, digest in pulled}
-    found = stores.manifests.find(digest for digest in digests if digest)
-    children = {
-        reference.digest
-        for manifest in found.values()
-        if manifest.kind == "index"
-        for reference in manifest.references
-    }
-    return found | stores.manifests.find(children - found.keys())
+    wanted: dict[str, set[str]] = {}
+    for registry, digest in [(tag.registry, tag.digest) for tag in tags] + [
+        (registry, digest) for registry, *_, digest in pulled
+    ]:
+        if digest:
+            wanted.setdefault(registry, set()).add(digest)
+    manifests: dict[Content, Manifest] = {}
+    for registry, digests in wanted.items():
+        found = stores.manifests.find(registry, digests)
+        children = {
+            reference.digest
+            for manifest in found.values()
+            if manifest.kind == "index"
+            for reference in manifest.references
+        }
+        found |= stores.manifests.find(registry, children - found.keys())
+        manifests |= {(registry, digest): manifest for digest, manifest in found.items()}
+    return manifests
 
 
 def _find_needed(tags: Sequence[Tag], pulled: Iterable[Image], since: datetime) -> set[Place]:
@@ -179,7 +189,8 @@ def _without_need(
     led_to: dict[Place, list[Tag]] = {}
     for tag in tags:
         subject = digest_tag_subject(tag.tag)
-        for digest in {tag.digest, subject, *contents.children(tag.digest)} - {None}:
+        held = contents.children(tag.registry, tag.digest)
+        for digest in {tag.digest, subject, *held} - {None}:
             led_to.setdefault((tag.registry, tag.repository, digest or ""), []).append(tag)
     kept: set[Place] = set()
     kept_tags: set[Place] = set()
@@ -191,8 +202,9 @@ def _without_need(
             continue
         kept.add(place)
         registry, repository, digest = place
-        waiting += [(registry, repository, child) for child in contents.children(digest)]
-        if contents.lacks_children(digest):
+        held = contents.children(registry, digest)
+        waiting += [(registry, repository, child) for child in held]
+        if contents.lacks_children(registry, digest):
             unclear.add((registry, repository))
         for tag in led_to.get(place, ()):
             kept_tags.add((registry, repository, tag.tag))
@@ -209,35 +221,39 @@ def _without_need(
 class Contents:
     """What manifests hold, as far as that is known."""
 
-    def __init__(self, manifests: Mapping[str, Manifest]) -> None:
+    def __init__(self, manifests: Mapping[Content, Manifest]) -> None:
         self._manifests = manifests
-        self._found: dict[str, tuple[dict[str, int], bool]] = {}
+        self._found: dict[Content, tuple[dict[str, int], bool]] = {}
 
-    def children(self, digest: str | None) -> list[str]:
+    def children(self, registry: str, digest: str | None) -> list[str]:
         """Of an index, each once."""
-        manifest = self._manifests.get(digest or "")
+        manifest = self._manifests.get((registry, digest or ""))
         if manifest is None or manifest.kind != "index":
             return []
         return list(dict.fromkeys(reference.digest for reference in manifest.references))
 
-    def lacks_children(self, digest: str) -> bool:
+    def lacks_children(self, registry: str, digest: str) -> bool:
         """Whether it is an index, and nobody told of what."""
-        manifest = self._manifests.get(digest)
+        manifest = self._manifests.get((registry, digest))
         return manifest is not None and manifest.kind == "index" and not manifest.references
 
-    def blobs(self, digest: str | None, depth: int = 0) -> tuple[dict[str, int], bool]:
+    def blobs(
+        self, registry: str, digest: str | None, depth: int = 0
+    ) -> tuple[dict[str, int], bool]:
         """Size by digest of what a manifest is known to hold, and whether that is all."""
-        manifest = self._manifests.get(digest or "")
+        manifest = self._manifests.get((registry, digest or ""))
         if manifest is None or not manifest.references or depth > MAX_DEPTH:
             return {}, False
         if manifest.kind != "index":
             return {reference.digest: reference.size for reference in manifest.references}, True
-        if manifest.digest not in self._found:
-            self._found[manifest.digest] = {}, False  # until it is known: an index in itself
-            parts = [self.blobs(child, depth + 1) for child in self.children(digest)]
+        key = registry, manifest.digest
+        if key not in self._found:
+            self._found[key] = {}, False  # until it is known: an index in itself
+            children = self.children(registry, digest)
+            parts = [self.blobs(registry, child, depth + 1) for child in children]
             sizes = {blob: size for part, _ in parts for blob, size in part.items()}
-            self._found[manifest.digest] = sizes, all(is_whole for _, is_whole in parts)
-        return self._found[manifest.digest]
+            self._found[key] = sizes, all(is_whole for _, is_whole in parts)
+        return self._found[key]
 
 
 def _freed(
@@ -253,22 +269,23 @@ def _freed(
         (registry, blob)
         for registry, digest in {(registry, digest) for registry, _, _, digest in pulled}
         | {(tag.registry, tag.digest) for tag in staying}
-        for blob in contents.blobs(digest)[0]
+        for blob in contents.blobs(registry, digest)[0]
     }
     freed = {
         (tag.registry, blob): size
         for tag in unused
-        for blob, size in contents.blobs(tag.digest)[0].items()
+        for blob, size in contents.blobs(tag.registry, tag.digest)[0].items()
         if (tag.registry, blob) not in kept
     }
     unknown, maybe_shared = (
-        sum(not contents.blobs(tag.digest)[1] for tag in some) for some in (unused, staying)
+        sum(not contents.blobs(tag.registry, tag.digest)[1] for tag in some)
+        for some in (unused, staying)
     )
     return sum(freed.values()), unknown, maybe_shared
 
 
 def _item(tag: Tag, contents: Contents) -> UnusedTag:
-    blobs, is_whole = contents.blobs(tag.digest)
+    blobs, is_whole = contents.blobs(tag.registry, tag.digest)
     assert tag.pushed_at is not None
     return UnusedTag(
         registry=tag.registry,

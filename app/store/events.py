@@ -29,7 +29,8 @@ from app.store.scope import Scope
 
 # Parts of another pull, push or delete, mounted blobs, and deletes of what is not known as a
 # manifest. No $or: the embedded database uses no index for a query that has one.
-COUNTED: dict[str, Any] = {"part_of": None, "kind": {"$ne": "blob"}}
+NOT_BLOBS: dict[str, Any] = {"kind": {"$ne": "blob"}}
+COUNTED: dict[str, Any] = {"part_of": None, **NOT_BLOBS}
 NOT_OWN: dict[str, Any] = {"client": {"$ne": OWN_CLIENT}}
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -249,7 +250,8 @@ def _queries(query: RecordQuery, scope: Scope) -> list[dict[str, Any]]:
     if query.network is not None:
         first, last = query.network.network_address, query.network.broadcast_address
         wanted["address_key"] = {"$gte": _hex(first), "$lte": _hex(last)}
-    counted = {} if query.parts or query.action == "mount" else COUNTED
+    listed = NOT_BLOBS if query.parts else COUNTED
+    counted = {} if query.action == "mount" else listed
     ours = {} if query.client else NOT_OWN
     return [all_of(part, wanted, counted, ours) for part in scope.within(query.repository or None)]
 
