@@ -18,8 +18,8 @@ Pulls and checks of one client:
 2. The pull of an index takes in pulls and checks of its children, and of their children, that name
    no tag and were not paired: from SKEW (or BLINK) before it to WINDOW after the last one it took
    in, and to LONGEST after itself. Of several such pulls the newest before the child takes it,
-   else the first after it. What an index that was taken in would take falls to the one that took it. Between a
-   check and the pull of a child, the index is nearer than the check.
+   else the first after it. What an index that was taken in would take falls to the one that took
+   it. Between a check and the pull of a child, the index is nearer than the check.
 3. A check without tag is part of the next pull of its digest, at most WINDOW later, else of the one
    before, at most SKEW (or BLINK) earlier.
 4. Where nobody told the children of an index: if from WINDOW before to WINDOW after it the client
@@ -40,13 +40,9 @@ What is part of a part is part of the whole.
 
 from __future__ import annotations
 
-import heapq
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
-from itertools import takewhile
-from typing import Literal, NamedTuple
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from app.rules.events import Event
 from app.rules.folding.changes import fold_deletes, fold_uploads
