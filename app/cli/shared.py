@@ -47,6 +47,7 @@ def open_projector(settings: Settings, stores: Stores) -> Iterator[Projector]:
         projector.stop()
 
 
+DAY = click.DateTime(["%Y-%m-%d"])
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document per line.")
 
 

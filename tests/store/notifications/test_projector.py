@@ -24,6 +24,7 @@ from app.rules.events import Event, parse_envelope
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery
 from app.store.events import RecordQuery
+from app.store.inbox import Progress
 
 RECENTLY = datetime.now(UTC) - timedelta(minutes=30)
 
@@ -266,6 +267,7 @@ def test_a_full_inbox_refuses_and_loses_nothing(
     mock_database: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     stores = Stores(mock_database)
+    stores.inbox.note_progress(Progress(until=RECENTLY))
     monkeypatch.setattr(type(stores.inbox), "size", lambda self: 2**20)
     full = intake(stores, max_bytes=2**20)
 

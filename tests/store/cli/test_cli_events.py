@@ -1,4 +1,4 @@
-"""`rns events`, `rns usage` and `rns catalogue` on a wire server."""
+"""`rns events` on a wire server."""
 
 from __future__ import annotations
 
@@ -77,9 +77,3 @@ def test_what_is_imported_or_retried_is_looked_at_as_what_is_sent(
     run("events", "rejected", "--retry")
 
     assert {job.reference for job in queue.jobs.find("dc2").items} == {"v1", "v2"}
-
-
-def test_an_import_needs_the_address_of_a_registry(run: Run) -> None:
-    result = run("catalogue", "import")
-
-    assert (result.status, result.err) == (1, "rns: registries: default has no url\n")
