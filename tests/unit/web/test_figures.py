@@ -156,11 +156,11 @@ def assert_tops(tops: dict[str, Any], rows: list[Happening]) -> None:
     for kind, name_of in names.items():
         pulls = Counter(name_of(row) for row in rows if row[1] == "pull")
         pushes = Counter(name_of(row) for row in rows if row[1] == "push")
+        numbers = {name: (pulls[name], pushes[name]) for name in pulls | pushes}
         found = {top["name"]: (top["pulls"], top["pushes"]) for top in tops[kind]}
-        assert found == {name: (pulls[name], pushes[name]) for name in pulls | pushes}
-        assert [top["pulls"] for top in tops[kind]] == sorted(pulls.values(), reverse=True) + [
-            0
-        ] * (len(found) - len(pulls))
+        assert found.items() <= numbers.items()
+        assert sorted(found.values()) == sorted(numbers.values())[-10:]
+        assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
 def test_new_tags_are_those_pushed_for_the_first_time(store: Store, sign_in: SignIn) -> None:
@@ -194,13 +194,15 @@ def test_every_number_leads_to_exactly_as_many_records(
     happened: list[Happening], sign_in: SignIn, days: str, more: dict[str, str]
 ) -> None:
     client = sign_in("alice")
-    busiest = Counter(row[0].date() for row in within(happened)).most_common(1)[0][0]
+    rows = [row for row in within(visible_to("alice", happened)) if counts(more, row)]
+    rows = [row for row in rows if row[3] == more.get("tag", row[3])]
+    busiest = Counter(row[0].date() for row in rows).most_common(1)[0][0]
     period = PERIOD if days == "10" else {"from": str(busiest), "to": str(busiest)}
     page = client.get("/analysis/", query_string=period | more).text
 
     links = re.findall(r'<a[^>]* href="(/analysis/user/login/\?[^"]*)">([0-9,]+)</a>', page)
 
-    assert len(links) > (2 if more.keys() >= {"tag"} else 8)
+    assert len(links) > (2 if "tag" in more else 6)
     assert days == "1" or any("to=2026-11-10T00" in href for href, _ in links), "the period before"
     for href, number in set(links):
         records = client.get(href.replace("&amp;", "&"))
@@ -506,7 +508,7 @@ def test_recall_and_dashboard_say_since_when_records_are_kept(
     forgotten: None, sign_in: SignIn, mock_stores: Stores
 ) -> None:
     client, now = sign_in("alice"), datetime.now(UTC)
-    kept = str((now - timedelta(days=1)).date())
+    kept = "2026-08-03"  # the last day of which anything was removed is the one before
     recall = f"recall?digest={digest('old')}"
     paths = [f"/analysis/{recall}", "/analysis/?from=2026-08-01&to=2026-08-03"]
     note = f"{kept} 00:00:00 UTC</time> are removed"
@@ -556,7 +558,7 @@ def test_the_history_of_a_tag_is_told_page_by_page_to_who_may_see_it(
     assert (rows[1]["since"], rows[1]["actor"]) == ("2026-11-10T04:00:00Z", "alice")
     assert (first["total"], second["next"]) == (6, None)
     csv = client.get(f"{url}&format=csv").text.splitlines()
-    assert (csv[0], len(csv)) == ("digest,since,actor", 7)
+    assert (csv[0], len(csv)) == ("digest,since,actor,seen_by", 7)
     hidden, nothing = (
         sign_in("mallory").get(f"/api/v1/history?repository=team/app&tag={tag}")
         for tag in ("v1", "no")
