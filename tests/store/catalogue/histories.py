@@ -41,7 +41,11 @@ def make_event(action: str, repository: str = "a", **given: Any) -> Event:
 
 def events_at(at: int) -> st.SearchStrategy[Event]:
     """Any event that concerns the catalogue, at one moment."""
-    names, tags, digests = st.sampled_from(NAMES), st.sampled_from(("v1", "v2")), st.sampled_from(DIGESTS)
+    names, tags, digests = (
+        st.sampled_from(NAMES),
+        st.sampled_from(("v1", "v2")),
+        st.sampled_from(DIGESTS),
+    )
     no = st.none()
 
     def make(action: str, **fields: Any) -> st.SearchStrategy[Event]:
@@ -97,9 +101,7 @@ def played(events: Iterable[Event]) -> dict[str, list[Event]]:
             names.setdefault(event.repository, []).append(event)
             continue
         old = event.from_repository or ""
-        moved = {
-            name: names.pop(name) for name in list(names) if f"{name}/".startswith(f"{old}/")
-        }
+        moved = {name: names.pop(name) for name in list(names) if f"{name}/".startswith(f"{old}/")}
         for name, some in moved.items():
             to = event.repository + name.removeprefix(old)
             both = names.pop(to, []) + some
