@@ -24,8 +24,7 @@ from flask.testing import FlaskClient
 from pymongo.database import Database
 
 from app import create_app
-from app.rules.events import MAX_CONTENT_SIZE
-from app.rules.sizes import MAX_SIZE
+from app.rules.sizes import MAX_CONTENT_SIZE, MAX_SIZE
 from app.settings import MongoDB, Registry, Server, Settings
 from app.store import Stores
 
