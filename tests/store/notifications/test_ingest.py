@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from builders import INDEX, NOW, digest, envelope, recorded_bodies, rule, wire_event
-from mongomock.collection import Collection
-from pymongo import MongoClient, monitoring
-from pymongo.errors import AutoReconnect, BulkWriteError
+from pymongo.errors import AutoReconnect
 
 from app.errors import InvalidEnvelope, StoreUnavailable
 from app.notifications.ingest import Ingest
@@ -344,38 +342,6 @@ def test_shuffled_and_repeated_deliveries_give_the_same_catalogue_on_the_server(
     assert catalogue_of(stores) == EXPECTED
 
 
-@pytest.mark.parametrize("written", [0, 1, 2, 3])
-@pytest.mark.parametrize("of", ["image", None])
-def test_a_delete_between_any_two_writes_of_a_push_takes_its_tag(
-    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, written: int, of: str | None
-) -> None:
-    ingest, bulk_write = Ingest(mock_stores), Collection.bulk_write
-    ingest.receive(envelope(wire_event("push", tag="other", at=0)), "default", NOW)
-
-    def bulk_write_with_a_delete_meanwhile(self: Any, writes: Any, **options: Any) -> Any:
-        if self.name != "catalogue":
-            return bulk_write(self, writes, **options)
-        monkeypatch.setattr(Collection, "bulk_write", bulk_write)
-        errors: list[Any] = []
-        for index, write in enumerate(writes):
-            if index == written:
-                ingest.receive(envelope(wire_event("delete", of=of, at=2)), "default", NOW)
-            try:
-                self.bulk_write([write], **options)
-            except BulkWriteError as error:
-                errors += [{**one, "index": index} for one in error.details["writeErrors"]]
-        if written == len(writes):
-            ingest.receive(envelope(wire_event("delete", of=of, at=2)), "default", NOW)
-        if errors:
-            raise BulkWriteError({"writeErrors": errors})
-        return None
-
-    monkeypatch.setattr(Collection, "bulk_write", bulk_write_with_a_delete_meanwhile)
-    ingest.receive(envelope(wire_event("push", tag="v1", at=1)), "default", NOW)
-
-    assert tags(mock_stores) == []
-
-
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
 def test_a_deleted_repository_loses_its_tags_whatever_comes_first(
     stores: Stores, receive: Receive, order: tuple[int, ...]
@@ -441,6 +407,7 @@ def test_the_recorded_events_give_these_counts_and_this_catalogue(stores: Stores
         ("a/b/c/d", "t", "image"),
         ("a/b/c/d/e-f.g__h", "v1.0_x-y", "image"),
         ("charts/mychart", "0.1.0", "chart"),
+        ("ev2/multi", "oci", "index"),
         ("ev2/multi", "v1", "index"),
         ("ev2/skmulti", "v1", "index"),
         (long_name, "t" * 128, "image"),
@@ -465,136 +432,6 @@ def test_the_recorded_events_give_these_counts_and_this_catalogue(stores: Stores
         ("team/app", "v1"),
         ("team/app", "v2"),
     ]
-
-
-class _Commands(monitoring.CommandListener):
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def started(self, event: monitoring.CommandStartedEvent) -> None:
-        self.names.append(event.command_name)
-
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        """Nothing to note."""
-
-    def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        """Nothing to note."""
-
-
-@pytest.mark.wire
-@pytest.mark.parametrize(
-    ("event", "expected"),
-    [
-        (wire_event("pull", tag="v1", at=5), ["insert"]),
-        (wire_event("check", tag="v1", at=5), ["insert", "aggregate"]),
-        (wire_event("pull", of="checked", at=5), ["findAndModify", "insert"]),
-        (wire_event("pull", of="amd64", at=5), ["findAndModify", "insert"]),
-        (wire_event("pull", of="known", at=5), ["findAndModify", "find", "insert"]),
-        (wire_event("push", tag="v2", of="new", at=5), ["update", "update", "insert"]),
-        (wire_event("push", of="child", at=5), ["update", "update", "aggregate", "insert"]),
-        (
-            wire_event("push", tag="m", of="new", media_type=INDEX, children=["amd64"], at=5),
-            ["update", "update", "update", "insert"],
-        ),
-        (wire_event("delete", tag="v1", of=None, at=5), ["update", "insert"]),
-    ],
-    ids=[
-        "pull by tag",
-        "check",
-        "pull paired with a check",
-        "pull of a child",
-        "pull by digest alone",
-        "push",
-        "push by digest",
-        "push of an index",
-        "delete of a tag",
-    ],
-)
-def test_a_one_event_envelope_costs_no_more_commands_than_needed(
-    wire_uri: str, event: dict[str, Any], expected: list[str]
-) -> None:
-    listener = _Commands()
-    with MongoClient(wire_uri, tz_aware=True, event_listeners=[listener]) as client:
-        client.drop_database("test_commands")
-        stores = Stores(client["test_commands"])
-        stores.ensure_indexes()
-        ingest = Ingest(stores)
-        ingest.receive(envelope(wire_event("push", tag="v1", of="known")), "default", NOW)
-        ingest.receive(envelope(wire_event("check", tag="v1", of="checked", at=1)), "default", NOW)
-        index = wire_event(
-            "pull", tag="multi", of="index", media_type=INDEX, children=["amd64"], at=2
-        )
-        ingest.receive(envelope(index), "default", NOW)
-        listener.names.clear()
-
-        ingest.receive(envelope(event), "default", NOW)
-
-        assert listener.names == expected
-        client.drop_database("test_commands")
-
-
-class _Read(_Commands):
-    """Also how many documents came back."""
-
-    documents = 0
-
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        cursor = event.reply.get("cursor", {})
-        self.documents += len(cursor.get("firstBatch", cursor.get("nextBatch", [])))
-
-
-@pytest.fixture
-def read(wire_uri: str, wire_database: Any) -> Iterator[tuple[Ingest, _Read]]:
-    listener = _Read()
-    with MongoClient(wire_uri, tz_aware=True, event_listeners=[listener]) as client:
-        stores = Stores(client[wire_database.name])
-        stores.ensure_indexes()
-        yield Ingest(stores), listener
-
-
-@pytest.mark.wire
-@pytest.mark.parametrize("moves", [2, 240])
-def test_a_late_push_costs_the_same_however_often_its_tag_was_moved(
-    read: tuple[Ingest, _Read], moves: int
-) -> None:
-    ingest, listener = read
-    pushes = [wire_event(tag="latest", of=f"build {n}", at=n) for n in range(moves)]
-    ingest.receive(envelope(*pushes), "default", NOW)
-    listener.names.clear()
-    listener.documents = 0
-
-    ingest.receive(envelope(pushes[0]), "default", NOW)
-
-    assert (len(listener.names), listener.documents) == (14, 2)
-
-
-@pytest.mark.wire
-@pytest.mark.parametrize(
-    "late",
-    [
-        wire_event("check", tag="late", of="image"),
-        wire_event("check", of="image"),
-        wire_event("pull", tag="late", of="index", media_type=INDEX, children=["image"]),
-        wire_event("pull", tag="late", of="index", media_type=INDEX),
-    ],
-    ids=["check", "untagged check", "index", "index without references"],
-)
-def test_what_many_pulls_belong_to_costs_little_though_it_comes_after_them(
-    read: tuple[Ingest, _Read], wire_database: Any, late: dict[str, Any]
-) -> None:
-    ingest, listener = read
-    pulls = [wire_event("pull", of="image", at=10 + n / 10) for n in range(90)]
-    ingest.receive(envelope(*pulls), "default", NOW)
-    listener.names.clear()
-
-    ingest.receive(envelope(late), "default", NOW)
-
-    assert len(listener.names) <= 7
-    part = {"tag": "late"} if late["request"]["method"] == "HEAD" else {"parent": digest("index")}
-    if "tag" in late["target"]:
-        assert wire_database["events"].count_documents({**part, "action": "pull"}) >= 90
-    [kept] = wire_database["events"].find({"_id": late["id"]})
-    assert kept["followed_by"] == pulls[-1]["id"]
 
 
 def test_checks_and_pulls_of_one_client_in_any_order_belong_to_each_other_in_the_same_way(

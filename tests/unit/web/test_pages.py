@@ -389,6 +389,8 @@ def test_a_tag_in_the_api_has_digest_pusher_and_size(client: FlaskClient, store:
         "kind": "index",
         "pushed_at": "2026-11-23T18:00:05Z",
         "pushed_by": "alice",
+        "seen_by": "push",
+        "seen_at": None,
         "deleted": False,
         "deleted_at": None,
         "size": 1050,
