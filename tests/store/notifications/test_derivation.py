@@ -396,6 +396,7 @@ def test_the_recorded_events_give_these_counts_and_this_catalogue(stores: Stores
         ("a/b/c/d", "t", "image"),
         ("a/b/c/d/e-f.g__h", "v1.0_x-y", "image"),
         ("charts/mychart", "0.1.0", "chart"),
+        ("ev2/multi", "oci", "index"),
         ("ev2/multi", "v1", "index"),
         ("ev2/skmulti", "v1", "index"),
         (long_name, "t" * 128, "image"),
