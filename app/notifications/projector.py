@@ -28,7 +28,7 @@ LEASE = "projector"
 HELD = timedelta(seconds=2.5)  # without a renewal; so another one takes over within 3 s
 RENEWED_S = 0.7
 POLL_S = 0.2  # what another process received is seen after so long
-GATHER_S = 0.05  # what comes together is worked in together
+GATHER_S = 0.2  # what comes together is worked in together
 NOTED_S = 1.0  # between two notes that nothing waits
 LOOK_S = 0.4  # between two tries to take the lease
 TURN_S = 60.0  # no turn takes longer, whatever the database does

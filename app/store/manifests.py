@@ -12,6 +12,7 @@ from pymongo.errors import BulkWriteError
 
 from app.rules.events import Descriptor, Event
 from app.rules.kinds import is_blob_type
+from app.rules.sizes import add_sizes
 from app.store.errors import only_duplicates, translate_errors
 from app.store.known import Known
 from app.store.paging import Document, chunks
@@ -171,7 +172,7 @@ def _size(digest: str, known: Mapping[str, Manifest]) -> int | None:
             return None
         blobs |= manifest.blobs
         waiting += manifest.children
-    return sum(blobs.values())
+    return add_sizes(blobs.values())
 
 
 def _id(registry: str, digest: str) -> str:

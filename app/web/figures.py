@@ -12,7 +12,7 @@ from flask import url_for
 
 from app.rules.usage import CHECK, DELETE, PULL, PUSH, Counts, Span, Sums, days_between
 from app.store.catalogue import CatalogueQuery
-from app.store.events import NONE, address_key
+from app.store.events import CONTENT, NONE, address_key
 from app.store.paging import Count, Page
 from app.store.usage import UsageQuery
 from app.web.forms import UsageFilter
@@ -86,6 +86,10 @@ def find_recent(**filters: str) -> Recent:
     last = calendar.day_of(now)
     first = last - timedelta(days=RECENT_DAYS - 1)
     wanted: dict[str, Any] = dict(filters)
+    if "tag" in filters or "digest" in filters:  # of what is named everything is asked for
+        wanted["supplements"] = True
+    else:
+        filters["kind"] = CONTENT
     query = UsageQuery(first=first, last=last, **wanted)
     found = stores.usage.read_sums(query, viewer().scope, now, tops=())
     return Recent(

@@ -114,8 +114,8 @@ class History:
         for move in moves:
             name = names(move)
             if name != move["repository"]:
-                move["repository"] = name
-                changed = {"repository": name, **keys_of(move)}
+                changed = {"repository": name, **keys_of({**move, "repository": name})}
+                move.update(changed)
                 updates.append(UpdateOne({"_id": move["_id"]}, {"$set": changed}))
         bulk_write(self._collection, updates)
 

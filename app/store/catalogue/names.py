@@ -76,6 +76,10 @@ class Renames:
         """All but these."""
         return Renames(set(self._renames) - set(renames))
 
+    def added_to(self, others: Renames) -> list[str]:
+        """The positions of those that are not among the others."""
+        return [rename.position for rename in self._renames if rename not in others._renames]
+
     def since(self, position: str) -> list[Rename]:
         """Those after a position, the oldest first."""
         return self._renames[bisect_right(self._renames, position, key=lambda one: one.position) :]

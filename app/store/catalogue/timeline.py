@@ -86,11 +86,12 @@ def make_tag(key: str, moves: Iterable[Document]) -> Document | None:
         "deleted_at": None,
     }
     if last:
-        tag |= pointed(last)
-        first = next(move for move in pointing if move["digest"] == last["digest"])
         if last["action"] == SEEN:
+            first = next(move for move in pointing if move["digest"] == last["digest"])
+            tag |= pointed(first)
             tag |= {"position": f"{NEVER}{key}", "seen_at": first["timestamp"]}
         else:
+            tag |= pointed(last)
             tag["first_pushed_at"] = pointing[0]["timestamp"]
     if deletion:
         tag |= {"deleted": True, "deleted_at": deletion["timestamp"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from pymongo.database import Database
@@ -236,15 +237,17 @@ class CatalogueWriter:
     def _rename(self, registry: str, renames: Sequence[Rename]) -> set[Repointed]:
         """Derive anew all that stands where renames may have moved something, from or to."""
         now = self._renames[registry]
+        before = now.without(renames)
         parents = {parent for rename in renames for parent in now.touched(rename)}
         stood = self._repositories.find_beneath(registry, parents)
-        names = {name for each in stood for name in now.destinations(each)}
+        came = {name for each in stood for name in now.origins(each) | before.origins(each)}
+        names = {name for each in came for name in now.destinations(each)}
         places = [(registry, name) for name in sorted(names)]
         tags = self._tags.find_in(places)
         found = [move for _, name in places for move in self._history.find_in(registry, name)]
         self._history.remove([move["_id"] for move in found if move["action"] == SEEN])
         moves = [move for move in found if move["action"] != SEEN]
-        repointed = set(_renamed(moves, now, now.without(renames)))
+        repointed = set(_renamed(moves, now, before))
         self._history.rename(moves, lambda move: now.name(move["named"], move["position"]))
         settled = {move["of"] for move in moves if move["tag"]}
         tags |= {(registry, move["repository"], move["tag"]) for move in moves if move["tag"]}
@@ -305,10 +308,25 @@ def _is_sighting(row: Mapping[str, Any]) -> bool:
 
 
 def _renamed(moves: Iterable[Document], now: Renames, before: Renames) -> Iterator[Repointed]:
-    """The digests that tags point to under other names than without some of the renames."""
+    """Where tags began or ceased to point to digests by some of the renames.
+
+    What moves to a name may take the place of what stood there.
+    """
     for move in moves:
-        if move["action"] == "push":
-            trails = (names.trail(move["named"], move["position"]) for names in (now, before))
-            first, second = (set(trail) for trail in trails)
-            for name, since in first ^ second:
-                yield Repointed(move["registry"], name, move["digest"], since)
+        if move["action"] != "push":
+            continue
+        registry, digest = move["registry"], move["digest"]
+        trails = (names.trail(move["named"], move["position"]) for names in (now, before))
+        first, second = (_turns(trail) for trail in trails)
+        for name, since in first ^ second:
+            yield Repointed(registry, name, digest, since)
+        for since in now.added_to(before):
+            if since > move["position"]:
+                name = now.name(move["named"], move["position"], since)
+                yield Repointed(registry, name, digest, since)
+
+
+def _turns(trail: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Each name with the positions at which it was taken and given up."""
+    ends = {(name, end) for (name, _), (_, end) in pairwise(trail)}
+    return ends.union(trail)

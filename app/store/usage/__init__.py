@@ -16,6 +16,6 @@ from __future__ import annotations
 
 from app.store.usage.days import DayStore
 from app.store.usage.queries import Image, Usage, UsageQuery
-from app.store.usage.reading import UsageStore
+from app.store.usage.reading import Newest, UsageStore
 
-__all__ = ["DayStore", "Image", "Usage", "UsageQuery", "UsageStore"]
+__all__ = ["DayStore", "Image", "Newest", "Usage", "UsageQuery", "UsageStore"]

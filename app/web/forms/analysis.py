@@ -9,11 +9,13 @@ from wtforms import Field, IntegerField, SelectField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import NumberRange, Optional, ValidationError
 
+from app.analysis.unused import USERS, UnusedQuery
 from app.errors import InvalidReference
 from app.rules.clients import CLIENTS, OWN_CLIENT
 from app.rules.events import ACTIONS
+from app.rules.kinds import KINDS
 from app.rules.references import parse_digest
-from app.store.events import RecordQuery
+from app.store.events import CONTENT, RecordQuery
 from app.store.usage import UsageQuery
 from app.web.forms.fields import (
     DayField,
@@ -28,6 +30,7 @@ from app.web.forms.fields import (
 PERIODS = {"1": "Today", "2": "2 days", "7": "7 days", "30": "30 days", "90": "90 days"}
 DEFAULT_PERIOD = "30"
 MAX_PERIOD_DAYS = 1100
+DEFAULT_UNUSED_DAYS = 90
 
 
 class RecordFilter(FilterForm):
@@ -52,6 +55,11 @@ class RecordFilter(FilterForm):
     since = MomentField("From (UTC)", name="from")
     until = MomentField("To (UTC)", name="to", is_end=True)
     registry = text_field("Registry")
+    kind = SelectField(
+        "Kind",
+        choices=[*any_of(KINDS), SelectChoice(CONTENT, "what figures count")],
+        default="",
+    )
     parts = SwitchField("Show the parts of a pull")
 
     def validate_digest(self, field: Field) -> None:
@@ -88,6 +96,7 @@ class RecordFilter(FilterForm):
             actor=self.actor.data,
             network=network or None,
             client=self.client.data,
+            kind=self.kind.data,
             since=self.since.data,
             until=self.until.data,
             parts=self.parts.data,
@@ -111,6 +120,7 @@ class UsageFilter(FilterForm):
     digest = text_field("Digest", description="the whole digest")
     client = SelectField("Client", choices=any_of(CLIENTS), default="")
     actor = text_field("Account", description="whom the registry saw; - for nobody")
+    supplements = SwitchField("Count signatures, attestations and SBOMs too")
 
     def validate_last(self, field: Field) -> None:
         """The period must not be empty or absurdly long."""
@@ -141,28 +151,35 @@ class UsageFilter(FilterForm):
             digest=self.digest.data or None,
             actor=or_empty(self.actor.data),
             clients=frozenset({self.client.data}) if self.client.data else None,
+            supplements=self._counts_everything,
         )
 
     def record_filters(self) -> dict[str, str]:
         """The same filters for the list of records, but for the period."""
         names = ("registry", "namespace", "repository", "tag", "digest", "client", "actor")
-        return {name: value for name in names if (value := self[name].data)}
+        given = {name: value for name in names if (value := self[name].data)}
+        return given if self._counts_everything else {**given, "kind": CONTENT}
+
+    @property
+    def _counts_everything(self) -> bool:
+        """Whether supplements count: where one is named, it is asked for."""
+        return bool(self.supplements.data or self.tag.data or self.digest.data)
 
 
 class UnusedFilter(FilterForm):
     """Filters of the unused tags."""
 
     days = IntegerField(
-        "Not pulled for days",
+        "Not used for days",
         [Optional(), NumberRange(1, MAX_PERIOD_DAYS)],
-        default=90,
+        default=DEFAULT_UNUSED_DAYS,
         description=f"1 to {MAX_PERIOD_DAYS}",
     )
     registry = text_field("Registry")
     namespace = text_field("Namespace", description="as team; - for names without one")
     repository = text_field("Repository", description="the whole name, as team/app")
     clients = text_field(
-        "Clients whose pulls count",
+        "Clients that count",
         description="as docker,containerd; if empty all but scanner, replication and updater",
     )
 
@@ -175,6 +192,16 @@ class UnusedFilter(FilterForm):
     def client_classes(self) -> list[str]:
         """The classes that are named; none if all count that use images."""
         return [name.strip() for name in self.clients.data.split(",") if name.strip()]
+
+    def query(self) -> UnusedQuery:
+        """What is asked for."""
+        return UnusedQuery(
+            days=self.days.data or DEFAULT_UNUSED_DAYS,
+            clients=frozenset(self.client_classes()) or USERS,
+            registry=self.registry.data or None,
+            namespace=or_empty(self.namespace.data),
+            repository=self.repository.data or None,
+        )
 
 
 class RecallFilter(FilterForm):

@@ -820,6 +820,7 @@ def test_a_mount_is_what_it_is() -> None:
     mount = make_event("mount", 0, "amd64")
 
     assert folded(mount, pull(1, "index"), push(2, "index"))[0] == Fold()
+    assert actions(mount, delete(1, tag="v1")) == ["mount", "delete v1"]
 
 
 # Any history
@@ -1117,6 +1118,19 @@ def test_related_digests_are_all_that_a_fold_looks_at(seed: int) -> None:
 
     ids = [event.id for event in events if event.digest in asked]
     assert {key: part[key] for key in ids} == {key: whole[key] for key in ids}
+
+
+def test_the_families_of_indexes_that_share_a_child_are_related() -> None:
+    assert related({"amd64"}, {"index"}, CHILDREN) == {"amd64", "arm64", "index"}
+    assert related({"amd64"}, {"index", "sibling"}, CHILDREN) == {
+        "amd64",
+        "arm64",
+        "index",
+        "riscv",
+        "sibling",
+    }
+    assert related({"other"}, {"index"}, CHILDREN) == {"other"}
+    assert related({"other"}, {"untold"}, CHILDREN) is None
 
 
 DENSE = {
