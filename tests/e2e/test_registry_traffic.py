@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +37,7 @@ def new_event(**changes: Any) -> Item:
 
 @pytest.mark.parametrize("options", [(), ("--format", "v2s2")], ids=["oci", "docker schema 2"])
 def test_a_push_and_its_pulls_are_in_the_api_and_on_the_pages_within_a_second(
+    server: Server,
     registry: Registry,
     skopeo: AsSkopeo,
     alice: Account,
@@ -45,13 +47,16 @@ def test_a_push_and_its_pulls_are_in_the_api_and_on_the_pages_within_a_second(
     tmp_path: Any,
 ) -> None:
     image = build_image(f"single {options}")
-    skopeo("ci-bot").push(image, f"{repository}:v1", *options)
-    eventually(lambda: alice.records(repository=repository), WITHIN_S, "the push is visible")
-    digest = skopeo("alice").inspect(f"{repository}:v1")["Digest"]
-    skopeo("alice").pull(f"{repository}:v1", tmp_path / "pulled")
-    eventually(
-        lambda: len(alice.records(repository=repository)) >= 3, WITHIN_S, "the pulls are visible"
-    )
+    with closing(Account(server, "alice", patient=False)) as hasty:
+        skopeo("ci-bot").push(image, f"{repository}:v1", *options)
+        eventually(lambda: hasty.records(repository=repository), WITHIN_S, "the push is visible")
+        digest = skopeo("alice").inspect(f"{repository}:v1")["Digest"]
+        skopeo("alice").pull(f"{repository}:v1", tmp_path / "pulled")
+        eventually(
+            lambda: len(hasty.records(repository=repository)) >= 3,
+            WITHIN_S,
+            "the pulls are visible",
+        )
     registry.wait_until_delivered()
 
     pulled = ("pull", "v1", digest, "alice", HOST)
@@ -346,7 +351,7 @@ def test_an_event_is_acknowledged_whatever_it_says(webhook: Webhook, event: Any)
     assert answer.status_code == 202, answer.text
     receipt = answer.json()
     assert sum(receipt.values()) == 2
-    assert receipt["stored"] >= 1
+    assert receipt["accepted"] >= 1
     assert answer.elapsed.total_seconds() < 1.0
 
 
@@ -379,6 +384,5 @@ def test_an_envelope_that_comes_three_times_counts_once(
 
     receipts = [webhook.post(event).json() for _ in range(3)]
 
-    assert [receipt["stored"] for receipt in receipts] == [1, 0, 0]
-    assert [receipt["duplicate"] for receipt in receipts] == [0, 1, 1]
+    assert [receipt["accepted"] for receipt in receipts] == [1, 1, 1]
     assert len(alice.records(repository=repository, parts=1)) == 1

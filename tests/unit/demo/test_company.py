@@ -150,8 +150,8 @@ def test_a_dozen_teams_push_and_all_kinds_of_clients_come(events):
 
     assert len([actor for actor in pushers if actor.startswith("ci-")]) >= 12
     assert len({event.namespace for event in events}) >= 12
-    assert clients >= {"docker", "podman", "containerd", "cri-o", "buildkit", "kaniko", "helm"}
-    assert clients >= {"scanner", "mirror", "crane", "oras"}
+    assert clients >= {"docker", "podman", "containerd", "cri-o", "buildkit", "builder", "helm"}
+    assert clients >= {"scanner", "replication", "updater", "crane", "oras"}
     assert kinds >= {"image", "index", "chart", "signature"}
 
 
