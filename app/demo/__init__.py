@@ -10,7 +10,7 @@ from app.notifications.loading import Loaded, load_events
 from app.notifications.projector import Projector
 from app.store import Stores
 
-FRESH = timedelta(hours=1)
+FRESH = timedelta(hours=5)  # at night less happens
 
 __all__ = ["REGISTRY", "load", "remove"]
 
