@@ -24,6 +24,7 @@ from app.registry import (
 )
 from app.rules.events import Descriptor
 from app.rules.references import is_digest
+from app.rules.sizes import add_sizes
 from app.store.migrations import WORKED, Job, Outcome, PlanStatus, present
 
 MAX_DEPTH = 4  # of an index in an index
@@ -227,7 +228,7 @@ class Copier:
         try:
             for blob, future in zip(blobs, copying, strict=True):
                 if future.result() == "copied":
-                    copied.bytes += blob.size
+                    copied.bytes = add_sizes((copied.bytes, blob.size))
         finally:
             for future in copying:
                 future.cancel()

@@ -11,6 +11,7 @@ import msgspec
 from app.migration.advice import advice
 from app.migration.plan import Plan
 from app.migration.readiness import lag_s
+from app.rules.sizes import add_sizes
 from app.store.migrations import (
     JOB_STATES,
     WORKED,
@@ -109,7 +110,7 @@ def find_progress(migrations: MigrationStore, plan: Plan, now: datetime) -> Prog
         failed=jobs["dead"] + jobs["conflict"],
         total=sum(jobs.values()),
         jobs=jobs,
-        copied_bytes=sum(count.bytes for count in counts),
+        copied_bytes=add_sizes(count.bytes for count in counts),
         jobs_per_min=60 * ended / span_s,
         bytes_per_s=sent_bytes / span_s,
         eta_s=find_eta_s(open_jobs, ended / span_s if is_going else 0),

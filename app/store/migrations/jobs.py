@@ -16,6 +16,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from app.rules.sizes import MAX_SIZE, add_sizes
 from app.store.errors import only_duplicates, translate_errors
 from app.store.migrations.documents import count_capped, fields_from, query_of
 from app.store.migrations.plans import PlanStore
@@ -301,7 +302,7 @@ class JobStore:
                 result=row["_id"].get("result") or "",
                 error_class=row["_id"].get("error_class") or "",
                 number=row["number"],
-                bytes=row["bytes"],
+                bytes=_sum(row),
             )
             for row in rows
         ]
@@ -313,7 +314,7 @@ class JobStore:
         rows = list(self._jobs.aggregate([{"$match": query}, {"$group": group}]))
         return (
             sum(row["number"] for row in rows if row["_id"] != "waived"),
-            sum(row["bytes"] for row in rows if row["_id"] == "copied"),
+            add_sizes(_sum(row) for row in rows if row["_id"] == "copied"),
         )
 
     def count_by_state(self, plan: str) -> dict[str, int]:
@@ -374,3 +375,8 @@ _NOT_LEASED: Document = {"owner": "", "token": "", "lease_until": None}
 
 def _job(document: Document) -> Job:
     return Job(**fields_from(Job, document) | {"id": document["_id"]})
+
+
+def _sum(row: Document) -> int:
+    """The bytes of a group; MongoDB makes a float of what is more than an int64."""
+    return min(int(row["bytes"]), MAX_SIZE)
