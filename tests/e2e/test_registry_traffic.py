@@ -133,10 +133,10 @@ def test_a_mounted_layer_is_a_mount_and_nothing_else(
     registry.wait_until_delivered()
 
     mounts = alice.records(repository=repository, action="mount")
-    others = alice.records(repository=repository, action="push")
+    records = alice.records(repository=repository)
 
     assert {(mount["kind"], mount["actor"]) for mount in mounts} == {("blob", "ci-bot")}
-    assert [told(push) for push in others] == [("push", "v1", image.digest, "ci-bot", HOST)]
+    assert [told(record) for record in records] == [("push", "v1", image.digest, "ci-bot", HOST)]
     assert f"secret/{repository}" not in json.dumps(mounts), "alice may not see it"
     assert mallory.records(action="mount") == []
 
@@ -271,9 +271,27 @@ def test_a_deleted_tag_leaves_the_lists_and_can_still_be_found(
 
     assert [tag["tag"] for tag in shown] == ["new"]
     assert [(tag["tag"], tag["deleted"]) for tag in everything] == [("new", False), ("old", True)]
-    assert {delete["actor"] for delete in deletes} == {"bob"}
+    assert [(delete["actor"], delete["digest"]) for delete in deletes] == [("bob", image.digest)]
     assert "deleted" in alice.read("/search/tag", repository=repository, tag="old")
     assert mallory.tags(deleted=1) == []
+
+
+def test_the_delete_of_an_image_with_three_tags_is_one_delete(
+    registry: Registry, skopeo: AsSkopeo, alice: Account, build_image: Build, repository: str
+) -> None:
+    image = build_image("three tags")
+    for tag in ("v1", "v2", "v3"):
+        skopeo("ci-bot").push(image, f"{repository}:{tag}")
+    skopeo("bob").delete(f"{repository}:v1")
+    registry.wait_until_delivered()
+
+    deletes = alice.records(repository=repository, action="delete")
+    parts = alice.records(repository=repository, action="delete", parts=1)
+
+    assert [(delete["actor"], delete["digest"]) for delete in deletes] == [("bob", image.digest)]
+    of_tags = {record["tag"] for record in parts if record["part_of"] == deletes[0]["id"]}
+    assert of_tags == {"v1", "v2", "v3"}
+    assert alice.tags(repository=repository) == []
 
 
 def test_a_tag_pushed_again_after_its_deletion_is_back(
