@@ -20,7 +20,6 @@ from app.store.catalogue import Repointed
 from app.store.manifests import Manifest
 
 MAX_MANIFESTS = 20_000  # that are at hand
-DOUBTED = 3  # batches after a failure: what they told may have been learned before, and no more
 APART = timedelta(hours=1)  # events of a repository that lie further apart are folded by themselves
 
 After = Callable[[Sequence[Event]], None]
@@ -45,14 +44,12 @@ class Derivation:
         self._recent = Recent(stores.events)
         self._manifests: OrderedDict[tuple[str, str], Manifest] = OrderedDict()
         self._newest: str | None = None  # position of all that is on record
-        self._doubted = DOUBTED
 
     def forget(self) -> None:
         """Trust nothing that is at hand: another process may have written, or this one in part."""
         self._recent.forget()
         self._manifests.clear()
         self._newest = None
-        self._doubted = DOUBTED
         self._stores.manifests.forget()
         self._stores.catalogue_writer.forget()
 
@@ -67,7 +64,6 @@ class Derivation:
         late = self._learn(given)
         given = [self._with_kind(event) for event in given]
         known = self._fold_in(given, late, now)
-        self._doubted = max(0, self._doubted - 1)
         self._after(given)
         return len(given) - len(known)
 
@@ -87,8 +83,6 @@ class Derivation:
         """Apply events to manifests and catalogue; returns what on record that concerns."""
         self._before_write()
         better = self._stores.manifests.learn(events)
-        if self._doubted:
-            better |= {(event.registry, event.digest) for event in events if event.digest}
         self._before_write()
         repointed = self._stores.catalogue_writer.apply(events)
         for key in better:
