@@ -36,11 +36,14 @@ def events_export(settings: Settings, output: IO[str]) -> None:
 
 @events.command("import")
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--registry", default="default", help="For lines that are raw envelopes.")
+@click.option("--registry", metavar="NAME", help="For lines that are raw envelopes; else default.")
 @click.pass_obj
-def events_import(settings: Settings, file: IO[bytes], registry: str) -> None:
+def events_import(settings: Settings, file: IO[bytes], registry: str | None) -> None:
     """Read an export, or raw envelopes, one per line; repeating is harmless."""
-    if registry not in [known.name for known in settings.registries]:
+    known = [known.name for known in settings.registries]
+    if registry is None:
+        registry = "default" if "default" in known else ""
+    elif registry not in known:
         raise click.UsageError(f"--registry: {registry} is none of registries")
     stores, total = open_stores(settings), Loaded()
     with open_projector(settings, stores) as projector, tqdm(unit="event", disable=None) as bar:

@@ -212,6 +212,7 @@ class Projector:
         except LeaseLost:
             raise
         except Exception as error:
+            self._derivation.forget()
             self._stores.check()  # raises when it is the database that fails
             logger.warning("a batch of %d envelopes: %s; one by one", len(letters), error)
             for letter in letters:

@@ -67,8 +67,8 @@ def _inflate(body: bytes) -> bytes:
         raise InvalidEnvelope("Content-Encoding: the body is not gzip") from None
     if len(inflated) > limit:
         raise RequestEntityTooLarge
-    if not inflater.eof:
-        raise InvalidEnvelope("Content-Encoding: the gzip body lacks its end")
+    if not inflater.eof or inflater.unused_data:
+        raise InvalidEnvelope("Content-Encoding: the body is not one whole gzip stream")
     return inflated
 
 

@@ -31,7 +31,8 @@ def home() -> Any:
     """The search forms and the latest pushes."""
     stores = runtime().stores
     newest = CatalogueQuery(sort="pushed")
-    tags = tag_items(stores.catalogue.find_tags(newest, viewer().scope, limit=RECENT))
+    found = tag_items(stores.catalogue.find_tags(newest, viewer().scope, limit=RECENT))
+    tags = [tag for tag in found.items if tag["pushed_at"]]
     repositories = stores.catalogue.count(
         "repository", CatalogueQuery(), viewer().scope, cap=lists.PAGE_COUNT_CAP
     )

@@ -183,6 +183,14 @@ def test_records_equal_a_recount_with_and_without_indexes(filled: Any, name: str
         {"tag_pattern": "v?"},
         {"repository": "team/app", "deleted": True},
         {"sort": "pushed", "q": "^team", "deleted": True},
+        {"q": "^team/app", "deleted": True},
+        {"q": "team/app:v", "sort": "pushed"},
+        {"namespace": ""},
+        {"namespace": "team", "sort": "pushed", "deleted": True},
+        {"digest": "sha256:", "deleted": True},
+        {"digest": digest("one")},
+        {"since": NOW - timedelta(hours=31)},
+        {"until": NOW - timedelta(hours=31), "sort": "pushed"},
     ],
     ids=str,
 )
@@ -198,7 +206,8 @@ def test_the_catalogue_is_the_same_with_and_without_indexes_and_holds_only_what_
         answer: list[Any] = []
         for kind in ("repository", "tag"):
             if kind == "repository" and (
-                {"tag_pattern"} & query.keys() or ":" in query.get("q", "")
+                {"tag_pattern", "digest", "since", "until"} & query.keys()
+                or ":" in query.get("q", "")
             ):
                 continue
             find = {

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from builders import INDEX, deliver, digest, envelope, rule, wire_event
+from builders import INDEX, deliver, digest, envelope, rule, wire_event, work_in
 from pymongo.errors import AutoReconnect
 
 from app.errors import StoreUnavailable
@@ -40,12 +40,6 @@ def intake(stores: Stores, max_bytes: int = 2**30) -> Intake:
 
 def send(stores: Stores, *events: Any, registry: str = "default") -> Receipt:
     return intake(stores).receive(envelope(*events), registry)
-
-
-def work_in(stores: Stores) -> None:
-    projector = Projector(stores)
-    projector.drain()
-    projector.stop()
 
 
 def records(stores: Stores, **query: Any) -> list[Event]:

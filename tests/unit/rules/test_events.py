@@ -30,6 +30,7 @@ from app.rules.events import (
     Platform,
     Rejected,
     event_key,
+    join_events,
     parse_envelope,
     parse_timestamp,
     position_at,
@@ -710,8 +711,8 @@ def test_null_in_an_optional_field_is_the_same_as_none(path: str) -> None:
     null = whole | {section: whole[section] | {field: None}}
     none = whole | {section: {k: v for k, v in whole[section].items() if k != field}}
 
-    assert parse(null) == parse(none)
-    assert len(parse(null).events) == 1
+    assert parse(null).events == parse(none).events
+    assert (len(parse(null).events), parse(null).rejected) == (1, [])
 
 
 def test_fields_that_most_events_lack_may_be_null() -> None:
@@ -1194,10 +1195,22 @@ def test_a_body_that_is_no_envelope_is_refused(body: bytes) -> None:
         parse_envelope(body, "default", NOW)
 
 
+def test_the_text_of_all_events_but_the_ignored_ones_is_kept() -> None:
+    push, broken = make_wire_event(), {"id": "broken"}
+    ping = make_wire_event(action="ping", target={})
+
+    envelope = parse(push, ping, broken)
+
+    assert [json.loads(text) for text in envelope.kept] == [push, broken]
+    assert parse_envelope(join_events(envelope.kept), "default", NOW) == Envelope(
+        envelope.events, envelope.rejected, kept=envelope.kept
+    )
+
+
 def test_a_bare_event_is_an_envelope_of_one() -> None:
     body = f" {json.dumps(make_wire_event())}\n".encode()
 
-    assert parse_envelope(body, "default", NOW) == Envelope([parse_one()], [])
+    assert parse_envelope(body, "default", NOW) == Envelope([parse_one()], [], kept=[body])
 
 
 def test_a_bare_event_may_lack_what_a_registry_of_its_own_does_not_send() -> None:

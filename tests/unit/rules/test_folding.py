@@ -388,6 +388,10 @@ def test_an_index_that_is_not_between_leaves_the_check_to_the_pull() -> None:
     assert actions(pull(0, "index", "v1"), checked, pulled) == ["pull v1", "pull v1-amd64"]
     assert actions(checked, pulled, pull(3, "index", "v1")) == ["pull v1-amd64", "pull v1"]
     assert actions(checked, pull(1.5, "sibling", "v1"), pulled) == ["pull v1", "pull v1-amd64"]
+    assert actions(checked, check(1.5, "index", "v1"), pulled) == [
+        "check v1",
+        "pull v1-amd64",
+    ]
     assert actions(checked, pull(1.5, "index", "v1", actor="bob"), pulled) == [
         "pull v1",
         "pull v1-amd64",

@@ -354,7 +354,7 @@ def show_life_and_close(stores: Stores) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     for name in ("team/alive", "zz/alive"):
         check = wire_event("check", name, of="alive", at=yesterday)
-        deliver(stores, envelope(check), "default")
+        deliver(stores, envelope(check), "default", yesterday)
     for day in {*stores.days.find_open_days(datetime.now(UTC)), yesterday.date()}:
         stores.days.close_day(day)
 
@@ -556,6 +556,7 @@ def test_the_history_of_a_tag_is_told_page_by_page_to_who_may_see_it(
         *(digest(f"image {number}") for number in reversed(range(5))),
     ]
     assert (rows[1]["since"], rows[1]["actor"]) == ("2026-11-10T04:00:00Z", "alice")
+    assert {row["seen_by"] for row in rows} == {"push"}
     assert (first["total"], second["next"]) == (6, None)
     csv = client.get(f"{url}&format=csv").text.splitlines()
     assert (csv[0], len(csv)) == ("digest,since,actor,seen_by", 7)
