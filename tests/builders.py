@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.notifications.derivation import Derivation
+from app.notifications.projector import Projector
 from app.rules.access import Account, compile_rule, parse_acl
 from app.rules.events import Event, parse_envelope
 from app.store import Stores
@@ -100,6 +101,13 @@ def deliver(
     parsed = parse_envelope(body, registry, now)
     stores.rejected.add(parsed.rejected)
     return Derivation(stores, after).work_in(parsed.events, now)
+
+
+def work_in(stores: Stores) -> None:
+    """Have the envelopes worked in that were taken in, as the server does a moment later."""
+    projector = Projector(stores)
+    projector.drain()
+    projector.stop()
 
 
 def recorded_bodies() -> list[bytes]:

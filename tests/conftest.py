@@ -22,16 +22,19 @@ from app.store import TYPES, Stores, accounts
 
 accounts.BCRYPT_ROUNDS = 4  # bcrypt's least: tests sign in hundreds of times
 
-_add_update = BulkOperationBuilder.add_update
+
+def _without_sort(method: Callable[..., Any]) -> Callable[..., Any]:
+    """mongomock 4.3 does not know the argument that pymongo 4.20 always passes."""
+
+    def called(self: Any, *args: Any, sort: Any = None, **kwargs: Any) -> Any:
+        assert sort is None
+        return method(self, *args, **kwargs)
+
+    return called
 
 
-def _add_update_without_sort(self: Any, *args: Any, sort: Any = None, **kwargs: Any) -> Any:
-    assert sort is None
-    return _add_update(self, *args, **kwargs)
-
-
-# mongomock 4.3 does not know the argument that pymongo 4.20 always passes.
-BulkOperationBuilder.add_update = _add_update_without_sort
+for _name in ("add_update", "add_replace"):
+    setattr(BulkOperationBuilder, _name, _without_sort(getattr(BulkOperationBuilder, _name)))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

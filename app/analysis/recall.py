@@ -9,7 +9,7 @@ import msgspec
 
 from app.errors import NotFound
 from app.store import Stores
-from app.store.catalogue import CatalogueQuery, Move
+from app.store.catalogue import CatalogueQuery, Move, SeenBy
 from app.store.events import RecordQuery
 from app.store.scope import Scope
 
@@ -21,6 +21,7 @@ class Interval(msgspec.Struct, frozen=True):
     since: datetime
     until: datetime | None
     actor: str  # who moved it there
+    seen_by: SeenBy  # a pull tells neither who did, nor when: `since` or before
 
 
 class Consumer(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +62,9 @@ def recall_digest(stores: Stores, scope: Scope, digest: str, registry: str | Non
     """
     seen = stores.events.find_page(RecordQuery(digest=digest, parts=True), scope, limit=1).items
     pushed = stores.catalogue.find_tags(CatalogueQuery(digest=digest, deleted=True), scope, limit=1)
-    digests = _with_children(stores, [digest]) if seen or pushed.items else [digest]
+    registries = [registry] if registry else stores.catalogue.find_registries()
+    is_known = seen or pushed.items
+    digests = _with_children(stores, registries, [digest]) if is_known else [digest]
     consumers = _find_consumers(stores, scope, digests, None, registry)
     return Recall(digests, [], consumers, stores.days.find_kept_since())
 
@@ -91,7 +94,7 @@ def recall_tag(
         if (until is None or interval.since < until)
         and (since is None or interval.until is None or interval.until > since)
     ]
-    digests = _with_children(stores, [interval.digest for interval in intervals])
+    digests = _with_children(stores, [registry], [interval.digest for interval in intervals])
     consumers = _find_consumers(stores, scope, digests, repository, registry)
     return Recall(digests, intervals, consumers, stores.days.find_kept_since())
 
@@ -100,18 +103,19 @@ def _intervals(history: Sequence[Move]) -> list[Interval]:
     """Newest first, as the history."""
     ends: list[datetime | None] = [None, *(move.since for move in history)]
     return [
-        Interval(move.digest, move.since, end, move.actor)
+        Interval(move.digest, move.since, end, move.actor, move.seen_by)
         for move, end in zip(history, ends, strict=False)
         if move.digest
     ]
 
 
-def _with_children(stores: Stores, digests: Iterable[str]) -> list[str]:
+def _with_children(stores: Stores, registries: Iterable[str], digests: Iterable[str]) -> list[str]:
     wanted = list(dict.fromkeys(digests))
-    for manifest in stores.manifests.find(wanted).values():
-        if manifest.kind == "index":
-            wanted += [reference.digest for reference in manifest.references]
-    return list(dict.fromkeys(wanted))
+    children: list[str] = []
+    for registry in registries:
+        for manifest in stores.manifests.find(registry, wanted).values():
+            children += manifest.children
+    return list(dict.fromkeys(wanted + children))
 
 
 def _find_consumers(

@@ -29,9 +29,9 @@ def close_days(
 ) -> Iterator[tuple[date, int, int]]:
     """Close the days that are open; yields each day, its number of rows, and how many are left.
 
-    After them the hours of the day that is not over. With `first` or `last` all days between them
-    that are settled are summarised anew, except those whose events the retention removed. What is
-    done is kept when the caller stops.
+    What is newest first: before the days the hours of the one that is not over. With `first` or
+    `last` all days between them that have events and are settled are summarised anew, except those
+    whose events the retention removed. What is done is kept when the caller stops.
 
     Raises:
         Busy: another one does it right now.
@@ -41,6 +41,10 @@ def close_days(
     if not leases.take(LEASE, owner, datetime.now(UTC)):
         raise Busy("another process is summarising; try again in a few minutes")
     try:
+        for hour in days.find_open_hours(datetime.now(UTC)):
+            days.close(hour)
+            if not leases.take(LEASE, owner, datetime.now(UTC)):
+                return
         now = datetime.now(UTC)
         is_chosen = first is not None or last is not None
         due = days.find_settled_days(now, first, last) if is_chosen else days.find_open_days(now)
@@ -49,10 +53,6 @@ def close_days(
             if not leases.take(LEASE, owner, datetime.now(UTC)):
                 return
             yield day, rows, len(due) - index
-        for hour in days.find_open_hours(datetime.now(UTC)):
-            days.close(hour)
-            if not leases.take(LEASE, owner, datetime.now(UTC)):
-                return
     finally:
         leases.give_back(LEASE, owner)
 
@@ -80,8 +80,16 @@ class Closer(threading.Thread):
 
     def close(self, stores: Stores) -> None:
         """One round."""
-        for day, rows, left in close_days(stores):
-            logger.info("summarised %s: %d rows, %d days left", day, rows, left)
+        closed: list[date] = []
+        number = 0
+        try:
+            for day, rows, _ in close_days(stores):
+                closed.append(day)
+                number += rows
+        finally:
+            if closed:
+                text = "summarised %d days, %s to %s: %d rows"
+                logger.info(text, len(closed), min(closed), max(closed), number)
         removed = stores.days.remove_events(datetime.now(UTC))
         if removed:
             logger.info("removed %d events beyond notifications.retention_days", removed)

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 import msgspec
 
-from app.rules.clients import CLIENTS, NOT_USE
+from app.rules.clients import CLIENTS, NOT_USE, RUNTIMES
 from app.rules.references import digest_tag_subject
+from app.rules.sizes import add_sizes
+from app.rules.usage import CHECK, PULL, PULL_PART, Row
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Tag
 from app.store.manifests import Manifest
 from app.store.scope import Scope
 from app.store.usage import Image, UsageQuery
 
-# Pulls by these do not mean that anybody runs the image.
+# Who pulls because somebody wants the image; a proxy does.
 USERS = frozenset(CLIENTS) - NOT_USE
 
 MAX_DEPTH = 8  # of an index in an index
 
 Place = tuple[str, str, str]  # registry, repository, and a tag or digest
+Content = tuple[str, str]  # registry and digest
 
 
 class UnusedQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which tags are asked for: unused for `days` days. None leaves a filter out.
 
-    Only pulls by `clients` (classes) count as a use.
+    Only `clients` (classes) use something: by a pull, and container runtimes by a check, as they
+    check what they have already.
     """
 
     days: int
@@ -34,6 +39,16 @@ class UnusedQuery(msgspec.Struct, frozen=True, kw_only=True):
     registry: str | None = None
     namespace: str | None = None
     repository: str | None = None
+
+    def is_use(self, row: Row) -> bool:
+        """Whether what a row tells is a use."""
+        return self.counts(row.action, row.client)
+
+    def counts(self, action: str, client: str) -> bool:
+        """Whether such a pull or check by a client of this class is a use."""
+        if client not in self.clients:
+            return False
+        return action in (PULL, PULL_PART) or (action == CHECK and client in RUNTIMES)
 
 
 class UnusedTag(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +72,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     (name → when their tags can be called unused) are not judged, and none at all while days in
     `missing` are being prepared. Nor are those of registries in `silent` (name → the day of their
     last event), which may have no endpoint any more, nor repositories in `unclear`, where an index
-    is in use whose children are not known. `freed` adds up each blob once that only unused tags
+    is in use whose children are not known. All of it follows from the events of repositories that
+    the viewer may see, and from no others. `freed` adds up each blob once that only unused tags
     hold; `unknown` is the number of unused tags whose blobs are not known, and `maybe_shared` that
     of the others: what they hold may be counted as freed.
     """
@@ -75,33 +91,42 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_unused(stores: Stores, scope: Scope, query: UnusedQuery, now: datetime) -> Report:
-    """The tags that were neither pushed nor pulled in the last days, nor are needed.
+    """The tags that were neither pushed nor used in the last days, nor are needed.
 
-    A tag is needed whose digest was pulled in its repository, also by another tag or by digest,
-    or is the child of an index that was, or is an index with such a child; a signature, or list of
-    referrers, while its subject is needed. Checks are no use.
+    A tag is needed whose digest was used in its repository, also by another tag or by digest, or is
+    the child of an index that was, or is an index with such a child; a signature, or list of
+    referrers, while its subject is needed.
     """
     calendar = stores.days.calendar
     today = calendar.day_of(now)
     first = today - timedelta(days=query.days)
     since = calendar.start_of(first)
-    period = UsageQuery(first=first, last=today, registry=query.registry, clients=query.clients)
-    pulled, missing = stores.usage.find_images(period, scope, now)
+    period = UsageQuery(first=first, last=today, registry=query.registry, supplements=True)
+    used, heard, missing = stores.usage.find_images(period, scope, now, query.is_use)
     tags = list(_all_tags(stores, scope, query.registry))
-    too_new, silent = _find_unjudged(stores, {tag.registry for tag in tags}, period, now)
-    report = Report(since=since, too_new=too_new, silent=silent, missing=missing)
+    registries = {tag.registry for tag in tags}
+    before = stores.usage.find_heard_before(first, registries, scope, now)
+    report = Report(
+        since=since,
+        too_new={
+            name: calendar.end_of(heard[name][0] if name in heard else today) + (today - first)
+            for name in registries - before.keys()
+        },
+        silent={name: day for name, day in before.items() if name not in heard},
+        missing=missing,
+    )
     if missing:
         return report
-    judged = [tag for tag in tags if tag.registry not in {*too_new, *silent} and tag.digest]
-    contents = Contents(_find_manifests(stores, judged, pulled))
-    needed = _find_needed(judged, pulled, since)
+    judged = [tag for tag in tags if tag.registry in before.keys() & heard.keys() and tag.digest]
+    contents = Contents(_find_manifests(stores, judged, used))
+    needed = _find_needed(judged, used, since)
     unused, unclear = _without_need(judged, contents, needed)
     chosen = [
         tag
         for tag in unused
         if query.namespace in (None, tag.namespace) and query.repository in (None, tag.repository)
     ]
-    freed, unknown, maybe_shared = _freed(chosen, judged, contents, pulled)
+    freed, unknown, maybe_shared = _freed(chosen, judged, contents, used)
     return msgspec.structs.replace(
         report,
         judged=len(judged),
@@ -111,23 +136,6 @@ def find_unused(stores: Stores, scope: Scope, query: UnusedQuery, now: datetime)
         unknown=unknown,
         maybe_shared=maybe_shared,
     )
-
-
-def _find_unjudged(
-    stores: Stores, registries: Iterable[str], period: UsageQuery, now: datetime
-) -> tuple[dict[str, datetime], dict[str, date]]:
-    """The registries that are too new and those that are silent, as in Report."""
-    calendar = stores.days.calendar
-    since, length = calendar.start_of(period.first), period.last - period.first
-    known = stores.days.find_known()
-    new = calendar.end_of(period.last), period.last
-    spans = {name: known.get(name, new) for name in registries}
-    too_new = {name: at + length for name, (at, _) in spans.items() if at > since}
-    silent = {name: last_day for name, (_, last_day) in spans.items() if last_day < period.first}
-    if silent:  # what is closed does not tell of today
-        heard = stores.usage.find_open_registries(period, now)
-        silent = {name: last_day for name, last_day in silent.items() if name not in heard}
-    return too_new, silent
 
 
 def _all_tags(stores: Stores, scope: Scope, registry: str | None) -> Iterable[Tag]:
@@ -143,27 +151,34 @@ def _all_tags(stores: Stores, scope: Scope, registry: str | None) -> Iterable[Ta
 
 
 def _find_manifests(
-    stores: Stores, tags: Iterable[Tag], pulled: Iterable[Image]
-) -> dict[str, Manifest]:
-    """What the tags point to, what was pulled though no tag does any more, and the children."""
-    digests = {tag.digest for tag in tags} | {digest for *_, digest in pulled}
-    found = stores.manifests.find(digest for digest in digests if digest)
-    children = {
-        reference.digest
-        for manifest in found.values()
-        if manifest.kind == "index"
-        for reference in manifest.references
-    }
-    return found | stores.manifests.find(children - found.keys())
+    stores: Stores, tags: Iterable[Tag], used: Iterable[Image]
+) -> dict[Content, Manifest]:
+    """What the tags point to, what was used though no tag does any more, and what these hold."""
+    wanted: defaultdict[str, set[str]] = defaultdict(set)
+    for tag in tags:
+        wanted[tag.registry].add(tag.digest or "")
+    for registry, *_, digest in used:
+        wanted[registry].add(digest or "")
+    manifests: dict[Content, Manifest] = {}
+    for registry, level in wanted.items():
+        known: dict[str, Manifest] = {}
+        for _ in range(MAX_DEPTH):
+            found = stores.manifests.find(registry, level - {""})
+            known |= found
+            level = {child for one in found.values() for child in one.children} - known.keys()
+            if not level:
+                break
+        manifests |= {(registry, digest): manifest for digest, manifest in known.items()}
+    return manifests
 
 
-def _find_needed(tags: Sequence[Tag], pulled: Iterable[Image], since: datetime) -> set[Place]:
-    """The digests, by repository, that were pulled or that tags in use point to."""
-    pulled_tags = {(registry, repository, tag) for registry, repository, tag, _ in pulled}
-    needed = {(registry, repository, digest or "") for registry, repository, _, digest in pulled}
+def _find_needed(tags: Sequence[Tag], used: Iterable[Image], since: datetime) -> set[Place]:
+    """The digests, by repository, that were used or that tags in use point to."""
+    used_tags = {(registry, repository, tag) for registry, repository, tag, _ in used}
+    needed = {(registry, repository, digest or "") for registry, repository, _, digest in used}
     for tag in tags:
         is_young = tag.pushed_at is None or tag.pushed_at >= since
-        if is_young or (tag.registry, tag.repository, tag.tag) in pulled_tags:
+        if is_young or (tag.registry, tag.repository, tag.tag) in used_tags:
             needed.add((tag.registry, tag.repository, tag.digest or ""))
     return needed
 
@@ -179,7 +194,8 @@ def _without_need(
     led_to: dict[Place, list[Tag]] = {}
     for tag in tags:
         subject = digest_tag_subject(tag.tag)
-        for digest in {tag.digest, subject, *contents.children(tag.digest)} - {None}:
+        held = contents.children(tag.registry, tag.digest)
+        for digest in {tag.digest, subject, *held} - {None}:
             led_to.setdefault((tag.registry, tag.repository, digest or ""), []).append(tag)
     kept: set[Place] = set()
     kept_tags: set[Place] = set()
@@ -191,8 +207,9 @@ def _without_need(
             continue
         kept.add(place)
         registry, repository, digest = place
-        waiting += [(registry, repository, child) for child in contents.children(digest)]
-        if contents.lacks_children(digest):
+        held = contents.children(registry, digest)
+        waiting += [(registry, repository, child) for child in held]
+        if contents.lacks_children(registry, digest):
             unclear.add((registry, repository))
         for tag in led_to.get(place, ()):
             kept_tags.add((registry, repository, tag.tag))
@@ -209,39 +226,40 @@ def _without_need(
 class Contents:
     """What manifests hold, as far as that is known."""
 
-    def __init__(self, manifests: Mapping[str, Manifest]) -> None:
+    def __init__(self, manifests: Mapping[Content, Manifest]) -> None:
         self._manifests = manifests
-        self._found: dict[str, tuple[dict[str, int], bool]] = {}
+        self._found: dict[Content, tuple[dict[str, int], bool]] = {}
 
-    def children(self, digest: str | None) -> list[str]:
+    def children(self, registry: str, digest: str | None) -> list[str]:
         """Of an index, each once."""
-        manifest = self._manifests.get(digest or "")
-        if manifest is None or manifest.kind != "index":
-            return []
-        return list(dict.fromkeys(reference.digest for reference in manifest.references))
+        manifest = self._manifests.get((registry, digest or ""))
+        return manifest.children if manifest else []
 
-    def lacks_children(self, digest: str) -> bool:
+    def lacks_children(self, registry: str, digest: str) -> bool:
         """Whether it is an index, and nobody told of what."""
-        manifest = self._manifests.get(digest)
+        manifest = self._manifests.get((registry, digest))
         return manifest is not None and manifest.kind == "index" and not manifest.references
 
-    def blobs(self, digest: str | None, depth: int = 0) -> tuple[dict[str, int], bool]:
+    def blobs(
+        self, registry: str, digest: str | None, depth: int = 0
+    ) -> tuple[dict[str, int], bool]:
         """Size by digest of what a manifest is known to hold, and whether that is all."""
-        manifest = self._manifests.get(digest or "")
+        manifest = self._manifests.get((registry, digest or ""))
         if manifest is None or not manifest.references or depth > MAX_DEPTH:
             return {}, False
-        if manifest.kind != "index":
-            return {reference.digest: reference.size for reference in manifest.references}, True
-        if manifest.digest not in self._found:
-            self._found[manifest.digest] = {}, False  # until it is known: an index in itself
-            parts = [self.blobs(child, depth + 1) for child in self.children(digest)]
+        if not manifest.children:
+            return manifest.blobs, True
+        key = registry, manifest.digest
+        if key not in self._found:
+            self._found[key] = {}, False  # until it is known: an index in itself
+            parts = [self.blobs(registry, child, depth + 1) for child in manifest.children]
             sizes = {blob: size for part, _ in parts for blob, size in part.items()}
-            self._found[manifest.digest] = sizes, all(is_whole for _, is_whole in parts)
-        return self._found[manifest.digest]
+            self._found[key] = sizes, all(is_whole for _, is_whole in parts)
+        return self._found[key]
 
 
 def _freed(
-    unused: Sequence[Tag], tags: Sequence[Tag], contents: Contents, pulled: Iterable[Image]
+    unused: Sequence[Tag], tags: Sequence[Tag], contents: Contents, used: Iterable[Image]
 ) -> tuple[int, int, int]:
     """Bytes of the blobs that only `unused` hold, each once in a registry.
 
@@ -251,24 +269,25 @@ def _freed(
     staying = [tag for tag in tags if (tag.registry, tag.repository, tag.tag) not in going]
     kept = {
         (registry, blob)
-        for registry, digest in {(registry, digest) for registry, _, _, digest in pulled}
+        for registry, digest in {(registry, digest) for registry, _, _, digest in used}
         | {(tag.registry, tag.digest) for tag in staying}
-        for blob in contents.blobs(digest)[0]
+        for blob in contents.blobs(registry, digest)[0]
     }
     freed = {
         (tag.registry, blob): size
         for tag in unused
-        for blob, size in contents.blobs(tag.digest)[0].items()
+        for blob, size in contents.blobs(tag.registry, tag.digest)[0].items()
         if (tag.registry, blob) not in kept
     }
     unknown, maybe_shared = (
-        sum(not contents.blobs(tag.digest)[1] for tag in some) for some in (unused, staying)
+        sum(not contents.blobs(tag.registry, tag.digest)[1] for tag in some)
+        for some in (unused, staying)
     )
-    return sum(freed.values()), unknown, maybe_shared
+    return add_sizes(freed.values()), unknown, maybe_shared
 
 
 def _item(tag: Tag, contents: Contents) -> UnusedTag:
-    blobs, is_whole = contents.blobs(tag.digest)
+    blobs, is_whole = contents.blobs(tag.registry, tag.digest)
     assert tag.pushed_at is not None
     return UnusedTag(
         registry=tag.registry,
@@ -279,5 +298,5 @@ def _item(tag: Tag, contents: Contents) -> UnusedTag:
         kind=tag.kind,
         pushed_at=tag.pushed_at,
         pushed_by=tag.pushed_by,
-        size=sum(blobs.values()) if is_whole else None,
+        size=add_sizes(blobs.values()) if is_whole else None,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from app.cli import accounts, data, migrate, serve
+from app.cli import accounts, catalogue, events, migrate, serve, usage
 from app.errors import AppError
 from app.settings import load_settings
 from app.version import VERSION
@@ -48,9 +48,9 @@ for command in (
     serve.demo,
     accounts.accounts,
     accounts.acl,
-    data.usage,
-    data.events,
-    data.catalogue,
+    usage.usage,
+    events.events,
+    catalogue.catalogue,
     migrate.migrate,
 ):
     cli.add_command(command)

@@ -1,7 +1,7 @@
-"""Everything of one registry to another while pushes go on. Makes no Flask import.
+"""Everything of one registry to another while pushes go on.
 
-The design: a job is level-triggered ("make this reference at the target what it is at the source
-now"), events and crawls only say which references to look at, and bytes are never written anew.
+A job is level-triggered: "make this reference at the target what it is at the source now". Events
+and crawls only say which references to look at. Bytes are never written anew.
 """
 
 from app.migration.plan import Plan, load_plans

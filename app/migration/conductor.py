@@ -1,4 +1,4 @@
-"""What of a plan is no job: its crawls, its verifications, and when it becomes live."""
+"""What a plan does besides its jobs: crawl, verify, become live."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a job that failed, and when it is an endpoint that does."""
+"""What becomes of a job that failed, and when it is the whole endpoint that fails."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from app.errors import IllegalState
 from app.rules.access import Rule
@@ -46,17 +46,17 @@ def find_digests(
         first = last - parse_duration(options.untagged.pulled_within)
     else:
         actions |= {PUSH, PUSH_PART}
-        first = stores.days.find_first_day() or last
-    query = UsageQuery(first=first, last=last, registry=registry)
+        first = date.min
+    query = UsageQuery(first=first, last=last, registry=registry, supplements=True)
     scope = stores.catalogue.find_scope(EVERYTHING)
     found: dict[str, set[str]] = {}
-    images, missing = stores.usage.find_images(query, scope, now, actions)
-    if missing:
+    images = stores.usage.find_images(query, scope, now, lambda row: row.action in actions)
+    if images.missing:
         raise IllegalState(
-            f"options.untagged: the usage of {len(missing)} days is not summarised yet;"
+            f"options.untagged: the usage of {len(images.missing)} days is not summarised yet;"
             " the server does it within minutes, rns usage refresh at once"
         )
-    for _, repository, _, digest in images:
+    for _, repository, _, digest in images.found:
         if digest:
             found.setdefault(repository, set()).add(digest)
     return found

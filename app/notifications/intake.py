@@ -71,7 +71,7 @@ class Intake:
 
     def _find_full(self) -> bool:
         progress = self._inbox.find_progress()
-        if progress and progress.seconds_behind(datetime.now(UTC)) < BEHIND_S:
+        if progress is None or progress.seconds_behind(datetime.now(UTC)) < BEHIND_S:
             return False
         size = self._inbox.size()
         is_full = size >= self._max_bytes

@@ -42,7 +42,8 @@ def load_lines(
     """Read an export, or raw envelopes of `registry`, one per line; tells after each bulk.
 
     Raises:
-        InvalidQuery: a line is neither; what stands before it is stored.
+        InvalidQuery: a line is neither, or an envelope while `registry` is empty; what stands
+            before it is stored.
     """
     numbered = enumerate(lines, 1)
     while batch := list(islice(numbered, BULK)):
@@ -112,5 +113,7 @@ def _sort(
         events.append(row) if isinstance(row, Event) else rows.append(row)
         return
     envelope = parse_envelope(line, registry, datetime.now(UTC))
+    if not registry:
+        raise InvalidQuery("an envelope, and --registry does not say of which registry")
     events += envelope.events
     rejected += envelope.rejected

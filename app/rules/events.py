@@ -28,6 +28,7 @@ from app.rules.references import (
     parse_repository,
     parse_tag,
 )
+from app.rules.sizes import MAX_CONTENT_SIZE
 from app.rules.text import clean_text
 
 MAX_EVENTS = 10_000  # of one envelope; distribution sends one
@@ -40,7 +41,6 @@ MAX_REJECTED_CHARACTERS = 64 * 1024  # that are kept of an event
 MAX_REPAIRED_BYTES = 256 * 1024  # of an envelope: repairing is slow
 MAX_DEPTH = 64  # of a repaired envelope's nesting; what lies deeper is not looked at
 INT64_MAX = 2**63 - 1
-MAX_CONTENT_SIZE = 2**43  # 8 TiB: what a push claims to hold must not overflow a day's sum
 EARLIEST = datetime(2013, 1, 1, tzinfo=UTC)  # no registry sent events before
 MAX_AHEAD = timedelta(days=1)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.rules.references import digest_tag_kind
+from app.rules.references import digest_tag_kind, digest_tag_subject
 
 INDEX_TYPES = {
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -42,6 +42,8 @@ KINDS = (
     "artifact",
     "blob",
 )
+# They come with an image and are pulled and pushed for its sake: see is_supplement.
+SUPPLEMENTS = frozenset({"signature", "attestation", "sbom"})
 
 _IMAGE_PARTS = (
     "application/vnd.docker.container.image.",
@@ -74,6 +76,14 @@ _BLOB_TYPES = (*_IMAGE_PARTS, *_TOLD, _CACHE_CONFIG, "application/vnd.oci.empty.
 def is_blob_type(media_type: str) -> bool:
     """Whether this is the media type of a config or a layer, never that of a manifest."""
     return media_type.startswith(_BLOB_TYPES)
+
+
+def is_supplement(kind: str, tag: str | None) -> bool:
+    """Whether what has this kind and tag only supplements an image.
+
+    Signatures, attestations, SBOMs, and the lists of referrers, which their tag tells.
+    """
+    return kind in SUPPLEMENTS or bool(tag and digest_tag_subject(tag))
 
 
 def kind_of(media_type: str, artifact_type: str, referenced: Sequence[str], tag: str | None) -> str:

@@ -18,7 +18,8 @@ _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[A-Za-z0-9=_-]{32,}")
 # cosign's, and without an ending that of OCI distribution-spec 1.1, "Referrers Tag Schema".
-_DIGEST_TAG = re.compile(r"sha256-[0-9a-f]{64}(?:\.(sig|att|sbom))?")
+DIGEST_TAG = r"sha256-[0-9a-f]{64}(?:\.(sig|att|sbom))?"
+_DIGEST_TAG = re.compile(DIGEST_TAG)
 _KINDS = {"sig": "signature", "att": "attestation", "sbom": "sbom"}
 
 

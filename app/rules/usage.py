@@ -11,6 +11,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from app.rules.sizes import add_sizes
+
 PUSH, PULL, CHECK, DELETE = "push", "pull", "check", "delete"
 # Of an index's children: they count nowhere, but a child that was pulled is in use, and what was
 # pushed with an index are its children's bytes.
@@ -37,13 +39,19 @@ class Row(NamedTuple):
     number: int
     last: datetime
     bytes: int
+    is_supplement: bool = False  # of an image: see app.rules.kinds
+
+    @property
+    def names(self) -> tuple[str | bool | None, ...]:
+        """What tells it from the others of its day, registry and repository."""
+        return (*self[3:9], self.is_supplement)
 
     def with_more(self, row: Row) -> Row:
         """The sum of two rows of the same names."""
         return self._replace(
             number=self.number + row.number,
             last=max(self.last, row.last),
-            bytes=self.bytes + row.bytes,
+            bytes=add_sizes((self.bytes, row.bytes)),
         )
 
 
@@ -149,7 +157,7 @@ class Sums:
 
     def add(self, row: Row, hour: int | None = None) -> None:
         """Add one row; `hour` is the number of its hour."""
-        self.bytes_pushed += row.bytes
+        self.bytes_pushed = add_sizes((self.bytes_pushed, row.bytes))
         if row.action not in COUNTED:
             return
         self.count(row.day, {row.action: row.number})

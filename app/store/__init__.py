@@ -60,8 +60,8 @@ class Stores:
         self._database = database
         self._people = people = database if accounts_database is None else accounts_database
         self.events = EventStore(database["events"])
-        self.catalogue = Catalogue(database["catalogue"])
-        self.catalogue_writer = CatalogueWriter(database["catalogue"])
+        self.catalogue = Catalogue(database)
+        self.catalogue_writer = CatalogueWriter(database)
         self.manifests = ManifestStore(database["manifests"])
         self.inbox = InboxStore(database["inbox"], database["progress"])
         self.transfer = Transfer(database)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +15,8 @@ from pymongo.errors import BulkWriteError
 
 from app.rules.clients import OWN_CLIENT
 from app.rules.events import Descriptor, Event, position_at
+from app.rules.kinds import SUPPLEMENTS
+from app.rules.references import DIGEST_TAG
 from app.store.errors import only_duplicates, translate_errors
 from app.store.paging import (
     Count,
@@ -27,13 +30,19 @@ from app.store.paging import (
 )
 from app.store.scope import Scope
 
-# Parts of another pull, push or delete, mounted blobs, and deletes of what is not known as a
-# manifest. No $or: the embedded database uses no index for a query that has one.
-COUNTED: dict[str, Any] = {"part_of": None, "kind": {"$ne": "blob"}}
+# Blobs are mounted ones, and deletes of what is not known as a manifest. No $or: the embedded
+# database uses no index for a query that has one.
+NO_PARTS: dict[str, Any] = {"part_of": None}
+NO_BLOBS: dict[str, Any] = {"kind": {"$ne": "blob"}}
+NO_SUPPLEMENTS: dict[str, Any] = {
+    "kind": {"$nin": ["blob", *sorted(SUPPLEMENTS)]},
+    "tag": {"$not": re.compile(f"^{DIGEST_TAG}$")},
+}
 NOT_OWN: dict[str, Any] = {"client": {"$ne": OWN_CLIENT}}
 
 MILLISECOND = timedelta(milliseconds=1)
 NONE = "-"  # no account, no namespace, no tag: as the value of a filter
+CONTENT = "content"  # every kind that figures count: as the value of a filter
 
 _STORED = tuple(name for name in Event.__struct_fields__ if name not in ("id", "references"))
 DERIVED = ("part_of", "parent", "tag", "tag_from", "kind")
@@ -45,7 +54,7 @@ class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Filters of the record list; None and "" leave a filter out, NONE asks for what has none.
 
     `since` is inclusive, `until` exclusive, both aware. `network` is one address or a CIDR.
-    `parts` adds the events that belong to another one's pull.
+    `kind` may be CONTENT. `parts` adds the events that belong to another one's pull.
     """
 
     action: str | None = None
@@ -57,6 +66,7 @@ class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
     actor: str | None = None
     network: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
     client: str | None = None
+    kind: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     parts: bool = False
@@ -249,9 +259,18 @@ def _queries(query: RecordQuery, scope: Scope) -> list[dict[str, Any]]:
     if query.network is not None:
         first, last = query.network.network_address, query.network.broadcast_address
         wanted["address_key"] = {"$gte": _hex(first), "$lte": _hex(last)}
-    counted = {} if query.parts or query.action == "mount" else COUNTED
+    parts = {} if query.parts else NO_PARTS
     ours = {} if query.client else NOT_OWN
-    return [all_of(part, wanted, counted, ours) for part in scope.within(query.repository or None)]
+    conditions = (wanted, parts, _kinds(query), ours)
+    return [all_of(part, *conditions) for part in scope.within(query.repository or None)]
+
+
+def _kinds(query: RecordQuery) -> dict[str, Any]:
+    if query.kind == CONTENT:
+        return NO_SUPPLEMENTS
+    if query.kind:
+        return {"kind": query.kind}
+    return {} if query.action == "mount" else NO_BLOBS
 
 
 def _bounds(query: RecordQuery) -> tuple[str | None, str | None]:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 from pymongo import UpdateOne
 from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
 
 from app.rules.events import Descriptor, Event
-from app.store.errors import translate_errors
+from app.rules.kinds import is_blob_type
+from app.rules.sizes import add_sizes
+from app.store.errors import only_duplicates, translate_errors
+from app.store.known import Known
 from app.store.paging import Document, chunks
 
 BULK = 100  # manifests of one bulk write
+MAX_DEPTH = 8  # of an index in an index
+TEACHING = ("push", "pull", "check")
+
+Key = tuple[str, str]  # registry and digest
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,56 +34,198 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     references: tuple[Descriptor, ...] = ()
 
     @property
-    def content_size(self) -> int | None:
-        """Bytes of config and layers, each once; None for an index or without references."""
-        if self.kind == "index" or not self.references:
-            return None
-        return sum({reference.digest: reference.size for reference in self.references}.values())
+    def children(self) -> list[str]:
+        """The manifests that an index names, each once; a build cache names layers."""
+        if self.kind != "index":
+            return []
+        named = (each.digest for each in self.references if not is_blob_type(each.media_type))
+        return list(dict.fromkeys(named))
+
+    @property
+    def blobs(self) -> dict[str, int]:
+        """Config and layers, digest → bytes; without those of an index's children."""
+        children = set(self.children)
+        return {each.digest: each.size for each in self.references if each.digest not in children}
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """Which events told what is known: the least counts, of `references` as of the rest."""
+
+    facts: str
+    references: str | None
 
 
 @translate_errors
 class ManifestStore:
-    """Collection `manifests`: `_id` is the digest, whatever the repository and registry."""
+    """Collection `manifests`: `_id` is "registry digest".
+
+    Media type and size are those of the first event, references those of the first that has any,
+    and the kind goes with them; first in the order of what happened, whatever comes first.
+    """
 
     def __init__(self, collection: Collection[Document]) -> None:
         self._collection = collection
+        self._known: Known[Key, _Told] = Known()
 
-    def add(self, events: Iterable[Event]) -> None:
-        """Keep the facts of pushed manifests; idempotent."""
-        updates = [_manifest_update(event) for event in events if event.digest]
+    def forget(self) -> None:
+        """Read anew what another process may have written."""
+        self._known.forget()
+
+    def learn(self, events: Sequence[Event]) -> set[Key]:
+        """Keep what events tell of manifests; idempotent, in any order.
+
+        Returns the registry and digest of those that became known, or got references, by one of
+        these events: the same again when they come again.
+        """
+        told: dict[Key, list[Event]] = {}
+        for event in events:
+            if event.digest and event.action in TEACHING:
+                told.setdefault((event.registry, event.digest), []).append(event)
+        documents = {key: _document(of_one) for key, of_one in told.items()}
+        learned = {key for key, row in documents.items() if not self._is_settled(key, row)}
+        unknown = [key for key in learned if self._known.get(key) is None]
+        stored = self._insert([documents[key] for key in unknown])
+        known = [key for key in learned if key not in unknown or _id(*key) in stored]
+        stored |= self._find([_id(*key) for key in known if _id(*key) not in stored])
+        self._improve([(stored[_id(*key)], documents[key]) for key in known])
+        taught = set()
+        for key in learned:
+            row = _better(stored.get(_id(*key), {}), documents[key])
+            self._known.put(key, _Told(row["told_by"], row.get("references_by")))
+            if _taught(row, documents[key]):
+                taught.add(key)
+        return taught
+
+    def _is_settled(self, key: Key, row: Document) -> bool:
+        """Whether it is remembered that earlier events told all that these tell."""
+        told = self._known.get(key)
+        if told is None or row["told_by"] <= told.facts:
+            return False
+        by = row.get("references_by")
+        return by is None or (told.references is not None and by > told.references)
+
+    def _insert(self, documents: Sequence[Document]) -> dict[str, Document]:
+        """Insert documents; returns what was there before, by `_id`."""
+        there: list[str] = []
+        for start in range(0, len(documents), BULK):
+            batch = list(documents[start : start + BULK])
+            try:
+                self._collection.insert_many(batch, ordered=False)
+            except BulkWriteError as error:
+                there += [batch[index]["_id"] for index in only_duplicates(error)]
+        return self._find(there)
+
+    def _find(self, ids: Sequence[str]) -> dict[str, Document]:
+        found: dict[str, Document] = {}
+        for chunk in chunks(ids):
+            rows = self._collection.find({"_id": {"$in": chunk}})
+            found |= {row["_id"]: row for row in rows}
+        return found
+
+    def _improve(self, pairs: Iterable[tuple[Document, Document]]) -> None:
+        updates = []
+        for stored, told in pairs:
+            better = _better(stored, told)
+            changed = {name: value for name, value in better.items() if stored.get(name) != value}
+            if changed:
+                updates.append(UpdateOne({"_id": stored["_id"]}, {"$set": changed}))
         for start in range(0, len(updates), BULK):
             self._collection.bulk_write(updates[start : start + BULK], ordered=False)
 
-    def remove(self, digests: Sequence[str]) -> None:
-        """Forget the facts of these digests."""
-        for chunk in chunks(digests):
-            self._collection.delete_many({"_id": {"$in": chunk}})
+    def remove_registry(self, registry: str) -> None:
+        """Forget the manifests of one registry."""
+        self._collection.delete_many({"registry": registry})
+        self._known.forget()
 
-    def find_kind(self, digest: str) -> str | None:
-        """The kind of a known manifest, or None."""
-        document = self._collection.find_one({"_id": digest}, {"kind": 1})
-        return str(document["kind"]) if document else None
+    def find(self, registry: str, digests: Iterable[str]) -> dict[str, Manifest]:
+        """Known manifests of a registry by digest; unknown ones are left out."""
+        ids = sorted({_id(registry, digest) for digest in digests})
+        return {row["digest"]: _manifest(row) for row in self._find(ids).values()}
 
-    def find(self, digests: Iterable[str]) -> dict[str, Manifest]:
-        """Known manifests by digest; unknown ones are left out."""
-        found: dict[str, Manifest] = {}
-        for chunk in chunks(sorted(set(digests))):
-            for document in self._collection.find({"_id": {"$in": chunk}}):
-                found[document["_id"]] = _manifest(document)
-        return found
+    def find_sizes(self, registry: str, digests: Iterable[str]) -> dict[str, int | None]:
+        """Bytes of config and layers by digest, each blob once, an index with all its children.
+
+        None where it is not known of every part; unknown manifests are left out.
+        """
+        wanted = set(digests)
+        known = level = self.find(registry, wanted)
+        for _ in range(MAX_DEPTH):
+            below = {child for manifest in level.values() for child in manifest.children}
+            level = self.find(registry, below - known.keys())
+            if not level:
+                break
+            known = known | level
+        return {digest: _size(digest, known) for digest in wanted & known.keys()}
 
 
-def _manifest_update(event: Event) -> UpdateOne:
-    facts: Document = {"media_type": event.media_type, "kind": event.kind, "size": event.size}
-    if event.references:
-        facts["references"] = msgspec.to_builtins(event.references)
-    return UpdateOne({"_id": event.digest}, {"$set": facts}, upsert=True)
+def _size(digest: str, known: Mapping[str, Manifest]) -> int | None:
+    blobs: dict[str, int] = {}
+    seen: set[str] = set()
+    waiting = [digest]
+    while waiting:
+        one = waiting.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        manifest = known.get(one)
+        if manifest is None or not manifest.references:
+            return None
+        blobs |= manifest.blobs
+        waiting += manifest.children
+    return add_sizes(blobs.values())
+
+
+def _id(registry: str, digest: str) -> str:
+    return f"{registry} {digest}"
+
+
+def _document(events: Sequence[Event]) -> Document:
+    """What events of one manifest tell together."""
+    first = min(events, key=_rank)
+    document: Document = {
+        "_id": _id(first.registry, first.digest or ""),
+        "registry": first.registry,
+        "digest": first.digest,
+        "media_type": first.media_type,
+        "size": first.size,
+        "kind": first.kind,
+        "told_by": _rank(first),
+    }
+    telling = [event for event in events if event.references]
+    if telling:
+        teller = min(telling, key=_rank)
+        document["kind"] = teller.kind
+        document["references"] = msgspec.to_builtins(teller.references)
+        document["references_by"] = _rank(teller)
+    return document
+
+
+def _rank(event: Event) -> str:
+    """The least of events tells; one that names no media type does while none does."""
+    return f"{0 if event.media_type else 1} {event.position}"
+
+
+def _better(stored: Document, told: Document) -> Document:
+    """Of two documents of one manifest what the earlier events told."""
+    if not stored:
+        return told
+    first = min(stored, told, key=lambda row: str(row["told_by"]))
+    telling = [row for row in (stored, told) if "references" in row]
+    teller: dict[str, Any] = min(telling, key=lambda row: str(row["references_by"]), default={})
+    names = ("kind", "references", "references_by")
+    return first | {name: teller[name] for name in names if name in teller}
+
+
+def _taught(row: Document, told: Document) -> bool:
+    """Whether what is known in `row` comes from `told`."""
+    by = told.get("references_by")
+    return row["told_by"] == told["told_by"] or (by is not None and row["references_by"] == by)
 
 
 def _manifest(document: Document) -> Manifest:
     references = msgspec.convert(document.get("references", []), tuple[Descriptor, ...])
     return Manifest(
-        digest=document["_id"],
+        digest=document["digest"],
         media_type=document["media_type"],
         kind=document["kind"],
         size=document["size"],

@@ -36,7 +36,7 @@ class Scope:
         return [{"repository": repository}] if self.may_see(repository) else []
 
 
-def find_scope(catalogue: Collection[Document], rule: Rule) -> Scope:
+def find_scope(repositories: Collection[Document], rule: Rule) -> Scope:
     """Turn a rule into queries, exactly.
 
     The usual rules (everything, `team/*`, own namespace, single names) become conditions on
@@ -44,31 +44,29 @@ def find_scope(catalogue: Collection[Document], rule: Rule) -> Scope:
     """
     shape = rule.shape
     if shape is None:
-        names = (name for prefix in rule.prefixes for name in _find_names(catalogue, prefix))
+        names = {name for prefix in rule.prefixes for name in _find_names(repositories, prefix)}
         return Scope(rule, _any_of("repository", {name for name in names if rule.may_pull(name)}))
     if shape.everything:
         return Scope(rule, [{}])
     namespaces = set(shape.namespaces)
     for parent in shape.parents:
-        namespaces |= set(_find_namespaces(catalogue, parent))
+        namespaces |= set(_find_namespaces(repositories, parent))
     single = {name for name in shape.repositories if namespace_of(name) not in namespaces}
     return Scope(rule, _any_of("namespace", namespaces) + _any_of("repository", single))
 
 
-def _find_namespaces(catalogue: Collection[Document], parent: str) -> Iterable[str]:
+def _find_namespaces(repositories: Collection[Document], parent: str) -> Iterable[str]:
     """Those of `parent` and the namespaces below it that are known."""
-    query = {"space": {"$gte": f"repository {parent}", "$lt": f"repository {parent}0"}}
-    for row in catalogue.find(query, {"namespace": 1, "_id": 0}):
+    query = {"namespace": {"$gte": parent, "$lt": f"{parent}0"}}
+    for row in repositories.find(query, {"namespace": 1, "_id": 0}):
         if row["namespace"] == parent or row["namespace"].startswith(f"{parent}/"):
             yield row["namespace"]
 
 
-def _find_names(catalogue: Collection[Document], prefix: str) -> Iterable[str]:
+def _find_names(repositories: Collection[Document], prefix: str) -> Iterable[str]:
     """The known repositories that begin with `prefix`."""
-    query: dict[str, Any] = {"type": "repository"}
-    if prefix:
-        query["_id"] = _begins_with(prefix)
-    return (row["repository"] for row in catalogue.find(query, {"repository": 1, "_id": 0}))
+    query = {"repository": _begins_with(prefix)} if prefix else {}
+    return (row["repository"] for row in repositories.find(query, {"repository": 1, "_id": 0}))
 
 
 def _begins_with(prefix: str) -> dict[str, str]:

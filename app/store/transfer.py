@@ -20,7 +20,9 @@ BULK = 100
 EVENTS = "events"
 DUMPED = (
     "manifests",
-    "catalogue",
+    "repositories",
+    "tags",
+    "tag_history",
     "rejected_events",
     "usage_days",
     "usage",

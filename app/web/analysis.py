@@ -10,11 +10,11 @@ from flask import Blueprint, render_template, request
 from werkzeug.datastructures import MultiDict
 
 from app.analysis.recall import Consumer, Recall, recall_digest, recall_tag
-from app.analysis.unused import USERS, Report, UnusedQuery, UnusedTag, find_unused
+from app.analysis.unused import Report, UnusedTag, find_unused
 from app.rules.events import Event
 from app.rules.usage import Row
-from app.store.events import NONE
 from app.store.paging import Page
+from app.store.usage import Newest
 from app.web import lists
 from app.web.figures import find_figures, linker_before, new_tags_url, records_linker
 from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
@@ -77,32 +77,29 @@ def unused() -> Any:
 
 def find_report(form: UnusedFilter) -> Report:
     """The unused tags that a valid form selects."""
-    query = UnusedQuery(
-        days=form.days.data or 90,
-        clients=_clients(form),
-        registry=form.registry.data or None,
-        namespace="" if form.namespace.data == NONE else form.namespace.data or None,
-        repository=form.repository.data or None,
-    )
-    return find_unused(runtime().stores, viewer().scope, query, datetime.now(UTC))
+    return find_unused(runtime().stores, viewer().scope, form.query(), datetime.now(UTC))
 
 
-def _clients(form: UnusedFilter) -> frozenset[str]:
-    return frozenset(form.client_classes() or USERS)
+# Of each: when, by whom, with what.
+_PROOFS = {"used": "use", "pulled": "pull", "checked": "check"}
+PROOFS = tuple(f"last_{name}_{what}" for name in _PROOFS for what in ("at", "by", "client"))
 
 
 def unused_listing(form: UnusedFilter, report: Report | None = None) -> Listing:
-    """The unused tags, each with the last pull of its tag or digest before, if one is on record."""
-    tags = (report or find_report(form)).tags
+    """The unused tags, each with the last use, pull and check of its tag or digest on record.
+
+    Pulls and checks are those of any client: such that do not count too.
+    """
+    tags, query = (report or find_report(form)).tags, form.query()
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
         rows, more = lists.slice_of(tags, _tag_key, cursor, limit)
         names = {row.repository for row in rows}
         usage, now = runtime().stores.usage, datetime.now(UTC)
-        pulls = usage.find_last_pulls(names, viewer().scope, now, _clients(form))
-        return Page([_unused_item(row, pulls) for row in rows], more)
+        newest = usage.find_newest(names, viewer().scope, now, query.is_use)
+        return Page([_unused_item(row, newest) for row in rows], more)
 
-    columns = (*UnusedTag.__struct_fields__, "last_pulled_at", "last_pulled_by")
+    columns = (*UnusedTag.__struct_fields__, *PROOFS)
     return Listing("unused", columns, find, lambda cap: lists.count_of(tags, cap))
 
 
@@ -110,14 +107,17 @@ def _tag_key(row: UnusedTag) -> str:
     return f"{row.repository} {row.tag} {row.registry}"
 
 
-def _unused_item(row: UnusedTag, pulls: Mapping[tuple[str, str, str], Row]) -> Item:
-    by_name = (pulls.get((row.registry, row.repository, name)) for name in (row.tag, row.digest))
-    last = max((pull for pull in by_name if pull), key=lambda pull: pull.last, default=None)
-    return {
-        **fields_of(row),
-        "last_pulled_at": last.last if last else None,
-        "last_pulled_by": last.actor if last else None,
-    }
+def _unused_item(row: UnusedTag, newest: Mapping[tuple[str, str, str], Newest]) -> Item:
+    keys = ((row.registry, row.repository, name) for name in (row.tag, row.digest))
+    found = [newest[key] for key in keys if key in newest]
+    item = fields_of(row)
+    for name, field in _PROOFS.items():
+        proofs: list[Row] = [proof for one in found if (proof := getattr(one, field))]
+        last = max(proofs, key=lambda proof: proof.last, default=None)
+        item[f"last_{name}_at"] = last.last if last else None
+        item[f"last_{name}_by"] = last.actor if last else None
+        item[f"last_{name}_client"] = last.client if last else None
+    return item
 
 
 @bp.get("/recall")

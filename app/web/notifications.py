@@ -1,8 +1,7 @@
 """POST /events: the webhook that registries send to.
 
-Answers what distribution's retry logic needs: 2xx once everything is stored, never a redirect, and
-never a 4xx for what is in an event, because a registry repeats a refused event for ever while all
-later ones wait behind it.
+A registry repeats a refused event for ever, and all later ones wait behind it. So the answer is 2xx
+as soon as the envelope is kept. It is never a redirect, and never a 4xx for what is in an event.
 """
 
 from __future__ import annotations
@@ -68,8 +67,8 @@ def _inflate(body: bytes) -> bytes:
         raise InvalidEnvelope("Content-Encoding: the body is not gzip") from None
     if len(inflated) > limit:
         raise RequestEntityTooLarge
-    if not inflater.eof:
-        raise InvalidEnvelope("Content-Encoding: the gzip body lacks its end")
+    if not inflater.eof or inflater.unused_data:
+        raise InvalidEnvelope("Content-Encoding: the body is not one whole gzip stream")
     return inflated
 
 

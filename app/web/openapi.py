@@ -21,7 +21,7 @@ from app.store.migrations import Drift, Job
 from app.store.sign_ins import SignIn
 from app.version import VERSION
 from app.web import forms
-from app.web.analysis import INTERNAL
+from app.web.analysis import INTERNAL, PROOFS
 from app.web.figures import Figures
 from app.web.lists import MAX_PAGE_SIZE, PAGE_SIZE
 from app.web.migration import SECRET, TAKES
@@ -93,7 +93,7 @@ LISTS = {
         "Tags that nobody used for some days",
         forms.UnusedFilter,
         UnusedTag,
-        added={"last_pulled_at": datetime | None, "last_pulled_by": str | None},
+        added={name: datetime | None if name.endswith("_at") else str | None for name in PROOFS},
         beside={
             "since": datetime,
             "too_new": dict[str, datetime],

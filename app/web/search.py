@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from operator import itemgetter
 from typing import Any
 
@@ -9,10 +10,9 @@ from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.datastructures import MultiDict
 
 from app.errors import InvalidQuery, NotFound
-from app.rules.events import Descriptor, Event
+from app.rules.events import Event
 from app.store.catalogue import CatalogueQuery, Move, Repository, Tag
 from app.store.events import RecordQuery
-from app.store.manifests import Manifest
 from app.store.paging import Page
 from app.web import lists
 from app.web.figures import find_recent
@@ -31,7 +31,8 @@ def home() -> Any:
     """The search forms and the latest pushes."""
     stores = runtime().stores
     newest = CatalogueQuery(sort="pushed")
-    tags = tag_items(stores.catalogue.find_tags(newest, viewer().scope, limit=RECENT))
+    found = tag_items(stores.catalogue.find_tags(newest, viewer().scope, limit=RECENT))
+    tags = [tag for tag in found.items if tag["pushed_at"]]
     repositories = stores.catalogue.count(
         "repository", CatalogueQuery(), viewer().scope, cap=lists.PAGE_COUNT_CAP
     )
@@ -169,29 +170,17 @@ def history_listing(form: HistoryFilter) -> Listing:
 
 def tag_items(page: Page[Tag]) -> Page[Item]:
     """A page of tags, each with the size of what it points to."""
-    sizes = content_sizes([row.digest for row in page.items if row.digest])
-    items = [{**fields_of(row), "size": sizes.get(row.digest or "")} for row in page.items]
-    return Page(items, page.next)
-
-
-def content_sizes(digests: list[str]) -> dict[str, int | None]:
-    """Bytes of config and layers by digest; an index counts each blob of its children once."""
     store = runtime().stores.manifests
-    manifests = store.find(digests)
-    indexes = [manifest for manifest in manifests.values() if manifest.kind == "index"]
-    children = store.find(reference.digest for index in indexes for reference in index.references)
-    sizes = {digest: manifest.content_size for digest, manifest in manifests.items()}
-    for index in indexes:
-        sizes[index.digest] = _index_size(index, children)
-    return sizes
-
-
-def _index_size(index: Manifest, children: dict[str, Manifest]) -> int | None:
-    known = [children[r.digest] for r in index.references if r.digest in children]
-    if len(known) < len(index.references) or not known:
-        return None
-    blobs: dict[str, Descriptor] = {r.digest: r for child in known for r in child.references}
-    return sum(reference.size for reference in blobs.values()) or None
+    digests: defaultdict[str, set[str]] = defaultdict(set)
+    for row in page.items:
+        if row.digest:
+            digests[row.registry].add(row.digest)
+    sizes = {registry: store.find_sizes(registry, some) for registry, some in digests.items()}
+    items = [
+        {**fields_of(row), "size": sizes.get(row.registry, {}).get(row.digest or "")}
+        for row in page.items
+    ]
+    return Page(items, page.next)
 
 
 @bp.get("/repository")
@@ -215,7 +204,11 @@ def repository() -> Any:
         count=stores.catalogue.count("tag", query, scope, cap=lists.PAGE_COUNT_CAP),
         records=records.items,
         last_pull=_last_pull(records, only_here),
-        recent=find_recent(registry=registry, repository=name),
+        recent=find_recent(
+            registry=registry,
+            repository=name,
+            supplements=request.args.get("supplements") == "1",
+        ),
     )
 
 
@@ -227,7 +220,8 @@ def tag() -> Any:
     found = stores.catalogue.get_tag(registry, name, request.args.get("tag", ""))
     if found is None:
         raise NotFound("There is no such tag.")
-    manifest = stores.manifests.find([found.digest or ""]).get(found.digest or "")
+    known = found.digest or ""
+    manifest = stores.manifests.find(registry, [known]).get(known)
     query = RecordQuery(repository=name, registry=registry, tag=found.tag)
     history = stores.catalogue.find_history(found)
     shared = CatalogueQuery(repository=name, registry=registry, digest=found.digest)
@@ -239,14 +233,14 @@ def tag() -> Any:
         "search/tag.html",
         tag=found,
         manifest=manifest,
-        size=content_sizes([found.digest or ""]).get(found.digest or ""),
+        size=stores.manifests.find_sizes(registry, [known]).get(known),
         pull_reference=_pull_reference(found),
         history=history[start : start + lists.PAGE_SIZE],
         newer=history[start - 1] if start else None,
         older=start + lists.PAGE_SIZE if len(history) > start + lists.PAGE_SIZE else None,
         records=records.items,
         last_pull=_last_pull(records, query),
-        recent=find_recent(registry=registry, repository=name, tag=found.tag),
+        recent=find_recent(registry=registry, repository=name, tag=found.tag, supplements=True),
         same=[row for row in same.items if row.digest == found.digest and row.tag != found.tag],
         has_more_names=same.next is not None,
     )
@@ -263,16 +257,18 @@ def digest() -> Any:
     records = stores.events.find_page(RecordQuery(digest=wanted, parts=True), scope, limit=RECENT)
     if not wanted or not (tags or records.items):
         raise NotFound("There is no such digest.")
+    # What is told of a manifest is what a registry told whose repositories the viewer may see.
+    registry = tags[0]["registry"] if tags else records.items[0].registry
     return render_template(
         "search/digest.html",
         digest=wanted,
-        manifest=stores.manifests.find([wanted]).get(wanted),
-        size=content_sizes([wanted]).get(wanted),
+        manifest=stores.manifests.find(registry, [wanted]).get(wanted),
+        size=stores.manifests.find_sizes(registry, [wanted]).get(wanted),
         tags=tags,
         has_more_tags=page.next is not None,
         records=records.items,
         last_pull=_last_pull(records, RecordQuery(digest=wanted, parts=True)),
-        recent=find_recent(digest=wanted),
+        recent=find_recent(digest=wanted, supplements=True),
     )
 
 

@@ -34,17 +34,26 @@ class _Client:
 
 
 class Account(_Client):
-    """Somebody who uses the API and reads the pages by HTTP Basic."""
+    """Somebody who uses the API and reads the pages by HTTP Basic.
 
-    def __init__(self, server: Server, name: str, password: str | None = None) -> None:
+    Who is patient looks when all is worked in that the server accepted.
+    """
+
+    def __init__(
+        self, server: Server, name: str, password: str | None = None, patient: bool = True
+    ) -> None:
         super().__init__(server.url)
         self.session.auth = (name, password or PASSWORDS[name])
+        self._server = server
+        self._is_patient = patient
 
     def get(self, path: str, **parameters: Any) -> requests.Response:
+        self._wait()
         return self.session.get(f"{self.url}{path}", params=parameters, timeout=10)
 
     def items(self, collection: str, **filters: Any) -> list[Item]:
         """All items of a list of the API, over all of its pages."""
+        self._wait()
         found: list[Item] = []
         url: str | None = f"{self.url}/api/v1/{collection}?limit=500"
         while url:
@@ -71,6 +80,10 @@ class Account(_Client):
         assert answer.status_code == 200, answer.text
         assert answer.headers["Content-Type"].startswith("text/html")
         return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", answer.text)).split())
+
+    def _wait(self) -> None:
+        if self._is_patient:
+            self._server.wait_until_worked_in()
 
 
 class Webhook(_Client):

@@ -20,12 +20,16 @@ import bcrypt
 import pytest
 import requests
 import yaml
+from pymongo import MongoClient
+
+from app.embedded import recorded_uri
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 TOKEN = "token-of-the-registry"
 READY_S = 30.0
 STOP_S = 40.0
+WORKED_IN_S = 15.0
 PASSWORDS = {name: f"password-of-{name}" for name in ("admin", "ci-bot", "alice", "bob", "mallory")}
 
 LOGS: dict[str, Path] = {}  # of every program started, for the report of a failed test
@@ -182,6 +186,14 @@ class Server:
             return answers(f"{self.url}/readyz", 200)
 
         eventually(is_ready, READY_S, f"{self.url}/readyz answers 200")
+
+    def wait_until_worked_in(self) -> None:
+        """Return when no event that was accepted waits to be worked in any more."""
+        database = yaml.safe_load(self.config_file.read_text())["mongodb"]
+        uri = database["uri"] if database["uri"] != "embedded" else recorded_uri(self.data_dir)
+        with MongoClient[Any](uri) as client:
+            inbox = client[database.get("database", "registry")]["inbox"]
+            eventually(lambda: inbox.find_one() is None, WORKED_IN_S, "the inbox is empty")
 
     def restart_until_ready(self) -> None:
         """Start it as a supervisor does: again until it stays, since a killed one still dies."""

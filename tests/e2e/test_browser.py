@@ -54,6 +54,7 @@ def pushed(
     skopeo("alice").pull(f"{VISIBLE}:v1", directory / "pulled")
     registry.wait_until_delivered()
     post_long_names(server)
+    server.wait_until_worked_in()
     return Pushed(visible, hidden)
 
 

@@ -259,6 +259,7 @@ def test_differences_are_shown_copied_and_deletes_follow_where_asked_for(
     people.delete("team/app:v1")
     people.delete("team/app:v2")
     migration.source.wait_until_delivered()
+    server.wait_until_worked_in()
     server.rns("migrate", "once")
 
     with closing(migration.client(migration.target)) as copy:

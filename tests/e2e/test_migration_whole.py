@@ -321,6 +321,7 @@ def test_every_digest_arrives_whatever_is_pushed_moved_and_deleted_and_whatever_
     assert len(workers) == 6
 
     source.wait_until_delivered(DRAINED_S)
+    server.wait_until_worked_in()
 
     def is_over() -> bool:
         status = move.status()

@@ -173,6 +173,7 @@ def test_every_acknowledged_event_survives_kill_9_once(
             )
 
     assert kill is kill_a_worker or sum(writer.refusals for writer in writers) > 0
+    endangered.wait_until_worked_in()
     exported = exported_ids(endangered)
     with closing(Account(endangered, "alice")) as alice:
         for writer in writers:

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import mongomock
@@ -14,18 +15,26 @@ import pytest
 from builders import IMAGE, INDEX, deliver, digest, envelope, rule, wire_event
 
 from app import demo
+from app.demo.company import parsed_history
+from app.notifications.derivation import Derivation
+from app.notifications.loading import load_events, load_lines, rebuild
+from app.notifications.projector import Projector
+from app.rules.events import parse_envelope
 from app.rules.usage import COUNTED, Calendar, Row, Span, Sums
 from app.store import Stores
 from app.store.scope import Scope
 from app.store.usage import UsageQuery
+from app.store.usage.days import OPEN
 from app.store.usage.documents import FORM
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 CLOCKS_BACK = datetime(2026, 10, 25, tzinfo=UTC)  # in Berlin, an hour later
+SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 Key = tuple[Any, ...]
+ATTESTED = [{"mediaType": "application/vnd.in-toto+json", "digest": digest("note"), "size": 100}]
 
 
 class History:
@@ -47,7 +56,9 @@ class History:
         for number in range(self.dice.randint(15, 40)):
             # Each is apart from the next by more than a pair's minute, and some cross midnight.
             self.now += timedelta(seconds=self.dice.choice([70, 300, 4000, 9000]))
-            action = self.dice.choice([self.push, self.push, self.pull, self.pull, self.check])
+            action = self.dice.choice(
+                [self.push, self.push, self.pull, self.pull, self.check, self.supplement]
+            )
             if number < 3:
                 action = self.push
             action(number)
@@ -57,9 +68,35 @@ class History:
         # A client in a hurry, or one whose clock another registry node keeps.
         self.events.append((self.now, wire_event(action, repository, at=self.now, **fields)))
 
-    def count(self, action: str, repository: str, tag: str | None, who: dict[str, str]) -> None:
+    def count(
+        self,
+        action: str,
+        repository: str,
+        tag: str | None,
+        who: dict[str, str],
+        is_supplement: bool = False,
+    ) -> None:
         key = (self.day_of(self.now), repository, tag, action, who["actor"], who["address"][:-5])
-        self.expected[key] += 1
+        self.expected[*key, is_supplement] += 1
+
+    def supplement(self, number: int) -> None:
+        """A signature or list of referrers by its tag, or an attestation that has none."""
+        repository, tag = self.dice.choice(sorted(self.tags))
+        about, who = digest(self.tags[repository, tag][0]).replace(":", "-"), self.who()
+        named, is_list = f"{about}.sig", self.dice.random() < 0.3
+        shape: dict[str, Any] = {"of": f"signature {number}", "tag": named, **who}
+        if is_list:
+            shape |= {"tag": about, "media_type": INDEX}
+        elif self.dice.random() < 0.5:
+            # Only the push tells what it is.
+            shape |= {"of": f"attestation {number}", "tag": None}
+            self.event("push", repository, **shape, references=ATTESTED)
+            self.count("push", repository, None, who, True)
+            self.bytes[self.day_of(self.now), True] += 600
+            self.now += timedelta(seconds=100)
+        action = self.dice.choice(["pull", "check"])
+        self.event(action, repository, **shape)
+        self.count(action, repository, shape["tag"], who, True)
 
     def who(self) -> dict[str, str]:
         number = self.dice.randrange(3)
@@ -76,7 +113,7 @@ class History:
         children = [f"{of} {n}" for n in range(self.dice.choice([0, 0, 2]))]
         for child in children:
             self.event("push", repository, 0.4, of=child, **who)
-            self.bytes[self.day_of(self.now)] += 500
+            self.bytes[self.day_of(self.now), False] += 500
         media_type = INDEX if children else IMAGE
         self.event(
             "push",
@@ -88,7 +125,7 @@ class History:
             children=children or None,
             **who,
         )
-        self.bytes[self.day_of(self.now)] += 500
+        self.bytes[self.day_of(self.now), False] += 500
         self.tags[repository, tag] = (of, children)
         self.count("push", repository, tag, who)
 
@@ -129,9 +166,9 @@ def everything(stores: Stores) -> Scope:
     return stores.catalogue.find_scope(rule())
 
 
-def figures(stores: Stores, now: datetime) -> tuple[Counter[Key], Counter[Key]]:
+def figures(stores: Stores, now: datetime, supplements: bool) -> tuple[Counter[Key], Counter[Key]]:
     """What the store says, in the shape of a History's expectation."""
-    query = UsageQuery(first=date(2026, 1, 1), last=date(2027, 1, 1))
+    query = UsageQuery(first=date(2026, 1, 1), last=date(2027, 1, 1), supplements=supplements)
     usage = stores.usage.read(query, everything(stores), now)
     assert not usage.missing
     counts: Counter[Key] = Counter()
@@ -139,14 +176,19 @@ def figures(stores: Stores, now: datetime) -> tuple[Counter[Key], Counter[Key]]:
     for row in usage.rows:
         if row.action in COUNTED:
             key = (row.day, row.repository, row.tag, row.action, row.actor, row.address)
-            counts[key] += row.number
-        sizes[row.day] += row.bytes
+            counts[*key, row.is_supplement] += row.number
+        sizes[row.day, row.is_supplement] += row.bytes
     return counts, sizes
+
+
+def without_supplements(counts: Counter[Key]) -> Counter[Key]:
+    return Counter({key: number for key, number in counts.items() if not key[-1]})
 
 
 def check_sums(stores: Stores, dice: random.Random, start: date, now: datetime) -> None:
     """The sums of everything, a namespace, a client, an account are those of the rows."""
-    query = UsageQuery(first=start, last=start + 6 * DAY)
+    supplements = dice.random() < 0.5
+    query = UsageQuery(first=start, last=start + 6 * DAY, supplements=supplements)
     rows = stores.usage.read(query, everything(stores), now).rows
     scope = dice.choice([everything(stores), stores.catalogue.find_scope(rule("a", TEAM_ACL))])
     filters = dice.choice(
@@ -204,10 +246,13 @@ def check_history(database: Any, seed: int) -> None:
         if history.dice.random() < 0.2:
             close_days(stores, now)
 
-    for later in (timedelta(), MINUTE, 2 * DAY, 3 * DAY):
-        counts, sizes = figures(stores, now + later)
+    for later in (timedelta(), OPEN, 2 * DAY, 3 * DAY):
+        counts, sizes = figures(stores, now + later, supplements=True)
         assert counts == history.expected, (seed, later)
         assert +sizes == +history.bytes, (seed, later)
+        counts, sizes = figures(stores, now + later, supplements=False)
+        assert counts == without_supplements(history.expected), (seed, later)
+        assert +sizes == +without_supplements(history.bytes), (seed, later)
         check_sums(stores, history.dice, history.start.date(), now + later)
         close_days(stores, now + later)
 
@@ -245,8 +290,8 @@ def test_a_day_is_closed_when_no_push_can_change_it_any_more(stores: Stores) -> 
     one = START + DAY + timedelta(hours=1)
 
     assert stores.days.find_open_days(NOON) == []
-    assert stores.days.find_open_days(one + timedelta(seconds=59)) == []
-    assert stores.days.find_open_days(one + MINUTE) == [START.date()]
+    assert stores.days.find_open_days(one + OPEN - SECOND) == []
+    assert stores.days.find_open_days(one + OPEN) == [START.date()]
 
 
 def test_the_hours_of_today_are_closed_as_they_settle(stores: Stores) -> None:
@@ -270,8 +315,8 @@ def test_an_event_that_comes_late_opens_its_hour(stores: Stores) -> None:
 
     assert pushes(stores, now) == 2
     assert stores.days.find_open_hours(now) == [], "it may still be on its way"
-    close_days(stores, now + MINUTE)
-    assert pushes(stores, now + MINUTE) == 2
+    close_days(stores, now + OPEN)
+    assert pushes(stores, now + OPEN) == 2
 
 
 def test_an_event_that_comes_late_counts_before_its_day_is_closed(stores: Stores) -> None:
@@ -282,8 +327,8 @@ def test_an_event_that_comes_late_counts_before_its_day_is_closed(stores: Stores
     push(stores, NOON + MINUTE, now)
 
     assert pushes(stores, now) == 2
-    close_days(stores, now + MINUTE)
-    assert pushes(stores, now + MINUTE) == 2
+    close_days(stores, now + OPEN)
+    assert pushes(stores, now + OPEN) == 2
 
 
 def test_hours_are_forgotten_when_their_day_is_closed(stores: Stores) -> None:
@@ -291,7 +336,7 @@ def test_hours_are_forgotten_when_their_day_is_closed(stores: Stores) -> None:
     close_days(stores, START + DAY)
     assert stores.days._days.count_documents({}) > 20
 
-    close_days(stores, START + 2 * DAY + HOUR + MINUTE)
+    close_days(stores, START + 2 * DAY + HOUR + OPEN)
 
     keys = [row["_id"] for row in stores.days._days.find()]
     assert sorted(keys)[:1] == ["2026-11-20"]
@@ -302,12 +347,12 @@ def test_hours_are_forgotten_when_their_day_is_closed(stores: Stores) -> None:
     assert stores.days._sums.count_documents(of_hours) == 0
 
 
-def test_every_day_since_the_first_event_is_closed_once(stores: Stores) -> None:
+def test_every_day_that_has_events_is_closed_once_the_newest_first(stores: Stores) -> None:
     push(stores, NOON)
     push(stores, NOON + 3 * DAY)
     now = NOON + 5 * DAY
 
-    assert len(close_days(stores, now)) == 5
+    assert close_days(stores, now) == [(NOON + 3 * DAY).date(), NOON.date()]
     assert close_days(stores, now) == []
     assert pushes(stores, now) == 2
 
@@ -330,8 +375,8 @@ def test_an_event_that_comes_late_opens_its_day(stores: Stores) -> None:
 
     assert pushes(stores, now) == 2
     assert stores.days.find_open_days(now) == [], "it may still be on its way"
-    assert close_days(stores, now + MINUTE) == [START.date()]
-    assert pushes(stores, now + MINUTE) == 2
+    assert close_days(stores, now + OPEN) == [START.date()]
+    assert pushes(stores, now + OPEN) == 2
 
 
 def test_an_event_that_comes_while_its_day_is_being_closed_leaves_it_open(
@@ -351,8 +396,8 @@ def test_an_event_that_comes_while_its_day_is_being_closed_leaves_it_open(
     monkeypatch.undo()
 
     assert pushes(stores, now) == 2
-    assert START.date() in close_days(stores, now + MINUTE)
-    assert pushes(stores, now + MINUTE) == 2
+    assert START.date() in close_days(stores, now + OPEN)
+    assert pushes(stores, now + OPEN) == 2
 
 
 def test_a_crash_while_closing_leaves_the_old_figures(
@@ -498,6 +543,22 @@ def test_retention_removes_events_of_closed_days_and_keeps_their_figures(
     assert pushes(stores, now) == 6
 
 
+def test_retention_waits_for_no_day_that_is_not_closed_yet(mock_database: Any) -> None:
+    stores = Stores(mock_database, retention_days=2)
+    for day in range(6):
+        push(stores, NOON + day * DAY)
+    push(stores, LONG_AGO, NOON + 5 * DAY)
+    now = NOON + 5 * DAY
+    assert LONG_AGO.date() not in close_days(stores, now)
+
+    assert stores.days.remove_events(now) == 3
+    assert close_days(stores, now + OPEN) == [LONG_AGO.date()]
+    assert stores.days.remove_events(now + OPEN) == 1
+
+    assert pushes(stores, now + OPEN, first=date(2000, 1, 1)) == 7
+    assert stores.days.find_settled_days(now + OPEN, last=START.date()) == []
+
+
 def test_what_comes_after_its_day_was_removed_does_not_touch_the_figures(
     mock_database: Any,
 ) -> None:
@@ -509,9 +570,9 @@ def test_what_comes_after_its_day_was_removed_does_not_touch_the_figures(
     stores.days.remove_events(now)
 
     push(stores, NOON + MINUTE, now)
-    close_days(stores, now + 2 * MINUTE)
+    close_days(stores, now + OPEN)
 
-    assert pushes(stores, now + 2 * MINUTE) == 6
+    assert pushes(stores, now + OPEN) == 6
 
 
 def test_another_zone_keeps_the_figures_of_removed_days(mock_database: Any) -> None:
@@ -554,11 +615,11 @@ def test_a_longer_retention_keeps_the_figures_of_removed_days(
     stores = Stores(mock_database, retention_days=retention_days, time_zone=time_zone)
 
     push(stores, NOON + MINUTE, now)
-    close_days(stores, now + 2 * MINUTE)
+    close_days(stores, now + OPEN)
     for day in stores.days.find_settled_days(now, START.date()):
         stores.days.close_day(day)
 
-    assert pushes(stores, now + 2 * MINUTE) == 6
+    assert pushes(stores, now + OPEN) == 6
 
 
 def test_a_day_whose_events_are_removed_stays_closed_when_one_comes_late(
@@ -626,12 +687,12 @@ def test_a_day_is_closed_anew_only_when_it_is_settled_and_its_events_are_there(
     days = [START.date() + number * DAY for number in range(6)]
     over = START + 6 * DAY + HOUR
 
-    assert stores.days.find_settled_days(over + timedelta(seconds=59)) == days[3:5]
-    assert stores.days.find_settled_days(over + MINUTE) == days[3:]
-    assert stores.days.find_settled_days(over + MINUTE, days[4], days[4]) == [days[4]]
+    assert stores.days.find_settled_days(over + OPEN - SECOND) == days[4:2:-1]
+    assert stores.days.find_settled_days(over + OPEN) == days[:2:-1]
+    assert stores.days.find_settled_days(over + OPEN, days[4], days[4]) == [days[4]]
 
 
-def test_an_imported_event_is_in_the_figures_of_its_day(stores: Stores, mock_database: Any) -> None:
+def test_an_imported_event_is_in_the_figures_of_its_day(stores: Stores) -> None:
     push(stores, NOON)
     now = NOON + 3 * DAY
     close_days(stores, now)
@@ -640,23 +701,180 @@ def test_an_imported_event_is_in_the_figures_of_its_day(stores: Stores, mock_dat
     close_days(elsewhere, now)
 
     for _ in range(2):
-        for line in list(elsewhere.dump()):
-            stores.load(line)
+        lines = [line.encode() for line in elsewhere.transfer.dump()]
+        list(load_lines(stores, Projector(stores), lines, "default"))
 
     assert pushes(stores, now) == 2
-    close_days(stores, datetime.now(UTC) + 2 * MINUTE)
+    close_days(stores, datetime.now(UTC) + OPEN)
     assert pushes(stores, now) == 2
 
 
-def test_demonstration_data_leaves_no_figures_behind(stores: Stores) -> None:
-    now = datetime.now(UTC)
-    demo.replay(stores, demo.make_envelopes(now, 3))
-    close_days(stores, now + 2 * MINUTE)
-    assert pushes(stores, now) > 0
+def test_demonstration_data_counts_though_its_days_are_closed_and_leaves_nothing_behind(
+    stores: Stores,
+) -> None:
+    now, projector = datetime.now(UTC), Projector(stores)
+    events = list(islice(parsed_history(now), 400))
+    for half in (events[::2], events[1::2]):
+        list(load_events(projector, half))
+        close_days(stores, datetime.now(UTC) + OPEN)
+    recorded = list(stores.events.iterate())
+    expected = sum(e.action == "push" and not e.part_of for e in recorded)
 
-    demo.remove(stores)
+    found = pushes(stores, now, supplements=True)
+    demo.remove(stores, projector)
 
-    assert pushes(stores, now) == 0
+    assert (len(recorded), found) == (400, expected)
+    assert pushes(stores, now, supplements=True) == 0
+
+
+LONG_AGO = datetime(2013, 5, 5, 12, tzinfo=UTC)
+
+
+def test_an_event_of_2013_costs_one_day(stores: Stores) -> None:
+    push(stores, NOON - DAY)
+    push(stores, LONG_AGO, NOON)
+    now = NOON + OPEN
+    days = [(NOON - DAY).date(), LONG_AGO.date()]
+
+    assert stores.days.find_open_days(now) == days
+    assert stores.days.find_settled_days(now) == days
+    assert pushes(stores, now, first=date(2000, 1, 1)) == 2
+    assert close_days(stores, now) == days
+    assert stores.days.find_open_days(now) == []
+    assert pushes(stores, now, first=date(2000, 1, 1)) == 2
+    listed = [row["_id"] for row in stores.days._days.find() if "T" not in row["_id"]]
+    assert sorted(listed) == [str(day) for day in sorted(days)]
+
+
+def test_a_day_without_events_is_read_as_one_without(stores: Stores) -> None:
+    push(stores, NOON)
+    push(stores, NOON + 2 * DAY)
+    now = NOON + 5 * DAY
+    between = START.date() + DAY
+
+    assert pushes(stores, now, first=between, last=between) == 0
+    assert hourly(stores, now, between) == [0] * 24
+    assert between not in close_days(stores, now)
+
+
+def test_days_that_are_not_listed_count_after_everything_is_derived_anew(stores: Stores) -> None:
+    # As an older version left them.
+    for day in range(3):
+        push(stores, NOON + day * DAY)
+    now = NOON + 4 * DAY
+    close_days(stores, now)
+    stores.days._days.delete_many({})
+    again = Stores(stores._database)
+    assert pushes(again, now) == 0
+
+    assert sum(rebuild(again, Projector(again), None)) == 3
+
+    assert pushes(again, now) == 3
+    assert len(close_days(again, datetime.now(UTC) + OPEN)) == 3
+    assert pushes(again, now) == 3
+
+
+def test_a_process_remembers_which_days_are_listed_but_not_without_bound(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.store.usage.days.MAX_LISTED", 3)
+    updates: list[Any] = []
+    update: Callable[..., Any] = stores.days._days.update_one
+    monkeypatch.setattr(
+        stores.days._days, "update_one", lambda *a, **k: updates.append(a) or update(*a, **k)
+    )
+    for _ in range(2):
+        stores.days.open_days([NOON, NOON + MINUTE], NOON + MINUTE)
+    assert len(updates) == 1
+
+    for day in range(1, 9):
+        stores.days.open_days([NOON + day * DAY], NOON + day * DAY)
+
+    assert len(stores.days._listed) <= 3
+    assert len(stores.days._days.distinct("_id")) == 9
+
+
+@pytest.mark.parametrize("zones", [("Pacific/Kiritimati", "Etc/GMT+12"), ("Etc/GMT+12", "UTC")])
+@pytest.mark.parametrize("hour", [0, 9, 11, 13, 23])
+def test_a_day_that_was_listed_in_another_zone_loses_no_event(
+    mock_database: Any, zones: tuple[str, str], hour: int
+) -> None:
+    there, here = (Stores(mock_database, time_zone=zone) for zone in zones)
+    at = START + timedelta(hours=hour, minutes=30)
+    push(there, at)
+    push(there, at + 3 * DAY)
+    now = at + 6 * DAY
+    local = here.days.calendar.day_of(at)
+
+    for _ in range(2):
+        assert pushes(here, now, first=local, last=local) == 1
+        assert pushes(here, now) == 2
+        close_days(here, now)
+    assert pushes(there, now) == 2, "one who has not restarted yet"
+
+
+def test_a_day_that_is_listed_while_it_is_closed_stays_open(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = NOON + 3 * DAY
+    write: Callable[..., Any] = stores.days._write
+
+    def slow_write(span: Span, run: str) -> Any:
+        written = write(span, run)
+        push(stores, NOON, now)
+        return written
+
+    monkeypatch.setattr(stores.days, "_write", slow_write)
+    stores.days.close_day(START.date())
+    monkeypatch.undo()
+
+    assert pushes(stores, now) == 1
+    assert close_days(stores, now + OPEN) == [START.date()]
+    assert pushes(stores, now + OPEN) == 1
+
+
+def test_an_event_that_was_long_in_the_inbox_opens_its_day_when_it_is_worked_in(
+    stores: Stores,
+) -> None:
+    # It came before the day was closed, and is worked in hours after that.
+    late = wire_event("push", tag="v1", at=NOON)
+    push(stores, NOON - MINUTE)
+    now = NOON + 3 * DAY
+    close_days(stores, now)
+
+    received = parse_envelope(envelope(late), "default", NOON)
+    Derivation(stores).work_in(received.events, now)
+
+    assert pushes(stores, now) == 2
+    assert close_days(stores, now + OPEN - SECOND) == [], "it may still be on its way"
+    assert close_days(stores, now + OPEN) == [START.date()]
+    assert pushes(stores, now + OPEN) == 2
+
+
+def test_an_event_is_noted_before_it_is_stored(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(stores, NOON)
+    now = NOON + 3 * DAY
+    close_days(stores, now)
+    add: Callable[..., Any] = stores.events.add
+
+    class Crash(Exception):
+        pass
+
+    def crash(events: Any) -> None:
+        add(events)
+        raise Crash
+
+    late = envelope(wire_event("push", tag="v1", at=NOON + MINUTE))
+    monkeypatch.setattr(stores.events, "add", crash)
+    with pytest.raises(Crash):
+        deliver(stores, late, "default", now)
+    monkeypatch.undo()
+    close_days(stores, now + OPEN)
+    deliver(stores, late, "default", now + 2 * OPEN)
+
+    assert pushes(stores, now + 2 * OPEN) == 2
 
 
 QUERIES: list[tuple[dict[str, Any], int]] = [

@@ -1,18 +1,17 @@
 """Which repositories and tags exist, and every move of a tag.
 
-Collection `catalogue` holds three types of rows, so that one push is one command:
+- `repositories`: `_id` "name registry"; last push, last delete
+- `tags`: `_id` "name tag registry"; what it points to now, or when it was deleted
+- `tag_history`: `_id` of the event; `of` the tag, digest or repository that it changed. What only
+  pulls tell of a tag stands there too, as long as nothing else does.
 
-- `repository`: `_id` "name registry"; first seen, last push, last delete by digest or as a whole
-- `tag`: `_id` "name tag registry"; what it points to now, or when it was deleted
-- `move`: `_id` of the event; `of` the tag, repository or "name digest registry" that it changed
-
-Every write is conditional on `position`: the newest change of a row wins, whatever order the
-events come in, and repeating a write changes nothing.
+A tag and its repository stand under the name that they have now; their moves keep the one that they
+came with. Everything follows from the set of events alone.
 """
 
 from app.store.catalogue.queries import CatalogueQuery
 from app.store.catalogue.reading import Catalogue
-from app.store.catalogue.values import Move, Repository, Tag
+from app.store.catalogue.values import Move, Repointed, Repository, SeenBy, Tag
 from app.store.catalogue.writing import CatalogueWriter
 
 __all__ = [
@@ -20,6 +19,8 @@ __all__ = [
     "CatalogueQuery",
     "CatalogueWriter",
     "Move",
+    "Repointed",
     "Repository",
+    "SeenBy",
     "Tag",
 ]

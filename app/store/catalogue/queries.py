@@ -55,24 +55,7 @@ def queries_of(kind: Kind, query: CatalogueQuery, scope: Scope) -> list[dict[str
         patterns.append({"tag": query.tag})
     if query.digest:
         patterns.append({"digest": _begins_with(query.digest)})
-    parts = (_placed(kind, part) for part in scope.within(query.repository or None))
-    return [all_of(part, wanted, *patterns) for part in parts]
-
-
-def _placed(kind: str, part: dict[str, Any]) -> dict[str, Any]:
-    """A scope's condition as one on a single indexed field.
-
-    The embedded database takes the wrong index, or none, where a query names two fields that are
-    indexed; hence `space`, type and namespace in one, and no `type` beside a repository.
-    """
-    if "repository" in part:
-        return {**part, "tag": {"$exists": kind == "tag"}}
-    if "namespace" not in part:
-        return {"type": kind}
-    names = part["namespace"]
-    if isinstance(names, str):
-        return {"space": f"{kind} {names}"}
-    return {"space": {"$in": [f"{kind} {name}" for name in names["$in"]]}}
+    return [all_of(part, wanted, *patterns) for part in scope.within(query.repository or None)]
 
 
 def _matches(field: str, pattern: str) -> dict[str, Any]:

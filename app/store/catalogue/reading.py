@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pymongo.collection import Collection
+from pymongo.database import Database
 
 from app.rules.access import Rule
 from app.rules.events import Event
+from app.store.catalogue.history import History, TagPlace
+from app.store.catalogue.names import Renames, digest_key, tag_key
 from app.store.catalogue.queries import CatalogueQuery, Kind, queries_of
+from app.store.catalogue.timeline import SEEN, digest_before, find_changes
 from app.store.catalogue.values import Move, Repository, Tag
 from app.store.errors import translate_errors
 from app.store.paging import Count, Document, Page, all_of, chunks
@@ -20,24 +25,29 @@ MAX_NUMBER_LENGTH = 6  # of a number in a cursor
 
 @translate_errors
 class Catalogue:
-    """Reads collection `catalogue`; CatalogueWriter writes it."""
+    """Reads `repositories`, `tags` and `tag_history`; CatalogueWriter writes them."""
 
-    def __init__(self, collection: Collection[Document]) -> None:
-        self._collection = collection
+    def __init__(self, database: Database[Document]) -> None:
+        self._repositories = database["repositories"]
+        self._tags = database["tags"]
+        self._history = History(database["tag_history"])
 
     def ensure_indexes(self) -> None:
-        """Create the indexes; idempotent. The ranged key is always the last one."""
-        for field in ("type", "space", "repository"):
-            for last in ("_id", "position"):
-                self._collection.create_index([(field, 1), (last, 1)])
-        for field in ("type", "space"):
-            self._collection.create_index([(field, 1), ("first_pushed_at", 1)])
-        self._collection.create_index("digest")
-        self._collection.create_index([("of", 1), ("position", 1)])
+        """Create the indexes; idempotent.
+
+        As few as the queries need: each costs at every push. What is ranged is the only key of an
+        index, or its last.
+        """
+        for field in ("repository", "namespace"):
+            self._repositories.create_index(field)
+        for field in ("repository", "digest", "first_pushed_at", "position"):
+            self._tags.create_index(field)
+        self._tags.create_index([("namespace", 1), ("position", 1)])
+        self._history.ensure_indexes()
 
     def find_scope(self, rule: Rule) -> Scope:
         """The queries that select exactly what `rule` allows."""
-        return find_scope(self._collection, rule)
+        return find_scope(self._repositories, rule)
 
     def find_repositories(
         self, query: CatalogueQuery, scope: Scope, *, cursor: str | None = None, limit: int = 50
@@ -48,9 +58,13 @@ class Catalogue:
 
     def find_names(self, registry: str = "") -> list[str]:
         """Every repository name of a registry, or of any, once, by name: for administrators."""
-        fields = {"registry": 1, "repository": 1, "_id": 0}
-        rows = self._collection.find({"type": "repository"}, fields)
+        rows = self._repositories.find({}, {"registry": 1, "repository": 1, "_id": 0})
         return sorted({row["repository"] for row in rows if registry in ("", row["registry"])})
+
+    def find_registries(self) -> list[str]:
+        """The registries of which any repository is known, by name."""
+        rows = self._repositories.find({}, {"registry": 1, "_id": 0})
+        return sorted({row["registry"] for row in rows})
 
     def find_tags(
         self, query: CatalogueQuery, scope: Scope, *, cursor: str | None = None, limit: int = 50
@@ -63,7 +77,7 @@ class Catalogue:
         """How many repositories or tags match, exact up to `cap`."""
         number = 0
         for part in queries_of(kind, query, scope):
-            number += self._collection.count_documents(part, limit=cap + 1)
+            number += self._rows(kind).count_documents(part, limit=cap + 1)
             if number > cap:
                 return Count(cap, at_least=True)
         return Count(number)
@@ -71,50 +85,87 @@ class Catalogue:
     def count_tags(self, repositories: Sequence[Repository]) -> dict[tuple[str, str], int]:
         """How many tags each of one page of repositories has, by (registry, repository)."""
         names = sorted({row.repository for row in repositories})
-        query = {"repository": {"$in": names}, "type": "tag", "deleted": False}
+        query = {"repository": {"$in": names}, "deleted": False}
         group = {"_id": {"registry": "$registry", "repository": "$repository"}, "n": {"$sum": 1}}
-        rows = self._collection.aggregate([{"$match": query}, {"$group": group}])
+        rows = self._tags.aggregate([{"$match": query}, {"$group": group}])
         return {(row["_id"]["registry"], row["_id"]["repository"]): row["n"] for row in rows}
 
     def get_tag(self, registry: str, repository: str, tag: str) -> Tag | None:
         """One tag, deleted or not, or None. The caller has asked the scope."""
-        document = self._collection.find_one({"_id": f"{repository} {tag} {registry}"})
+        document = self._tags.find_one({"_id": tag_key(repository, tag, registry)})
         return _struct(Tag, document) if document else None
 
-    def find_tags_of_digest(self, event: Event) -> list[str]:
-        """At most two tags that name the event's digest in its repository now."""
-        query = {
-            "type": "tag",
-            "digest": event.digest,
-            "repository": event.repository,
-            "registry": event.registry,
-            "deleted": False,
-        }
-        return [document["tag"] for document in self._collection.find(query).limit(2)]
-
     def find_history(self, tag: Tag) -> list[Move]:
-        """Every move of a tag, newest first; a push of what it already pointed to is no move."""
-        moves: list[Move] = []
-        current: str | None = None
-        for row in self._find_moves(tag.repository, tag.tag, tag.registry):
-            is_push = row["action"] == "push"
-            if not is_push and row.get("digest") not in (None, current):
-                continue
-            target = row["digest"] if is_push else None
-            if target != current:
-                moves.append(Move(digest=target, since=row["timestamp"], actor=row["actor"]))
-            current = target
-        return moves[::-1]
+        """Every move of a tag, newest first; a push of what it already pointed to is no move.
 
-    def _find_moves(self, repository: str, tag: str, registry: str) -> list[Document]:
-        """The moves of a tag, and the deletes that may have concerned it, oldest first."""
-        rows = list(self._collection.find({"of": f"{repository} {tag} {registry}"}))
-        digests = {row["digest"] for row in rows if row.get("digest")}
-        deletes = [f"{repository} {registry}"]
-        deletes += [f"{repository} {digest} {registry}" for digest in sorted(digests)]
-        for chunk in chunks(deletes):
-            rows += self._collection.find({"of": {"$in": chunk}})
-        return sorted(rows, key=lambda row: str(row["position"]))
+        One that is known by pull has, of each digest, the first sighting, and the last if another
+        digest was seen in between.
+        """
+        key = tag_key(tag.repository, tag.tag, tag.registry)
+        moves = self._history.find_moves([(tag.registry, tag.repository, tag.tag)])[key]
+        return [
+            Move(
+                digest=digest,
+                since=move["timestamp"],
+                actor=move["actor"],
+                seen_by="pull" if move["action"] == SEEN else "push",
+            )
+            for digest, move in reversed(find_changes(moves))
+        ]
+
+    def find_tags_at(self, events: Sequence[Event]) -> dict[str, str | None]:
+        """The tag that pointed to the digest of each event, there and then, by the event's id.
+
+        None where not exactly one did. Pushes, deletes and renames tell it, and what happened
+        since does not matter; nor do tags that only pulls tell of.
+        """
+        renames = self._history.find_renames({event.registry for event in events})
+        pairs = self._find_candidates(events, renames)
+        states = self._find_states({key for _, key, _ in pairs})
+        late = [
+            (key, tag)
+            for event, key, tag in pairs
+            if not _is_after(event, states.get(key), renames[event.registry])
+        ]
+        moves = self._history.find_moves({tag for _, tag in late})
+        found: dict[str, set[str]] = {event.id: set() for event in events}
+        for event, key, (_, _, name) in pairs:
+            of_registry, state = renames[event.registry], states.get(key)
+            if state and _is_after(event, state, of_registry):
+                digest = None if state["deleted"] else state["digest"]
+            else:
+                digest = _digest_then(event, moves[key], of_registry)
+            if digest == event.digest:
+                found[event.id].add(name)
+        return {key: min(names) if len(names) == 1 else None for key, names in found.items()}
+
+    def _find_candidates(
+        self, events: Iterable[Event], renames: Mapping[str, Renames]
+    ) -> list[tuple[Event, str, TagPlace]]:
+        """Events, each with the key and place of a tag that ever pointed to its digest."""
+        wanted: dict[str, list[Event]] = defaultdict(list)
+        for event in events:
+            if event.digest:
+                name = renames[event.registry].name(event.repository, event.position)
+                wanted[digest_key(name, event.digest, event.registry)].append(event)
+        tags = {
+            (move["target"], move["of"], (move["registry"], move["repository"], move["tag"]))
+            for move in self._history.find_pointing(wanted)
+            if move["action"] == "push"
+        }
+        return [(event, key, tag) for target, key, tag in tags for event in wanted[target]]
+
+    def _find_states(self, keys: Iterable[str]) -> dict[str, Document]:
+        """What tags point to now, those that pushes told of."""
+        fields = dict.fromkeys(("tag", "digest", "position", "deleted"), 1)
+        found: dict[str, Document] = {}
+        for chunk in chunks(sorted(keys)):
+            rows = self._tags.find({"_id": {"$in": chunk}}, fields)
+            found |= {row["_id"]: row for row in rows}
+        return found
+
+    def _rows(self, kind: Kind) -> Collection[Document]:
+        return self._tags if kind == "tag" else self._repositories
 
     def _find_page(
         self,
@@ -129,7 +180,8 @@ class Catalogue:
         after = {} if cursor is None else {"_id": {"$gt": cursor}}
         found: list[Document] = []
         for part in queries_of(kind, query, scope):
-            found += self._collection.find(all_of(part, after)).sort("_id", 1).limit(limit + 1)
+            rows = self._rows(kind).find(all_of(part, after))
+            found += rows.sort("_id", 1).limit(limit + 1)
         found.sort(key=lambda row: str(row["_id"]))
         more = found[limit - 1]["_id"] if len(found) > limit else None
         return found[:limit], more
@@ -144,11 +196,11 @@ class Catalogue:
         """
         number, position = _parse_cursor(cursor)
         parts = queries_of(kind, query, scope)
-        found = self._find_at(parts, position)[number:] if number else []
+        found = self._find_at(kind, parts, position)[number:] if number else []
         after = {"position": {"$lt": position}} if position else {}
         older: list[Document] = []
         for part in parts:
-            rows = self._collection.find(all_of(part, after)).sort("position", -1)
+            rows = self._rows(kind).find(all_of(part, after)).sort("position", -1)
             older += rows.limit(limit + 1)
         found += sorted(older, key=lambda row: str(row["position"]), reverse=True)
         if len(found) <= limit:
@@ -159,13 +211,15 @@ class Catalogue:
         if last == position:
             return found[:limit], f"{number + limit} {last}"
         newer = [row for row in found if row["position"] > last]
-        shown = (newer + self._find_at(parts, last))[:limit]
+        shown = (newer + self._find_at(kind, parts, last))[:limit]
         return shown, f"{len(shown) - len(newer)} {last}"
 
-    def _find_at(self, parts: Iterable[dict[str, Any]], position: str) -> list[Document]:
+    def _find_at(
+        self, kind: Kind, parts: Iterable[dict[str, Any]], position: str
+    ) -> list[Document]:
         """All that these queries select at one position, by `_id`."""
         at = {"position": position}
-        found = [row for part in parts for row in self._collection.find(all_of(part, at))]
+        found = [row for part in parts for row in self._rows(kind).find(all_of(part, at))]
         return sorted(found, key=lambda row: str(row["_id"]))
 
 
@@ -180,3 +234,19 @@ def _parse_cursor(cursor: str | None) -> tuple[int, str]:
 def _struct(kind: Any, document: Document) -> Any:
     fields = kind.__struct_fields__
     return kind(**{name: document[name] for name in fields if name in document})
+
+
+def _is_after(event: Event, state: Document | None, renames: Renames) -> bool:
+    """Whether a tag was as it is now when the event happened."""
+    return state is not None and event.position > max(str(state["position"]), renames.last)
+
+
+def _digest_then(event: Event, moves: Iterable[Document], renames: Renames) -> str | None:
+    """What a tag pointed to in the event's repository, just before it."""
+    before = (
+        move
+        for move in moves
+        if move["position"] < event.position
+        and renames.name(move["named"], move["position"], event.position) == event.repository
+    )
+    return digest_before(find_changes(before), event.position)

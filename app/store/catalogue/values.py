@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal, NamedTuple
 
 import msgspec
+
+SeenBy = Literal["push", "pull"]
 
 
 class Repository(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +21,11 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tag(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tag points to; `digest` is None when it was deleted before any push was seen."""
+    """What a tag points to; `digest` is None when it was deleted before any push was seen.
+
+    Where no push or delete of it was seen it is known by pull: `digest` is that of the newest, and
+    `seen_at` when this digest was first seen under the tag.
+    """
 
     registry: str
     namespace: str
@@ -29,13 +36,28 @@ class Tag(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "image"
     pushed_at: datetime | None = None
     pushed_by: str = ""
+    seen_by: SeenBy = "push"
+    seen_at: datetime | None = None
     deleted: bool = False
     deleted_at: datetime | None = None
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of a tag: from `since` on it pointed to `digest`, or was gone (None)."""
+    """One change of a tag: from `since` on it pointed to `digest`, or was gone (None).
+
+    One that is seen by a pull happened at `since` or before, by nobody knows whom.
+    """
 
     digest: str | None
     since: datetime
     actor: str = ""
+    seen_by: SeenBy = "push"
+
+
+class Repointed(NamedTuple):
+    """From `position` on the answer to which tags point to `digest` there is another one."""
+
+    registry: str
+    repository: str  # its name at that time
+    digest: str
+    position: str

@@ -1,241 +1,332 @@
-"""What pushes and deletes make of the catalogue, in whatever order they come."""
+"""What events make of the catalogue, in whatever order they come, and however often."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
-from pymongo import UpdateOne
-from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError
+from pymongo.database import Database
 
 from app.rules.events import Event
-from app.store.errors import only_duplicates, translate_errors
-from app.store.paging import Document
+from app.store.catalogue.history import (
+    SIGHTED,
+    History,
+    Place,
+    TagPlace,
+    make_move,
+    make_rename,
+    make_sighting,
+)
+from app.store.catalogue.names import Rename, Renames, digest_key, tag_key
+from app.store.catalogue.repositories import Happened, RepositoryRows
+from app.store.catalogue.sightings import Sightings
+from app.store.catalogue.tags import TagRows
+from app.store.catalogue.timeline import SEEN, digest_at, digest_before
+from app.store.catalogue.values import Repointed
+from app.store.errors import translate_errors
+from app.store.paging import Document, between, chunks, select
 
-BULK = 50  # events of one bulk write; each is up to three updates
-Write = tuple[dict[str, Any], dict[str, Any]]  # query, update
-NEVER = "-"  # begins the position of a repository that was pulled but never pushed
+USES = ("push", "pull", "check", "mount")
+
+
+class _Placed(NamedTuple):
+    """An event, and the name that its repository has now."""
+
+    event: Event
+    repository: str
+
+    @property
+    def place(self) -> Place:
+        return self.event.registry, self.repository
+
+    @property
+    def tag(self) -> TagPlace:
+        return self.event.registry, self.repository, self.event.tag or ""
+
+    @property
+    def is_move(self) -> bool:
+        action = self.event.action
+        return action == "delete" or (action == "push" and bool(self.event.tag))
+
+    @property
+    def is_sighting(self) -> bool:
+        """Whether it is a pull that itself named a tag."""
+        event = self.event
+        return (
+            event.action in ("pull", "check")
+            and event.tag_from == "event"
+            and bool(event.tag and event.digest)
+        )
 
 
 @translate_errors
 class CatalogueWriter:
-    """Writes collection `catalogue`; Catalogue reads it."""
+    """Writes `repositories`, `tags` and `tag_history`; Catalogue reads them.
 
-    def __init__(self, collection: Collection[Document]) -> None:
-        self._collection = collection
+    One process at a time. What stands in the collections is the same whatever order events come
+    in, and in whatever batches, however often. Collection `events` is only asked, about the pulls
+    of repositories that were deleted or renamed: events are stored before they are applied.
+    """
 
-    def add_pushes(self, pushes: Sequence[Event]) -> None:
-        """Apply pushes: repository, tag and tag history. Idempotent, in any order.
+    def __init__(self, database: Database[Document]) -> None:
+        self._events = database["events"]
+        self._history = History(database["tag_history"])
+        self._tags = TagRows(database["tags"], self._history)
+        self._sightings = Sightings(self._history)
+        self._repositories = RepositoryRows(database["repositories"], self._was_used)
+        self._renames: dict[str, Renames] = {}
 
-        One command, unless a newer change of the same tag, or a newer delete, came before.
+    def forget(self) -> None:
+        """Read anew what another process may have written."""
+        for rows in (self._tags, self._sightings, self._repositories):
+            rows.forget()
+        self._renames = {}
+
+    def apply(self, events: Sequence[Event]) -> set[Repointed]:
+        """Apply what happened; returns where another tag, or none, points to a digest now.
+
+        Pushes and deletes move tags, renames move repositories with all that they hold, and a pull
+        tells of its repository, and of its tag where nothing else does. Events that were applied
+        before are named again in what is returned.
         """
-        for start in range(0, len(pushes), BULK):
-            batch = [
-                (push, *write) for push in pushes[start : start + BULK] for write in _push(push)
-            ]
-            refused = self._upsert([(query, update) for _, _, query, update in batch])
-            for push, row in (batch[index][:2] for index in refused):
-                if row == "repository" or not self._is_current(push):
-                    self._add_late_push(push)
-
-    def _is_current(self, push: Event) -> bool:
-        """Whether the tag already shows this very push: a redelivery."""
-        query = {"_id": _tag_key(push), "position": push.position}
-        return self._collection.find_one(query, {"_id": 1}) is not None
-
-    def _add_late_push(self, push: Event) -> None:
-        """Apply a push that a newer change of its tag, or a newer delete, overtook."""
-        key = _repository_key(push)
-        pushed = {"position": push.position, "pushed_at": push.timestamp}
-        self._collection.update_one({"_id": key}, {"$max": pushed})
-        alive = {"_id": key, "deleted_position": {"$not": {"$gt": push.position}}}
-        self._collection.update_one(alive, {"$set": {"deleted": False}})
-        if push.tag:
-            first = {"$min": {"first_pushed_at": push.timestamp}}
-            self._collection.update_one({"_id": _tag_key(push)}, first)
-            self._rebuild_tag(push)
-
-    def _rebuild_tag(self, event: Event) -> None:
-        """Derive the tag of `event` from its moves, as if they had come in order.
-
-        `revision` changes with every write of the row, so a move that comes meanwhile is not lost.
-        """
-        key = _tag_key(event)
-        while True:
-            row = self._collection.find_one({"_id": key}, {"revision": 1}) or {}
-            state = self._find_state(event)
-            update = {"$set": state, "$inc": {"revision": 1}}
-            query = {"_id": key, "revision": row.get("revision")}
-            if not state or self._collection.update_one(query, update).matched_count:
-                return
-
-    def _find_state(self, event: Event) -> Document:
-        """What the newest push of the tag of `event`, and the newest delete since, make of it."""
-        push = self._find_newest_move(_tag_key(event), "push") or {}
-        deleted = [_tag_key(event), _repository_key(event)]
-        if push:
-            deleted.append(f"{event.repository} {push['digest']} {event.registry}")
-        since = push.get("position", "")
-        found = (self._find_newest_move(of, "delete", since) for of in deleted)
-        deletes = [delete for delete in found if delete]
-        if not push and not deletes:
-            return {}
-        state: Document = _row("tag", event) | {"tag": event.tag} | push.get("tag_row", {})
-        if deletes:
-            state |= _deletion(max(deletes, key=lambda delete: str(delete["position"])))
-        return state
-
-    def _find_newest_move(self, of: str, action: str, after: str = "") -> Document | None:
-        found = self._collection.aggregate(
-            [
-                {"$match": {"of": of, "position": {"$gt": after}}},  # alone: see paging.stages
-                {"$match": {"action": action}},
-                {"$sort": {"position": -1}},
-                {"$limit": 1},
-            ]
-        )
-        return next(iter(found), None)
-
-    def add_delete(self, delete: Event) -> None:
-        """Apply a delete of a tag, a digest or a whole repository. Idempotent, in any order."""
-        move = _move(delete, _delete_key(delete))
-        deletion = _deletion(move)
-        older = {"$lt": delete.position}
-        if delete.tag:
-            row = _row("tag", delete) | {"tag": delete.tag} | deletion
-            query = {"_id": _tag_key(delete), "position": older}
-            update = {"$set": row, "$inc": {"revision": 1}}
-            if self._upsert([_once(delete.id, move), (query, update)]):
-                self._rebuild_tag(delete)
-            return
-        key = _repository_key(delete)
-        newest = {"last_delete": delete.position}
-        if not delete.digest:
-            newest["deleted_position"] = delete.position
-        static = _row("repository", delete) | {"position": f"{NEVER}{key}", "deleted": False}
-        # The move stands before the tags change: a push that overtakes finds the one or the other.
-        self._upsert(
-            [_once(delete.id, move), ({"_id": key}, {"$max": newest, "$setOnInsert": static})]
-        )
-        tags = {"type": "tag", "repository": delete.repository, "registry": delete.registry}
-        if delete.digest:
-            tags["digest"] = delete.digest
-        else:
-            query = {"_id": key, "position": older}
-            self._collection.update_one(query, {"$set": {"deleted": True}})
-        update = {"$set": deletion, "$inc": {"revision": 1}}
-        self._collection.update_many({**tags, "position": older}, update)
-
-    def _upsert(self, writes: list[Write]) -> list[int]:
-        """Run conditional upserts in one command; returns the indexes of those refused.
-
-        A row that is newer than the write refuses it as a duplicate. So does a row that another
-        process made at the same moment, hence the second try, which never inserts.
-        """
-        updates = [UpdateOne(query, update, upsert=True) for query, update in writes]
-        try:
-            self._collection.bulk_write(updates, ordered=False)
-        except BulkWriteError as error:
-            refused = only_duplicates(error)
-            again = (writes[index] for index in refused)
-            results = [self._collection.update_one(query, update) for query, update in again]
-            pairs = zip(refused, results, strict=True)
-            return [index for index, result in pairs if not result.matched_count]
-        return []
-
-    def add_repository(self, event: Event) -> None:
-        """Make the repository of a pull known; idempotent."""
-        key = _repository_key(event)
-        row = _row("repository", event) | {"position": f"{NEVER}{key}", "deleted": False}
-        self._collection.update_one({"_id": key}, {"$setOnInsert": row}, upsert=True)
+        renaming = self._take_renames(events)
+        placed = [
+            _Placed(event, self._renames[event.registry].name(event.repository, event.position))
+            for event in events
+            if event.action != "rename"
+        ]
+        moves = {
+            each.event.id: make_move(each.event, each.repository) for each in placed if each.is_move
+        }
+        repeated = self._history.insert(list(moves.values()))
+        deletes = self._repositories.add(_happened(placed))
+        repointed = self._move_tags(placed, moves, repeated, deletes)
+        self._see([each for each in placed if each.is_sighting], deletes)
+        for registry, renames in renaming.items():
+            repointed |= self._rename(registry, renames)
+        return repointed
 
     def remove_registry(self, registry: str) -> None:
-        """Delete every row of one registry; manifests stay."""
-        self._collection.delete_many({"registry": registry})
+        """Delete everything of one registry."""
+        self._history.remove_registry(registry)
+        self._tags.remove_registry(registry)
+        self._repositories.remove_registry(registry)
+        self.forget()
+
+    def _take_renames(self, events: Iterable[Event]) -> dict[str, list[Rename]]:
+        """Put renames on record; returns them by registry."""
+        registries = {event.registry for event in events}
+        self._renames |= self._history.find_renames(registries - self._renames.keys())
+        found: defaultdict[str, list[Rename]] = defaultdict(list)
+        renaming = [event for event in events if event.action == "rename"]
+        self._history.insert([make_rename(event) for event in renaming])
+        for event in renaming:
+            self._renames[event.registry].add(Rename.of(event))
+            found[event.registry].append(Rename.of(event))
+        return found
+
+    # Tags
+
+    def _move_tags(
+        self,
+        placed: Iterable[_Placed],
+        moves: Mapping[str, Document],
+        repeated: set[str],
+        deletes: Mapping[Place, str],
+    ) -> set[Repointed]:
+        """Apply pushes and deletes that are in the history already."""
+        once = {each.event.id: each for each in placed if each.is_move}
+        concerned = self._find_deleted([e for e in once.values() if e.event.action == "delete"])
+        pushes: defaultdict[TagPlace, list[Event]] = defaultdict(list)
+        for each in once.values():
+            if each.event.action == "push":
+                pushes[each.tag].append(each.event)
+        simple: dict[str, list[Document]] = {}
+        for tag, some in pushes.items():
+            some.sort(key=lambda event: event.position)
+            is_new = repeated.isdisjoint(event.id for event in some)
+            if is_new and tag not in concerned and some[0].position > deletes[tag[:2]]:
+                simple[_key(tag)] = [moves[event.id] for event in some]
+        steps, overtaken = self._tags.advance(simple)
+        repointed: set[Repointed] = set()
+        for move, before in steps:
+            repointed.update(self._repoint(once[move["_id"]].event, (move["digest"], before)))
+        for tag, some in pushes.items():
+            if (key := _key(tag)) in overtaken or key not in simple:
+                concerned[tag] += some
+        return repointed | self._derive(concerned, deletes)
+
+    def _derive(
+        self, concerned: Mapping[TagPlace, Iterable[Event]], deletes: Mapping[Place, str]
+    ) -> set[Repointed]:
+        """Derive tags anew; returns what the events that concern each of them changed."""
+        changes = self._tags.derive(concerned, lambda place: bool(deletes[place]))
+        repointed: set[Repointed] = set()
+        for tag, events in concerned.items():
+            of_tag = changes.get(_key(tag), [])
+            for event in events:
+                before = digest_before(of_tag, event.position)
+                after = digest_at(of_tag, event.position)
+                if before != after:
+                    repointed.update(self._repoint(event, (before, after)))
+        return repointed
+
+    def _find_deleted(self, deletes: Sequence[_Placed]) -> defaultdict[TagPlace, list[Event]]:
+        """The tags that deletes may have concerned, each with these deletes."""
+        concerned: defaultdict[TagPlace, list[Event]] = defaultdict(list)
+        of_digest: defaultdict[str, list[Event]] = defaultdict(list)
+        of_place: defaultdict[Place, list[Event]] = defaultdict(list)
+        for each in deletes:
+            if each.event.tag:
+                concerned[each.tag].append(each.event)
+            elif each.event.digest:
+                registry, repository = each.place
+                key = digest_key(repository, each.event.digest, registry)
+                of_digest[key].append(each.event)
+            else:
+                of_place[each.place].append(each.event)
+        for move in self._history.find_pointing(of_digest):
+            known = concerned[move["registry"], move["repository"], move["tag"]]
+            known += (event for event in of_digest[move["target"]] if event not in known)
+        for tag in self._tags.find_in(of_place):
+            concerned[tag] += of_place[tag[:2]]
+        return concerned
+
+    def _repoint(self, event: Event, digests: Iterable[str | None]) -> Iterator[Repointed]:
+        """What changes by a move, under each name that its repository had from then on."""
+        trail = self._renames[event.registry].trail(event.repository, event.position)
+        for digest in digests:
+            if digest:
+                for name, since in trail:
+                    yield Repointed(event.registry, name, digest, since)
+
+    # Sightings
+
+    def _see(self, placed: Sequence[_Placed], deletes: Mapping[Place, str]) -> None:
+        """Keep what pulls tell of tags that were never pushed or deleted."""
+        places = {_key(each.tag): each.tag for each in placed}
+        rows = self._tags.find(places)
+        settled = {key for key, row in rows.items() if row.seen_by == "push"}
+        sightings = [
+            make_sighting(_sighted(each.event), each.repository)
+            for each in placed
+            if _key(each.tag) not in settled
+        ]
+        first = self._sightings.add(sightings)
+        told = {(sighting["of"], sighting["digest"]) for sighting in sightings}
+        derived = {key for key, _ in first} | {
+            key for key, digest in told if key not in rows or rows[key].digest != digest
+        }
+        self._tags.derive((places[key] for key in derived), lambda place: bool(deletes[place]))
+
+    # Repositories
+
+    def _was_used(self, place: Place, position: str) -> bool:
+        """Whether anything but a delete is on record of a repository after a position."""
+        registry, repository = place
+        renames = self._renames[registry]
+        for name in sorted(renames.origins(repository)):
+            query = {"repository": name, "registry": registry, "action": {"$in": USES}}
+            for row in select(self._events, query, between(position, None), {"position": 1}):
+                if renames.name(name, row["position"]) == repository:
+                    return True
+        return False
+
+    def _rename(self, registry: str, renames: Sequence[Rename]) -> set[Repointed]:
+        """Derive anew all that stands where renames may have moved something, from or to."""
+        now = self._renames[registry]
+        before = now.without(renames)
+        parents = {parent for rename in renames for parent in now.touched(rename)}
+        stood = self._repositories.find_beneath(registry, parents)
+        came = {name for each in stood for name in now.origins(each) | before.origins(each)}
+        names = {name for each in came for name in now.destinations(each)}
+        places = [(registry, name) for name in sorted(names)]
+        tags = self._tags.find_in(places)
+        found = [move for _, name in places for move in self._history.find_in(registry, name)]
+        self._history.remove([move["_id"] for move in found if move["action"] == SEEN])
+        moves = [move for move in found if move["action"] != SEEN]
+        repointed = set(_renamed(moves, now, before))
+        self._history.rename(moves, lambda move: now.name(move["named"], move["position"]))
+        settled = {move["of"] for move in moves if move["tag"]}
+        tags |= {(registry, move["repository"], move["tag"]) for move in moves if move["tag"]}
+        happened: defaultdict[str, list[Happened]] = defaultdict(list)
+        sightings: list[Document] = []
+        for move in moves:
+            happened[move["repository"]].append(_of_document(move))
+        for row in self._find_events(registry, {o for name in names for o in now.origins(name)}):
+            name = now.name(row["repository"], row["position"])
+            if name not in names:
+                continue
+            happened[name].append(_of_document(row))
+            if _is_sighting(row) and tag_key(name, row["tag"], registry) not in settled:
+                sightings.append(make_sighting(row, name))
+                tags.add((registry, name, row["tag"]))
+        for rows in (self._tags, self._sightings, self._repositories):
+            rows.forget()
+        self._sightings.add(sightings)
+        self._tags.derive(tags, lambda place: True)
+        # Those of which nothing is left come last: a repetition finds them.
+        for place in sorted(places, key=lambda place: place[1] not in happened):
+            self._repositories.set(place, happened[place[1]])
+        return repointed
+
+    def _find_events(self, registry: str, repositories: Iterable[str]) -> Iterator[Document]:
+        fields = dict.fromkeys((*SIGHTED, "action", "tag_from"), 1)
+        for chunk in chunks(sorted(repositories)):
+            for row in self._events.find({"repository": {"$in": chunk}}, fields):
+                if row["registry"] == registry and row["action"] in (*USES, "delete"):
+                    yield row
 
 
-def _row(kind: str, event: Event) -> Document:
-    return {
-        "type": kind,
-        "registry": event.registry,
-        "space": f"{kind} {event.namespace}",
-        "namespace": event.namespace,
-        "repository": event.repository,
-    }
+def _key(tag: TagPlace) -> str:
+    registry, repository, name = tag
+    return tag_key(repository, name, registry)
 
 
-def _repository_key(event: Event) -> str:
-    return f"{event.repository} {event.registry}"
+def _happened(placed: Iterable[_Placed]) -> dict[Place, list[Happened]]:
+    told: defaultdict[Place, list[Happened]] = defaultdict(list)
+    for each in placed:
+        event = each.event
+        is_whole = event.action == "delete" and not (event.tag or event.digest)
+        told[each.place].append(Happened(event.action, event.position, event.timestamp, is_whole))
+    return told
 
 
-def _tag_key(event: Event) -> str:
-    return f"{event.repository} {event.tag} {event.registry}"
+def _of_document(row: Mapping[str, Any]) -> Happened:
+    is_whole = row["action"] == "delete" and not (row.get("tag") or row.get("digest"))
+    return Happened(row["action"], row["position"], row["timestamp"], is_whole)
 
 
-def _delete_key(delete: Event) -> str:
-    parts = (delete.repository, delete.tag or delete.digest, delete.registry)
-    return " ".join(part for part in parts if part)
+def _sighted(event: Event) -> Document:
+    return {name: getattr(event, name) for name in SIGHTED}
 
 
-def _move(event: Event, of: str) -> Document:
-    return {
-        "type": "move",
-        "of": of,
-        "registry": event.registry,
-        "action": event.action,
-        "digest": event.digest,
-        "position": event.position,
-        "timestamp": event.timestamp,
-        "actor": event.actor,
-    }
+def _is_sighting(row: Mapping[str, Any]) -> bool:
+    return row["action"] in ("pull", "check") and row.get("tag_from") == "event"
 
 
-def _deletion(move: Document) -> Document:
-    """What a delete sets on the rows of the tags that it removed."""
-    return {
-        "position": move["position"],
-        "deleted": True,
-        "deleted_at": move["timestamp"],
-    }
+def _renamed(moves: Iterable[Document], now: Renames, before: Renames) -> Iterator[Repointed]:
+    """Where tags began or ceased to point to digests by some of the renames.
 
-
-def _once(event_id: str, move: Document) -> Write:
-    return {"_id": f"move {event_id}"}, {"$setOnInsert": move}
-
-
-def _push(push: Event) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """The upserts of one push, named by row: with a tag the tag and its move, and the repository.
-
-    The repository comes last, as it tells of a later delete: one that comes meanwhile either finds
-    the tag, or is found. (mongod carries out the updates of one command in their order.)
+    What moves to a name may take the place of what stood there.
     """
-    writes: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
-    if push.tag:
-        row = {
-            "tag": push.tag,
-            "digest": push.digest,
-            "media_type": push.media_type,
-            "kind": push.kind,
-            "position": push.position,
-            "pushed_at": push.timestamp,
-            "pushed_by": push.actor,
-            "deleted": False,
-            "deleted_at": None,
-        }
-        query = {"_id": _tag_key(push), "position": {"$lt": push.position}}
-        update = {
-            "$set": _row("tag", push) | row,
-            "$inc": {"revision": 1},
-            "$min": {"first_pushed_at": push.timestamp},
-        }
-        move = _move(push, _tag_key(push)) | {"tag_row": row}
-        writes.append(("tag", query, update))
-        writes.append(("move", *_once(push.id, move)))
-    not_deleted_since = {"last_delete": {"$not": {"$gt": push.position}}}
-    repository: dict[str, Any] = {
-        "$max": {"position": push.position, "pushed_at": push.timestamp},
-        "$set": _row("repository", push) | {"deleted": False},
-    }
-    writes.append(("repository", {"_id": _repository_key(push)} | not_deleted_since, repository))
-    return writes
+    for move in moves:
+        if move["action"] != "push":
+            continue
+        registry, digest = move["registry"], move["digest"]
+        trails = (names.trail(move["named"], move["position"]) for names in (now, before))
+        first, second = (_turns(trail) for trail in trails)
+        for name, since in first ^ second:
+            yield Repointed(registry, name, digest, since)
+        for since in now.added_to(before):
+            if since > move["position"]:
+                name = now.name(move["named"], move["position"], since)
+                yield Repointed(registry, name, digest, since)
+
+
+def _turns(trail: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Each name with the positions at which it was taken and given up."""
+    ends = {(name, end) for (name, _), (_, end) in pairwise(trail)}
+    return ends.union(trail)

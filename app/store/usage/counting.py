@@ -10,6 +10,8 @@ from pymongo.collection import Collection
 
 from app.rules.clients import OWN_CLIENT
 from app.rules.events import position_at
+from app.rules.kinds import is_supplement
+from app.rules.sizes import MAX_SIZE
 from app.rules.usage import COUNTED, PULL_PART, PUSH_PART, Calendar, Row, Span
 from app.store.paging import Document, between, select
 
@@ -22,24 +24,26 @@ _PROJECTION = {
 }
 CAME = dict.fromkeys(("registry", "timestamp", "received_at"), 1)
 
+Place = tuple[str, str, str]  # registry, namespace, repository
+
 
 def count_rows(
     events: Collection[Document],
     calendar: Calendar,
     parts: Iterable[dict[str, Any]],
     span: Span,
-    watched: set[str] | None = None,
+    heard: set[Place] | None = None,
 ) -> Iterator[tuple[str, Row]]:
     """Rows made from the events of a time that `parts` select, each with its namespace.
 
-    The registries of events that came within a day are added to `watched`.
+    Where any event came within a day, counted or not, is added to `heard`.
     """
     counted: dict[tuple[Any, ...], list[Any]] = {}
-    fields = _PROJECTION if watched is None else _PROJECTION | CAME
+    fields = _PROJECTION if heard is None else _PROJECTION | CAME
     for part in parts:
         for event in select(events, part, bounds_of(span), fields):
-            if watched is not None and is_in_time(event):
-                watched.add(event["registry"])
+            if heard is not None and is_in_time(event):
+                heard.add((event["registry"], event["namespace"], event["repository"]))
             action = _action_of(event)
             if action is None:
                 continue
@@ -54,13 +58,14 @@ def count_rows(
                 event["actor"],
                 event.get("client", "other"),
                 event.get("address", ""),
+                is_supplement(event.get("kind", "image"), event.get("tag")),
             )
             sums = counted.setdefault(key, [0, event["timestamp"], 0])
             sums[0] += 1
             sums[1] = max(sums[1], event["timestamp"])
             sums[2] += event.get("content_size") or 0
-    for key, sums in counted.items():
-        yield key[0], Row(*key[1:], *sums)
+    for key, (number, last, size) in counted.items():
+        yield key[0], Row(*key[1:-1], number, last, min(size, MAX_SIZE), key[-1])
 
 
 def bounds_of(span: Span) -> dict[str, Any]:

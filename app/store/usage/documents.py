@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
 import msgspec
 
+from app.rules.sizes import add_sizes
 from app.rules.usage import TOPS, Row, Span, Sums
 from app.store.paging import Document
+from app.store.usage.counting import Place
+
+
+class _Line(msgspec.Struct, array_like=True):
+    """What a Row has after day, registry and repository."""
+
+    tag: str | None
+    digest: str | None
+    action: str
+    actor: str
+    client: str
+    address: str
+    number: int
+    last: datetime
+    bytes: int
+    is_supplement: bool = False  # days whose events are removed may be without it
+
 
 # Lists within a document are bytes: the database need not know what is in them.
-_ROWS: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
-    list[tuple[str | None, str | None, str, str, str, str, int, datetime, int]]
-)
+_LINES = msgspec.msgpack.Decoder(list[_Line])
 
 MAX_ROWS = 5_000  # of one document: below 16 MB whatever the names
-FORM = 3  # of the summaries; days that were summarised in another one are made anew
+FORM = 4  # of the summaries; days that were summarised in another one are made anew
 EVERYTHING = "everything"
 
 
@@ -31,23 +47,30 @@ def after(day: date) -> str:
     return f"{day}U"
 
 
-def sums_of(namespace: str, row: Row) -> tuple[str, ...]:
+def of_supplements(of: str) -> str:
+    """The name of the sums of supplements beside the sums `of` all else."""
+    return f"supplements of {of}"
+
+
+def sums_of(namespace: str, row: Row) -> list[str]:
     """The sums that a row is in."""
-    return (
+    names = [
         EVERYTHING,
         f"{EVERYTHING} client {row.client}",
         f"{EVERYTHING} account {row.actor}",
         f"namespace {namespace}",
-    )
+    ]
+    return [of_supplements(of) for of in names] if row.is_supplement else names
 
 
 def row_documents(
-    span: Span, run: str, rows: Mapping[tuple[str, str, str], Mapping[Any, Row]]
+    span: Span, run: str, rows: Mapping[Place, Mapping[Any, Row]], heard: Container[Place]
 ) -> Iterator[Document]:
-    """The documents of a time's rows, which come by registry, namespace and repository."""
-    for (registry, namespace, repository), found in sorted(rows.items()):
+    """The documents of a time's rows; where something was `heard` there is one in any case."""
+    for place, found in sorted(rows.items()):
+        registry, namespace, repository = place
         listed = [list(row[3:]) for row in found.values()]
-        for start in range(0, len(listed), MAX_ROWS):
+        for start in range(0, max(1, len(listed)), MAX_ROWS):
             yield {
                 "_id": f"{span.key} {registry} {repository} {start} {run}",
                 "day": span.key,
@@ -55,6 +78,7 @@ def row_documents(
                 "registry": registry,
                 "namespace": namespace,
                 "repository": repository,
+                "heard": place in heard,
                 "digests": sorted({row[1] for row in listed[start : start + MAX_ROWS] if row[1]}),
                 "rows": msgspec.msgpack.encode(listed[start : start + MAX_ROWS]),
             }
@@ -93,15 +117,15 @@ def rows_of(document: Document) -> Iterator[Row]:
     """The rows of one of row_documents."""
     day = day_of(document["day"])
     head = (day, document["registry"], document["repository"])
-    for row in _ROWS.decode(document["rows"]):
-        yield Row(*head, *row)
+    for line in _LINES.decode(document["rows"]):
+        yield Row(*head, *msgspec.structs.astuple(line))
 
 
 def add_document(sums: Sums, document: Document, tops: Sequence[str]) -> None:
     """Add one of sum_documents; of its lists only `tops`."""
     if "counts" in document:
         sums.count(day_of(document["day"]), document["counts"])
-        sums.bytes_pushed += document["bytes"]
+        sums.bytes_pushed = add_sizes((sums.bytes_pushed, document["bytes"]))
     for name in tops:
         head = (document["registry"],) if TOPS[name].with_registry else ()
         lines = msgspec.msgpack.decode(document[name]) if name in document else ()

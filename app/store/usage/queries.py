@@ -11,7 +11,7 @@ import msgspec
 from app.rules.usage import Row
 from app.store.paging import all_of
 from app.store.scope import Scope
-from app.store.usage.documents import EVERYTHING
+from app.store.usage.documents import EVERYTHING, of_supplements
 
 Image = tuple[str, str, str | None, str | None]  # registry, repository, tag, digest
 
@@ -19,7 +19,8 @@ Image = tuple[str, str, str | None, str | None]  # registry, repository, tag, di
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Filters of the figures; None leaves one out. `first` and `last` are days, both included.
 
-    `client` may be several classes. `actor` "" is requests without account.
+    `client` may be several classes. `actor` "" is requests without account. What only supplements
+    an image (app.rules.kinds) is left out but for `supplements`.
     """
 
     first: date
@@ -31,6 +32,7 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
     digest: str | None = None
     actor: str | None = None
     clients: frozenset[str] | None = None
+    supplements: bool = False
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -59,6 +61,7 @@ def matches(row: Row, query: UsageQuery) -> bool:
         and (query.digest is None or row.digest == query.digest)
         and (query.actor is None or row.actor == query.actor)
         and (query.clients is None or row.client in query.clients)
+        and (query.supplements or not row.is_supplement)
     )
 
 
@@ -82,4 +85,6 @@ def split(query: UsageQuery, scope: Scope) -> tuple[list[str], list[dict[str, An
             named += (f"namespace {name}" for name in wanted)
         else:
             rest.append(all_of(part, _wanted(query)))
+    if query.supplements:
+        named += [of_supplements(of) for of in named]
     return named, rest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,6 +11,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from app.rules.usage import (
+    CHECK,
     COUNTED,
     PULL,
     PULL_PART,
@@ -25,12 +26,15 @@ from app.rules.usage import (
 from app.store.errors import translate_errors
 from app.store.paging import Document, chunks, select
 from app.store.scope import Scope
-from app.store.usage.counting import CAME, bounds_of, count_rows, is_in_time
-from app.store.usage.days import DayStore
+from app.store.usage.counting import CAME, Place, bounds_of, count_rows, is_in_time
+from app.store.usage.days import DayStore, is_whole
 from app.store.usage.documents import add_document, day_of, rows_of
 from app.store.usage.queries import Image, Usage, UsageQuery, matches, parts_of, split
 
 Found = TypeVar("Found")
+Heard = dict[str, tuple[date, date]]  # first and last day, by registry
+
+DAY = timedelta(days=1)
 
 # That one page makes from the events of days that are not closed, and what an open time has more:
 # each is counted whole.
@@ -40,12 +44,33 @@ MAX_LIVE_ROWS = 20_000
 class Cover(NamedTuple):
     """How the figures of a period are found: `runs` of what is closed, by key; the rest is open.
 
-    The events of `removed` days are gone: their figures are in the summaries alone.
+    Days without events are in neither. The events of `removed` days are gone: their figures are in
+    the summaries alone. `registries` were heard of on closed days, by key.
     """
 
     runs: dict[str, str]
     open: list[Span]
     removed: list[date]
+    registries: dict[str, Sequence[str]]
+
+
+class Images(NamedTuple):
+    """What something happened to in a period; not on `missing` days, which are being prepared.
+
+    `heard` are the first and the last day on which any event of a registry came in time.
+    """
+
+    found: set[Image]
+    heard: Heard
+    missing: Sequence[date]
+
+
+class Newest(NamedTuple):
+    """The newest pull and check of something, by anybody, and its newest use."""
+
+    pull: Row | None = None
+    check: Row | None = None
+    use: Row | None = None
 
 
 @translate_errors
@@ -73,21 +98,22 @@ class UsageStore:
         return self._settled(query, now, read)
 
     def find_images(
-        self,
-        query: UsageQuery,
-        scope: Scope,
-        now: datetime,
-        actions: Container[str] = (PULL, PULL_PART),
-    ) -> tuple[set[Image], Sequence[date]]:
-        """What `actions` happened to in a period, and the `missing` days; as `read`.
+        self, query: UsageQuery, scope: Scope, now: datetime, is_wanted: Callable[[Row], bool]
+    ) -> Images:
+        """What the rows of a period are about that `is_wanted`; as `read` for what is missing.
 
         By whom and how often is not kept: that would be most of what the rows of months take.
         """
 
-        def read(cover: Cover) -> tuple[set[Image], Sequence[date]]:
-            rows, missing = self._find_rows(cover, query, scope)
-            found = (row for row in rows if row.action in actions)
-            return {(row.registry, row.repository, row.tag, row.digest) for row in found}, missing
+        def read(cover: Cover) -> Images:
+            heard: Heard = {}
+            found: set[Image] = set()
+            closed = self._read_rows(cover, parts_of(query, scope, "digests"), heard)
+            made, missing = self._make_rows(cover, parts_of(query, scope), heard)
+            for row in chain(closed, made):
+                if matches(row, query) and is_wanted(row):
+                    found.add((row.registry, row.repository, row.tag, row.digest))
+            return Images(found, heard, missing)
 
         return self._settled(query, now, read)
 
@@ -157,67 +183,85 @@ class UsageStore:
         wanted = [hour for day in days for hour in self._days.calendar.hours_of(day)]
         return self._settled(query, now, read)
 
-    def find_last_pulls(
-        self, repositories: Iterable[str], scope: Scope, now: datetime, clients: frozenset[str]
-    ) -> dict[tuple[str, str, str], Row]:
-        """The newest pull of every tag and every digest of some repositories.
+    def find_newest(
+        self,
+        repositories: Iterable[str],
+        scope: Scope,
+        now: datetime,
+        is_use: Callable[[Row], bool],
+    ) -> dict[tuple[str, str, str], Newest]:
+        """The newest pull, check and use of every tag and every digest of some repositories.
 
-        By registry, repository, and tag or digest. Only pulls by `clients` (classes) count.
+        By registry, repository, and tag or digest. A pull of an index is one of the children that
+        were pulled with it.
         """
-        query = UsageQuery(first=date.min, last=date.max, clients=clients)
         parts = [part for name in repositories for part in scope.within(name)]
 
-        def read(cover: Cover) -> dict[tuple[str, str, str], Row]:
-            found: dict[tuple[str, str, str], Row] = {}
+        def read(cover: Cover) -> dict[tuple[str, str, str], Newest]:
+            found: dict[tuple[str, str, str], Newest] = {}
             made, _ = self._make_rows(cover, parts)
             for row in chain(self._read_rows(cover, parts), made):
-                if row.action != PULL or not matches(row, query):
-                    continue
-                for name in (row.tag, row.digest):
+                for name in {row.tag, row.digest} - {None}:
                     key = (row.registry, row.repository, name or "")
-                    if key not in found or row.last > found[key].last:
-                        found[key] = row
+                    found[key] = _newer(found.get(key, Newest()), row, is_use)
             return found
 
-        return self._settled(query, now, read)
+        return self._settled(UsageQuery(first=date.min, last=date.max), now, read)
 
-    def find_open_registries(self, query: UsageQuery, now: datetime) -> set[str]:
-        """The registries of which something came in time on days that are not closed yet."""
+    def find_heard_before(
+        self, day: date, registries: Iterable[str], scope: Scope, now: datetime
+    ) -> dict[str, date]:
+        """The newest day before `day` on which an event of each registry came in time.
 
-        def read(cover: Cover) -> set[str]:
-            bounds = map(bounds_of, cover.open)
-            events = (event for bound in bounds for event in self._events.find(bound, CAME))
-            return {event["registry"] for event in events if is_in_time(event)}
+        Of what the scope allows. A registry without one is not in it.
+        """
+        wanted = set(registries)
 
-        return self._settled(query, now, read)
+        def read(cover: Cover) -> dict[str, date]:
+            heard: Heard = {}
+            times, few = _newest_first(cover), 1
+            while times and not wanted <= heard.keys():
+                self._hear(heard, _only(cover, times[:few], wanted - heard.keys()), scope)
+                times, few = times[few:], 2 * few
+            return {name: last for name, (_, last) in heard.items() if name in wanted}
+
+        return self._settled(UsageQuery(first=date.min, last=day - DAY), now, read)
+
+    def _hear(self, heard: Heard, cover: Cover, scope: Scope) -> None:
+        fields = dict.fromkeys(("day", "run", "registry", "heard"), 1)
+        for document in self._read_documents(cover, scope.queries, fields):
+            _note_heard(heard, document)
+        for span in cover.open:
+            for part in scope.queries:
+                for event in select(self._events, part, bounds_of(span), CAME):
+                    if is_in_time(event):
+                        _add_heard(heard, event["registry"], span.day)
 
     # What is closed, and what is open
 
     def _settled(self, query: UsageQuery, now: datetime, read: Callable[[Cover], Found]) -> Found:
         """What `read` finds while nothing is closed or opened."""
         last = min(query.last, self._days.calendar.day_of(now))
-        first = self._days.find_first_day()
-        if first is None or last < max(first, query.first):
-            return read(Cover({}, [], []))
-        days = list(days_between(max(first, query.first), last))
-        cover = self._cover(days)
+        cover = self._cover(query.first, last)
         for _ in range(3):
             found = read(cover)
-            before, cover = cover, self._cover(days)
+            before, cover = cover, self._cover(query.first, last)
             if cover == before:
                 break
         return found
 
-    def _cover(self, days: Sequence[date]) -> Cover:
-        states = self._days.find_states(days[0], days[-1])
-        cover = Cover({}, [], [])
-        for day in days:
-            state = states.get(day.isoformat())
-            if state and state.get("removed"):
+    def _cover(self, first: date, last: date) -> Cover:
+        states = self._days.find_states(first, last)
+        cover = Cover({}, [], [], {})
+        for day, state in self._days.days_of(states):
+            if state.get("removed"):
                 cover.removed.append(day)
             if run := self._days.run_of(state):
                 cover.runs[day.isoformat()] = run
-            elif state or not any(hour.key in states for hour in self._days.calendar.hours_of(day)):
+                cover.registries[day.isoformat()] = state.get("registries", ())
+            elif is_whole(state) or not any(
+                hour.key in states for hour in self._days.calendar.hours_of(day)
+            ):
                 cover.open.append(self._days.calendar.span_of(day))
             else:
                 self._cover_hours(cover, day, states)
@@ -227,32 +271,49 @@ class UsageStore:
         for hour in self._days.calendar.hours_of(day):
             if run := self._days.run_of(states.get(hour.key)):
                 cover.runs[hour.key] = run
+                cover.registries[hour.key] = states[hour.key].get("registries", ())
             elif cover.open and cover.open[-1].end == hour.start:
                 cover.open[-1] = cover.open[-1]._replace(end=hour.end)
             else:
                 cover.open.append(hour)
 
     def _make_rows(
-        self, cover: Cover, parts: Sequence[dict[str, Any]]
+        self, cover: Cover, parts: Sequence[dict[str, Any]], heard: Heard | None = None
     ) -> tuple[list[Row], list[date]]:
         """Rows of what is open, made from the events; and the days for which that is too much."""
         rows: list[Row] = []
         spans = list(cover.open)
         while spans and len(rows) < self.max_live_rows:
             span = spans.pop()
-            rows += (row for _, row in self._count(parts, span))
+            places: set[Place] | None = None if heard is None else set()
+            rows += (row for _, row in self._count(parts, span, places))
+            if heard is not None:
+                for registry, *_ in places or ():
+                    _add_heard(heard, registry, span.day)
         return rows, sorted({span.day for span in spans})
 
-    def _count(self, parts: Iterable[dict[str, Any]], span: Span) -> Iterator[tuple[str, Row]]:
-        return count_rows(self._events, self._days.calendar, parts, span)
+    def _count(
+        self, parts: Iterable[dict[str, Any]], span: Span, heard: set[Place] | None = None
+    ) -> Iterator[tuple[str, Row]]:
+        return count_rows(self._events, self._days.calendar, parts, span, heard)
 
-    def _read_rows(self, cover: Cover, parts: Iterable[dict[str, Any]]) -> Iterator[Row]:
+    def _read_rows(
+        self, cover: Cover, parts: Iterable[dict[str, Any]], heard: Heard | None = None
+    ) -> Iterator[Row]:
+        for document in self._read_documents(cover, parts):
+            if heard is not None:
+                _note_heard(heard, document)
+            yield from rows_of(document)
+
+    def _read_documents(
+        self, cover: Cover, parts: Iterable[dict[str, Any]], fields: dict[str, int] | None = None
+    ) -> Iterator[Document]:
         if not cover.runs:
             return
         for part in parts:
-            for document in select(self._usage, part, _bounds(cover)):
+            for document in select(self._usage, part, _bounds(cover), fields):
                 if cover.runs.get(document["day"]) == document["run"]:
-                    yield from rows_of(document)
+                    yield document
 
     def _read_sums(
         self, cover: Cover, query: UsageQuery, named: Sequence[str], fields: dict[str, int]
@@ -269,3 +330,42 @@ class UsageStore:
 
 def _bounds(cover: Cover) -> dict[str, Any]:
     return {"day": {"$gte": min(cover.runs), "$lte": max(cover.runs)}}
+
+
+def _newest_first(cover: Cover) -> list[date]:
+    """The days of which something is closed or open."""
+    return sorted({*map(day_of, cover.runs), *(span.day for span in cover.open)}, reverse=True)
+
+
+def _only(cover: Cover, days: Container[date], registries: set[str]) -> Cover:
+    """What is open on these days, and what is closed where one of the registries was heard of."""
+    runs = {
+        key: run
+        for key, run in cover.runs.items()
+        if day_of(key) in days and registries.intersection(cover.registries[key])
+    }
+    return cover._replace(runs=runs, open=[span for span in cover.open if span.day in days])
+
+
+def _note_heard(heard: Heard, document: Document) -> None:
+    """That a document of rows tells of an event; one that is old does not tell whether in time."""
+    if document.get("heard", True):
+        _add_heard(heard, document["registry"], day_of(document["day"]))
+
+
+def _add_heard(heard: Heard, registry: str, day: date) -> None:
+    first, last = heard.get(registry, (day, day))
+    heard[registry] = min(first, day), max(last, day)
+
+
+def _newer(newest: Newest, row: Row, is_use: Callable[[Row], bool]) -> Newest:
+    """`newest` with what this row tells."""
+
+    def newer(found: Row | None) -> Row:
+        return row if found is None or row.last > found.last else found
+
+    if row.action in (PULL, PULL_PART):
+        newest = newest._replace(pull=newer(newest.pull))
+    if row.action == CHECK:
+        newest = newest._replace(check=newer(newest.check))
+    return newest._replace(use=newer(newest.use)) if is_use(row) else newest

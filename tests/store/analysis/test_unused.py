@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from builders import INDEX, deliver, digest, envelope, rule, time_of, wire_event
 
 from app.analysis.recall import recall_digest, recall_tag
-from app.analysis.unused import USERS, UnusedQuery, find_unused
+from app.analysis.unused import UnusedQuery, find_unused
 from app.errors import NotFound
 from app.store import Stores
 from app.store.scope import Scope
@@ -101,19 +102,59 @@ def test_a_tag_pushed_lately_is_not_unused(stores: Stores, send: Send) -> None:
     assert unused(stores) == ["team/app:other"]
 
 
-def test_a_check_is_no_use(stores: Stores, send: Send) -> None:
-    send("push", tag="v1")
-    send("check", tag="v1", day=90)
+@pytest.mark.parametrize(
+    ("action", "user_agent", "is_use"),
+    [
+        ("pull", "docker/27.3.1", True),
+        ("pull", "curl/8.5", True),
+        ("pull", "Artifactory/7.77.5", True),
+        ("pull", "Nexus/3.68 (OSS)", True),
+        ("pull", "harbor-registry-client", True),
+        ("pull", "trivy/0.5", False),
+        ("pull", "regclient/regsync (v0.7)", False),
+        ("pull", "Watchtower (Docker)", False),
+        ("pull", "rns-migrate/1", False),
+        # With imagePullPolicy: Always a node only checks an image that is there.
+        ("check", "containerd/v1.7.13", True),
+        ("check", "docker/27.3.1", True),
+        ("check", "cri-o/1.30", True),
+        ("check", "libpod/5.0", True),
+        ("check", "Artifactory/7.77.5", False),
+        ("check", "curl/8.5", False),
+        ("check", "diun/4.28", False),
+        ("check", "rns-migrate/1", False),
+    ],
+)
+def test_what_is_a_use(mock_stores: Stores, action: str, user_agent: str, is_use: bool) -> None:
+    push = wire_event("push", tag="v1", at=START)
+    deliver(mock_stores, envelope(push), "default", START)
+    for day in range(70, 100):
+        at = START + day * DAY
+        event = wire_event(action, tag="v1", at=at, user_agent=user_agent)
+        deliver(mock_stores, envelope(event), "default", at)
 
-    assert unused(stores) == ["team/app:v1"]
+    assert unused(mock_stores) == ([] if is_use else ["team/app:v1"])
 
 
-def test_a_scanner_is_no_use_unless_asked_for(stores: Stores, send: Send) -> None:
-    send("push", tag="v1")
-    send("pull", tag="v1", day=90, user_agent="trivy/0.5")
+def test_only_clients_that_are_asked_for_use_something(stores: Stores, send: Send) -> None:
+    send("push", tag="scanned", of="a")
+    send("push", tag="checked", of="b")
+    send("pull", tag="scanned", of="a", day=90, user_agent="trivy/0.5")
+    send("check", tag="checked", of="b", day=90, user_agent="docker/27")
 
-    assert unused(stores) == ["team/app:v1"]
-    assert unused(stores, clients=frozenset({"scanner"})) == []
+    assert unused(stores) == ["team/app:scanned"]
+    assert unused(stores, clients=frozenset({"scanner"})) == ["team/app:checked"]
+    assert unused(stores, clients=frozenset({"scanner", "docker"})) == []
+
+
+def test_a_grandchild_of_a_used_index_is_kept(stores: Stores, send: Send) -> None:
+    inner = {"mediaType": INDEX, "size": 500, "digest": digest("inner")}
+    send("push", tag="v1-amd64", of="amd64")
+    send("push", of="inner", media_type=INDEX, children=["amd64"])
+    send("push", tag="v1", of="outer", media_type=INDEX, references=[inner])
+    send("pull", tag="v1", of="outer", media_type=INDEX, references=[inner], day=90)
+
+    assert unused(stores) == []
 
 
 def test_a_tag_that_shares_its_digest_with_a_used_one_is_kept(stores: Stores, send: Send) -> None:
@@ -331,7 +372,7 @@ def test_layers_of_what_is_used_without_a_tag_are_not_freed(stores: Stores, send
 
 def test_a_check_of_an_unused_tag_does_not_keep_its_layers(stores: Stores, send: Send) -> None:
     send("push", tag="old", of="old", **layers(1, 10))
-    send("check", tag="old", of="old", day=90)
+    send("check", tag="old", of="old", day=90, user_agent="diun/4.28")
     close(stores)
 
     report = find_unused(stores, everything(stores), UnusedQuery(days=30), NOW)
@@ -339,17 +380,21 @@ def test_a_check_of_an_unused_tag_does_not_keep_its_layers(stores: Stores, send:
     assert ([row.tag for row in report.tags], report.freed) == (["old"], 11)
 
 
+BOB = [{"seq": 1, "match": {"account": "bob", "name": "ops/*"}, "actions": ["pull"]}]
+
+
+def scope_of(stores: Stores, name: str) -> Scope:
+    return stores.catalogue.find_scope(rule(name, BOB))
+
+
 def test_each_account_gets_its_own_unused_tags(stores: Stores, send: Send) -> None:
     send("push", tag="v1", of="a", **layers(7))
     send("push", "ops/app", tag="v1", of="b", **layers(7))
-    show_life(stores, NOW)
+    send("check", "ops/other", tag="v1", of="c", day=90)
     close(stores)
-    acl = [{"seq": 1, "match": {"account": "bob", "name": "ops/*"}, "actions": ["pull"]}]
 
     found = {
-        name: find_unused(
-            stores, stores.catalogue.find_scope(rule(name, acl)), UnusedQuery(days=30), NOW
-        )
+        name: find_unused(stores, scope_of(stores, name), UnusedQuery(days=30), NOW)
         for name in ("admin", "bob", "mallory")
     }
 
@@ -362,6 +407,48 @@ def test_each_account_gets_its_own_unused_tags(stores: Stores, send: Send) -> No
     }
 
 
+@pytest.mark.parametrize("is_closed", [True, False])
+@pytest.mark.parametrize("seen", [[0], [0, 40], [60, 61, 75], [95]])
+def test_what_may_not_be_seen_changes_nothing_of_the_answer(
+    seen: list[int], is_closed: bool
+) -> None:
+    twins = []
+    for hidden in ([], [1, 30, 69], [20, 99]):
+        stores = Stores(mongomock.MongoClient(tz_aware=True)["registry"])
+        for name, days in (("ops/app", seen), ("team/app", hidden)):
+            for day in days:
+                at = START + day * DAY
+                event = wire_event("push", name, tag=f"v{day}", of=f"{name} {day}", at=at)
+                deliver(stores, envelope(event), "default", at)
+        if is_closed:
+            close(stores)
+        bob = scope_of(stores, "bob")
+        lengths = (1, 2, 5, 25, 26, 29, 30, 31, 39, 40, 41, 60, 99, 100, 101, 200)
+        twins.append([find_unused(stores, bob, UnusedQuery(days=n), NOW) for n in lengths])
+
+    assert twins[1:] == [twins[0], twins[0]]
+    assert any(report.silent or report.too_new for report in twins[0])
+
+
+def test_a_registry_is_silent_for_who_sees_nothing_of_what_it_sent(
+    stores: Stores, send: Send
+) -> None:
+    send("push", "ops/app", tag="v1", of="b")
+    send("check", "ops/app", tag="v1", of="b", day=65, user_agent="diun/4.28")
+    send("push", tag="v2", of="c", day=99)
+    close(stores)
+
+    of_bob, of_admin, over_longer = (
+        find_unused(stores, scope_of(stores, name), UnusedQuery(days=days), NOW)
+        for name, days in (("bob", 30), ("admin", 30), ("bob", 40))
+    )
+
+    assert of_bob.silent == {"default": (START + 65 * DAY).date()}
+    assert of_bob.tags == []
+    assert [row.repository for row in of_admin.tags] == ["ops/app"]
+    assert [row.repository for row in over_longer.tags] == ["ops/app"]
+
+
 def test_unused_tags_are_filtered(stores: Stores, send: Send) -> None:
     send("push", tag="v1")
     send("push", "ops/app", tag="v1", of="b")
@@ -371,7 +458,7 @@ def test_unused_tags_are_filtered(stores: Stores, send: Send) -> None:
     assert unused(stores, registry="other") == []
 
 
-def test_the_last_pull_is_the_newest_by_clients_that_count(
+def test_the_newest_pull_check_and_use_are_found_for_all_rows_at_once(
     stores: Stores, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ["team/app", "team/db", "ops/app"]
@@ -379,17 +466,39 @@ def test_the_last_pull_is_the_newest_by_clients_that_count(
         send("pull", name, tag="v1", day=1)
         send("pull", name, tag="v1", day=2, actor="other")
         send("pull", name, tag="v1", day=3, user_agent="trivy/0.5")
+        send("check", name, tag="v1", day=4, user_agent="diun/4.28")
     close(stores)
     covers: list[Any] = []
     cover: Callable[..., Any] = stores.usage._cover
-    monkeypatch.setattr(stores.usage, "_cover", lambda days: covers.append(days) or cover(days))
+    monkeypatch.setattr(stores.usage, "_cover", lambda *days: covers.append(days) or cover(*days))
 
-    pulls = stores.usage.find_last_pulls(names, everything(stores), NOW, USERS)
+    is_use = UnusedQuery(days=1).is_use
+    newest = stores.usage.find_newest(names, everything(stores), NOW, is_use)
 
-    assert {key: row.last for key, row in pulls.items()} == {
-        ("default", name, of): START + 2 * DAY for name in names for of in ("v1", digest("image"))
-    }
+    keys = {("default", name, of) for name in names for of in ("v1", digest("image"))}
+    assert newest.keys() == keys
+    for found in newest.values():
+        proofs = (found.use, found.pull, found.check)
+        assert [(proof.client, proof.last) for proof in proofs if proof] == [
+            ("docker", START + 2 * DAY),
+            ("scanner", START + 3 * DAY),
+            ("updater", START + 4 * DAY),
+        ]
     assert len(covers) == 2, "before and after, whatever the number of repositories"
+
+
+def test_a_platform_that_was_pulled_with_its_index_was_pulled(stores: Stores, send: Send) -> None:
+    shape = {"media_type": INDEX, "children": ["amd64"]}
+    send("push", tag="v1", of="index", **shape)
+    send("pull", tag="v1", of="index", day=1, **shape)
+    send("pull", of="amd64", day=1.00001)
+
+    is_use = UnusedQuery(days=1).is_use
+    newest = stores.usage.find_newest(["team/app"], everything(stores), NOW, is_use)
+
+    of_child = newest["default", "team/app", digest("amd64")]
+    assert of_child.pull
+    assert of_child.pull == of_child.use
 
 
 # Recall
@@ -450,6 +559,20 @@ def test_what_a_tag_pointed_to_for_a_time_is_recalled(stores: Stores, send: Send
     assert recall(-5, -1).consumers == []
 
 
+def test_a_tag_that_was_only_pulled_is_recalled(stores: Stores, send: Send) -> None:
+    send("pull", tag="v1", of="bad", day=1, actor="had bad")
+    send("pull", tag="v1", of="good", day=2, actor="had good")
+
+    of_tag = recall_tag(
+        stores, everything(stores), "default", "team/app", "v1", None, START + 1.5 * DAY
+    )
+
+    assert consumers(of_tag) == [("had bad", 1, 0)]
+    [interval] = of_tag.intervals
+    assert (interval.digest, interval.seen_by) == (digest("bad"), "pull")
+    assert (interval.since, interval.until) == (START + DAY, START + 2 * DAY)
+
+
 def test_a_tag_is_recalled_in_its_own_registry(stores: Stores, send: Send) -> None:
     send("push", tag="v1", of="bad")
     send("pull", tag="v1", of="bad", day=1, actor="here")
@@ -492,6 +615,15 @@ def test_what_an_index_holds_is_told_only_to_those_who_may_see_it(
 # Against a recount
 
 
+CLIENTS = ["containerd/1.7", "containerd/1.7", "Artifactory/7", "diun/4", "regsync/0.7", "curl/8"]
+USES = {
+    ("pull", "containerd/1.7"),
+    ("check", "containerd/1.7"),
+    ("pull", "Artifactory/7"),
+    ("pull", "curl/8"),
+}
+
+
 class History:
     """A random history of tags that move, of images and of indexes of images that have tags too."""
 
@@ -502,6 +634,7 @@ class History:
         self.tags: dict[tuple[str, str], tuple[str, float]] = {}
         self.shapes: dict[Thing, dict[str, Any]] = {}
         self.pulls: list[tuple[float, str, str, str, str]] = []
+        self.uses: list[tuple[float, str, str, str, str]] = []
         for number in range(60):
             self.day += self.dice.choice([0.3, 1.5, 3])
             repository, tag = self.dice.choice(["team/app", "ops"]), f"v{self.dice.randrange(5)}"
@@ -539,14 +672,18 @@ class History:
 
     def use(self, repository: str, tag: str) -> None:
         of, actor = self.tags[repository, tag][0], self.dice.choice(["a", "b"])
+        client = self.dice.choice(CLIENTS)
         action, name = self.dice.choice(["pull", "pull", "pull", "check"]), tag
         if action == "pull" and self.dice.random() < 0.4:
             # By digest, also of what no tag points to any more.
             of, name = self.dice.choice([of, *self.names(repository)]), None
         shape = self.shapes[repository, of]
-        id = self.event(action, repository, tag=name, of=of, actor=actor, **shape)
+        who = {"actor": actor, "user_agent": client}
+        id = self.event(action, repository, tag=name, of=of, **who, **shape)
         if action == "pull":
             self.pulls.append((self.day, repository, id, of, actor))
+        if (action, client) in USES:
+            self.uses.append((self.day, repository, id, of, actor))
 
     def whole(self, things: set[Thing]) -> set[Thing]:
         """These and their children."""
@@ -578,7 +715,7 @@ def test_unused_and_recall_equal_a_recount_of_any_history(seed: int) -> None:
     # The tag of a pull by digest is what the catalogue told when the event came.
     told = {event.id: event.tag for event in stores.events.iterate()}
     since = (report.since - START) / DAY
-    lately = [pull[1:4] for pull in history.pulls if pull[0] >= since]
+    lately = [use[1:4] for use in history.uses if use[0] >= since]
     pulled = {(repository, of) for repository, _, of in lately}
     by_name = {(repository, told[id]) for repository, id, _ in lately}
     used = {
@@ -600,7 +737,9 @@ def test_unused_and_recall_equal_a_recount_of_any_history(seed: int) -> None:
 
     for repository, of in sorted({(pull[1], pull[3]) for pull in history.pulls}):
         found = recall_digest(stores, everything(stores), digest(of))
-        counted = {(row.actor, row.repository): row.pulls for row in found.consumers if row.pulls}
+        counted: Counter[tuple[str, str]] = Counter()
+        for row in found.consumers:
+            counted[row.actor, row.repository] += row.pulls
         wanted = history.whole({(repository, of)})
         matching = [(pull[4], pull[1]) for pull in history.pulls if (pull[1], pull[3]) in wanted]
-        assert counted == {key: matching.count(key) for key in set(matching)}
+        assert +counted == Counter(matching)

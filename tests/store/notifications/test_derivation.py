@@ -1,28 +1,27 @@
-"""Envelopes into the store: pairing, exactly once, catalogue in any order of arrival."""
+"""Events into the store: what is one pull, exactly once, catalogue in any order of arrival."""
 
 from __future__ import annotations
 
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from app.notifications.ingest import Ingest
-from builders import INDEX, NOW, digest, envelope, recorded_bodies, rule, wire_event
-from mongomock.collection import Collection
-from pymongo import MongoClient, monitoring
-from pymongo.errors import AutoReconnect, BulkWriteError
+from builders import INDEX, NOW, deliver, digest, envelope, recorded_bodies, rule, wire_event
+from pymongo.errors import AutoReconnect
 
-from app.errors import InvalidEnvelope, StoreUnavailable
+from app.errors import StoreUnavailable
+from app.notifications.loading import retry_rejected
+from app.notifications.projector import Projector
 from app.rules.events import Event
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Tag
 from app.store.events import RecordQuery
 
-Receive = Callable[..., tuple[int, int, int, int]]
+Receive = Callable[..., int]
 
 
 def records(stores: Stores, **query: Any) -> list[Event]:
@@ -59,7 +58,7 @@ def test_one_docker_pull_in_one_envelope_is_one_pull(stores: Stores, receive: Re
         together=True,
     )
 
-    assert received == (3, 0, 0, 0)
+    assert received == 3
     assert summary(records(stores)) == [("pull", "v1", "paired")]
 
 
@@ -104,7 +103,7 @@ def test_a_digest_that_one_tag_names_is_pulled_under_that_tag(
 ) -> None:
     receive(wire_event("push", tag="v1"), wire_event("pull", at=1))
 
-    assert summary(records(stores, action="pull")) == [("pull", "v1", "catalogue")]
+    assert summary(records(stores, action="pull")) == [("pull", "v1", "history")]
 
 
 def test_a_digest_that_two_tags_name_is_pulled_under_none(stores: Stores, receive: Receive) -> None:
@@ -171,14 +170,14 @@ def test_the_same_envelope_three_times_is_stored_once(stores: Stores, receive: R
 
     received = [receive(event) for _ in range(3)]
 
-    assert received == [(1, 0, 0, 0), (0, 1, 0, 0), (0, 1, 0, 0)]
+    assert received == [1, 0, 0]
     assert len(records(stores)) == 1
 
 
 def test_the_same_event_twice_in_one_envelope_is_one(stores: Stores, receive: Receive) -> None:
     event = wire_event("pull", tag="v1")
 
-    assert receive(event, event, together=True) == (1, 1, 0, 0)
+    assert receive(event, event, together=True) == 1
 
 
 def test_a_broken_event_in_the_middle_stores_the_rest(stores: Stores, receive: Receive) -> None:
@@ -189,7 +188,7 @@ def test_a_broken_event_in_the_middle_stores_the_rest(stores: Stores, receive: R
         together=True,
     )
 
-    assert received == (2, 0, 0, 1)
+    assert received == 2
     assert [tag.tag for tag in tags(stores)] == ["v1", "v2"]
     assert '"broken"' in next(stores.rejected.find_all()).body
 
@@ -221,17 +220,10 @@ def test_a_rejected_event_that_is_understood_later_can_be_retried(
     kept = next(stores.rejected.find_all())
     fixed = type(kept)(kept.id, "default", "old", envelope(wire_event())[12:-2].decode(), NOW)
 
-    stored = Ingest(stores).retry([fixed, kept])
+    stored = retry_rejected(stores, Projector(stores), [fixed, kept])
 
     assert stored == 1
     assert len(records(stores)) == 1
-
-
-def test_a_body_that_is_no_envelope_stores_nothing(stores: Stores) -> None:
-    with pytest.raises(InvalidEnvelope):
-        Ingest(stores).receive(b'{"event": []}', "default")
-
-    assert stores.days.find_first_day() is None
 
 
 def test_events_of_two_registries_with_one_id_are_two(stores: Stores, receive: Receive) -> None:
@@ -244,7 +236,7 @@ def test_events_of_two_registries_with_one_id_are_two(stores: Stores, receive: R
     assert len(tags(stores)) == 2
 
 
-def test_a_blob_delete_is_ignored_and_a_manifest_delete_recorded(
+def test_a_blob_delete_is_in_no_list_and_a_manifest_delete_is(
     stores: Stores, receive: Receive
 ) -> None:
     receive(wire_event("push", of="image"))
@@ -253,8 +245,8 @@ def test_a_blob_delete_is_ignored_and_a_manifest_delete_recorded(
         wire_event("delete", of="some blob", at=1), wire_event("delete", of="image", at=2)
     )
 
-    assert received == (1, 0, 1, 0)
-    assert records(stores, action="delete")[0].digest == digest("image")
+    assert received == 2
+    assert [event.digest for event in records(stores, action="delete")] == [digest("image")]
 
 
 def test_a_manifest_known_from_a_pull_alone_is_recognised_when_deleted(
@@ -265,7 +257,7 @@ def test_a_manifest_known_from_a_pull_alone_is_recognised_when_deleted(
         wire_event("delete", of="index", at=1),
     )
 
-    assert received == (2, 0, 0, 0)
+    assert received == 2
     assert records(stores, action="delete")[0].kind == "index"
 
 
@@ -276,7 +268,8 @@ def test_a_mount_is_recorded_with_where_it_came_from(stores: Stores, receive: Re
         )
     )
 
-    [mount] = records(stores)
+    assert records(stores) == []
+    [mount] = records(stores, action="mount")
     assert (mount.action, mount.kind, mount.from_repository) == ("mount", "blob", "team/base")
 
 
@@ -328,7 +321,7 @@ def test_pushes_and_deletes_in_any_order_give_the_same_catalogue(mock_database: 
         stores = Stores(mock_database)
         stores.ensure_indexes()
         for event in order:
-            Ingest(stores).receive(envelope(event), "default", NOW)
+            deliver(stores, envelope(event), now=NOW)
 
         assert catalogue_of(stores) == EXPECTED, [event["id"] for event in order]
 
@@ -342,38 +335,6 @@ def test_shuffled_and_repeated_deliveries_give_the_same_catalogue_on_the_server(
     receive(*shuffled)
 
     assert catalogue_of(stores) == EXPECTED
-
-
-@pytest.mark.parametrize("written", [0, 1, 2, 3])
-@pytest.mark.parametrize("of", ["image", None])
-def test_a_delete_between_any_two_writes_of_a_push_takes_its_tag(
-    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, written: int, of: str | None
-) -> None:
-    ingest, bulk_write = Ingest(mock_stores), Collection.bulk_write
-    ingest.receive(envelope(wire_event("push", tag="other", at=0)), "default", NOW)
-
-    def bulk_write_with_a_delete_meanwhile(self: Any, writes: Any, **options: Any) -> Any:
-        if self.name != "catalogue":
-            return bulk_write(self, writes, **options)
-        monkeypatch.setattr(Collection, "bulk_write", bulk_write)
-        errors: list[Any] = []
-        for index, write in enumerate(writes):
-            if index == written:
-                ingest.receive(envelope(wire_event("delete", of=of, at=2)), "default", NOW)
-            try:
-                self.bulk_write([write], **options)
-            except BulkWriteError as error:
-                errors += [{**one, "index": index} for one in error.details["writeErrors"]]
-        if written == len(writes):
-            ingest.receive(envelope(wire_event("delete", of=of, at=2)), "default", NOW)
-        if errors:
-            raise BulkWriteError({"writeErrors": errors})
-        return None
-
-    monkeypatch.setattr(Collection, "bulk_write", bulk_write_with_a_delete_meanwhile)
-    ingest.receive(envelope(wire_event("push", tag="v1", at=1)), "default", NOW)
-
-    assert tags(mock_stores) == []
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
@@ -412,28 +373,22 @@ def test_a_push_after_the_repository_was_deleted_brings_it_back(
 
 
 def test_the_recorded_events_give_these_counts_and_this_catalogue(stores: Stores) -> None:
-    ingest = Ingest(stores)
-    received: Counter[str] = Counter()
+    new = sum(deliver(stores, body, now=NOW) for body in recorded_bodies())
 
-    for body in recorded_bodies():
-        receipt = ingest.receive(body, "default", NOW)
-        received.update({name: getattr(receipt, name) for name in receipt.__struct_fields__})
-
-    assert received == {"stored": 86, "duplicate": 2, "ignored": 36, "rejected": 0}
+    assert new == 89  # three are deletes of blobs
     assert Counter(event.action for event in records(stores)) == {
         "push": 29,  # 15 more are children of the five indexes
         "pull": 16,
-        "check": 3,
-        "delete": 10,
-        "mount": 3,
+        "check": 2,
+        "delete": 4,  # with the tags that they took
     }
     assert Counter(event.action for event in records(stores, parts=True)) == {
         "push": 44,
         "pull": 25,
         "check": 4,
         "delete": 10,
-        "mount": 3,
     }
+    assert len(records(stores, action="mount")) == 3
     found = [(tag.repository, tag.tag, tag.kind) for tag in tags(stores)]
     long_name = "/".join([letter * 60 for letter in "nmk"]) + "/x"
     signature = "sha256-2f6cb6b589fa90cd48263084ee8ed8e584987746da77a3118b0fa8b51e16935f.sig"
@@ -441,6 +396,7 @@ def test_the_recorded_events_give_these_counts_and_this_catalogue(stores: Stores
         ("a/b/c/d", "t", "image"),
         ("a/b/c/d/e-f.g__h", "v1.0_x-y", "image"),
         ("charts/mychart", "0.1.0", "chart"),
+        ("ev2/multi", "oci", "index"),
         ("ev2/multi", "v1", "index"),
         ("ev2/skmulti", "v1", "index"),
         (long_name, "t" * 128, "image"),
@@ -465,161 +421,6 @@ def test_the_recorded_events_give_these_counts_and_this_catalogue(stores: Stores
         ("team/app", "v1"),
         ("team/app", "v2"),
     ]
-
-
-class _Commands(monitoring.CommandListener):
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def started(self, event: monitoring.CommandStartedEvent) -> None:
-        self.names.append(event.command_name)
-
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        """Nothing to note."""
-
-    def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        """Nothing to note."""
-
-
-@pytest.mark.wire
-@pytest.mark.parametrize(
-    ("event", "expected"),
-    [
-        (wire_event("pull", tag="v1", at=5), ["insert"]),
-        (wire_event("check", tag="v1", at=5), ["insert", "aggregate"]),
-        (wire_event("pull", of="checked", at=5), ["findAndModify", "insert"]),
-        (wire_event("pull", of="amd64", at=5), ["findAndModify", "insert"]),
-        (wire_event("pull", of="known", at=5), ["findAndModify", "find", "insert"]),
-        (wire_event("push", tag="v2", of="new", at=5), ["update", "update", "insert"]),
-        (wire_event("push", of="child", at=5), ["update", "update", "aggregate", "insert"]),
-        (
-            wire_event("push", tag="m", of="new", media_type=INDEX, children=["amd64"], at=5),
-            ["update", "update", "update", "insert"],
-        ),
-        (wire_event("delete", tag="v1", of=None, at=5), ["update", "insert"]),
-    ],
-    ids=[
-        "pull by tag",
-        "check",
-        "pull paired with a check",
-        "pull of a child",
-        "pull by digest alone",
-        "push",
-        "push by digest",
-        "push of an index",
-        "delete of a tag",
-    ],
-)
-def test_a_one_event_envelope_costs_no_more_commands_than_needed(
-    wire_uri: str, event: dict[str, Any], expected: list[str]
-) -> None:
-    listener = _Commands()
-    with MongoClient(wire_uri, tz_aware=True, event_listeners=[listener]) as client:
-        client.drop_database("test_commands")
-        stores = Stores(client["test_commands"])
-        stores.ensure_indexes()
-        ingest = Ingest(stores)
-        ingest.receive(envelope(wire_event("push", tag="v1", of="known")), "default", NOW)
-        ingest.receive(envelope(wire_event("check", tag="v1", of="checked", at=1)), "default", NOW)
-        index = wire_event(
-            "pull", tag="multi", of="index", media_type=INDEX, children=["amd64"], at=2
-        )
-        ingest.receive(envelope(index), "default", NOW)
-        listener.names.clear()
-
-        ingest.receive(envelope(event), "default", NOW)
-
-        assert listener.names == expected
-        client.drop_database("test_commands")
-
-
-class _Read(_Commands):
-    """Also how many documents came back."""
-
-    documents = 0
-
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        cursor = event.reply.get("cursor", {})
-        self.documents += len(cursor.get("firstBatch", cursor.get("nextBatch", [])))
-
-
-@pytest.fixture
-def read(wire_uri: str, wire_database: Any) -> Iterator[tuple[Ingest, _Read]]:
-    listener = _Read()
-    with MongoClient(wire_uri, tz_aware=True, event_listeners=[listener]) as client:
-        stores = Stores(client[wire_database.name])
-        stores.ensure_indexes()
-        yield Ingest(stores), listener
-
-
-@pytest.mark.wire
-@pytest.mark.parametrize("moves", [2, 240])
-def test_a_late_push_costs_the_same_however_often_its_tag_was_moved(
-    read: tuple[Ingest, _Read], moves: int
-) -> None:
-    ingest, listener = read
-    pushes = [wire_event(tag="latest", of=f"build {n}", at=n) for n in range(moves)]
-    ingest.receive(envelope(*pushes), "default", NOW)
-    listener.names.clear()
-    listener.documents = 0
-
-    ingest.receive(envelope(pushes[0]), "default", NOW)
-
-    assert (len(listener.names), listener.documents) == (14, 2)
-
-
-@pytest.mark.wire
-@pytest.mark.parametrize(
-    "late",
-    [
-        wire_event("check", tag="late", of="image"),
-        wire_event("check", of="image"),
-        wire_event("pull", tag="late", of="index", media_type=INDEX, children=["image"]),
-        wire_event("pull", tag="late", of="index", media_type=INDEX),
-    ],
-    ids=["check", "untagged check", "index", "index without references"],
-)
-def test_what_many_pulls_belong_to_costs_little_though_it_comes_after_them(
-    read: tuple[Ingest, _Read], wire_database: Any, late: dict[str, Any]
-) -> None:
-    ingest, listener = read
-    pulls = [wire_event("pull", of="image", at=10 + n / 10) for n in range(90)]
-    ingest.receive(envelope(*pulls), "default", NOW)
-    listener.names.clear()
-
-    ingest.receive(envelope(late), "default", NOW)
-
-    assert len(listener.names) <= 7
-    part = {"tag": "late"} if late["request"]["method"] == "HEAD" else {"parent": digest("index")}
-    if "tag" in late["target"]:
-        assert wire_database["events"].count_documents({**part, "action": "pull"}) >= 90
-    [kept] = wire_database["events"].find({"_id": late["id"]})
-    assert kept["followed_by"] == pulls[-1]["id"]
-
-
-def test_checks_and_pulls_of_one_client_in_any_order_belong_to_each_other_in_the_same_way(
-    mock_database: Any,
-) -> None:
-    events = [
-        wire_event("check", tag="a", at=1, id="p1"),
-        wire_event(
-            "pull", tag="i", of="index", media_type=INDEX, children=["image"], at=3, id="p3"
-        ),
-        wire_event("pull", at=4, id="p4"),
-        wire_event("check", tag="b", at=5, id="p5"),
-        wire_event("pull", at=6, id="p6"),
-    ]
-    for order in itertools.permutations(events):
-        mock_database.client.drop_database(mock_database.name)
-        ingest = Ingest(Stores(mock_database))
-        for event in order:
-            ingest.receive(envelope(event), "default", NOW)
-
-        rows = {row["_id"]: row for row in mock_database["events"].find()}
-        part = [(row.get("tag"), row.get("parent")) for row in (rows["p4"], rows["p6"])]
-        assert part == [(None, digest("index")), ("b", None)], [event["id"] for event in order]
-        standing = [rows[name]["standing"] for name in ("p1", "p3", "p5")]
-        assert standing == ["1 alone", "3 whole", "2 part"], [event["id"] for event in order]
 
 
 class _FailingCollection:
@@ -654,25 +455,33 @@ def test_a_crash_between_any_two_writes_followed_by_redelivery_loses_and_doubles
         {"id": "broken"},
         wire_event("check", tag="v3", of="one", at=7, id="h7"),
         wire_event("pull", of="one", at=8, id="h8"),
+        wire_event("delete", "team/other", of="late", at=10, id="h9"),
+        wire_event("push", "team/other", of="late", at=9, id="h10"),
+        wire_event("pull", "team/third", of="three", at=12, id="h11"),
+        wire_event("push", "team/third", tag="late", of="three", at=11, id="h12"),
     ]
-    for survived in range(12):
+    for survived in range(24):
         mock_database.client.drop_database(mock_database.name)
         stores = Stores(mock_database)
         stores.ensure_indexes()
         for event in events:
-            _FailingCollection.writes_left = survived % 5
+            _FailingCollection.writes_left = survived % 8
             failing = Stores(_FailingDatabase(mock_database))  # type: ignore[arg-type]
             for _ in range(10):  # the registry sends until it gets a 2xx
                 try:
-                    Ingest(failing).receive(envelope(event), "default", NOW)
+                    deliver(failing, envelope(event), now=NOW)
                     break
                 except StoreUnavailable:
                     _FailingCollection.writes_left = 10
 
-        assert catalogue_of(stores) == EXPECTED
+        assert [row for row in catalogue_of(stores) if row[0] != "late"] == EXPECTED
         found = Counter(event.id for event in records(stores, parts=True))
-        assert found == {f"h{number}": 1 for number in range(1, 9)}
-        assert summary(records(stores, action="pull")) == [("pull", "v3", "paired")]
+        assert found == {f"h{number}": 1 for number in range(1, 13)}
+        assert summary(records(stores, action="pull")) == [
+            ("pull", "late", "history"),
+            ("pull", "v3", "paired"),
+        ]
+        assert len(records(stores, action="delete", repository="team/other")) == 1
         assert len(list(stores.rejected.find_all())) == 1
 
 

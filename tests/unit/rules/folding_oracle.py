@@ -14,6 +14,7 @@ from typing import Any
 from app.rules.events import Event
 
 SKEW = timedelta(seconds=5)
+BLINK = timedelta(milliseconds=100)
 WINDOW = timedelta(seconds=60)
 LONGEST = timedelta(minutes=10)
 UPLOAD = timedelta(hours=1)
@@ -63,6 +64,10 @@ def same_node(one: Event, other: Event) -> bool:
     return one.source == other.source and one.instance == other.instance
 
 
+def skew(one: Event, other: Event) -> timedelta:
+    return BLINK if same_node(one, other) else SKEW
+
+
 def held_by(digest: str | None, children: Any) -> set[str]:
     """What an index holds, through and through; never itself."""
     held: set[str] = set()
@@ -103,7 +108,7 @@ def may_pair(check: Event, pull: Event) -> bool:
         and check.digest == pull.digest
         and own_tag(check) is not None
         and own_tag(pull) in (None, own_tag(check))
-        and -SKEW <= pull.timestamp - check.timestamp <= WINDOW
+        and -skew(check, pull) <= pull.timestamp - check.timestamp <= WINDOW
     )
 
 
@@ -158,7 +163,7 @@ def let_indexes_take_in(
             index
             for index in pulls_of_holders(child, history, children)
             if order(index) > order(child)
-            and index.timestamp <= child.timestamp + SKEW
+            and index.timestamp <= child.timestamp + skew(index, child)
             and index not in taken_before
         ]
         if takers and is_free(child, part_of, paired):
@@ -202,11 +207,7 @@ def let_checks_join_a_pull(
         earlier = [pull for pull in pulls if order(pull) < order(check)]
         if later and later[0].timestamp <= check.timestamp + WINDOW:
             part_of[check.id] = later[0]
-        elif (
-            earlier
-            and earlier[-1].timestamp >= check.timestamp - SKEW
-            and not same_node(earlier[-1], check)
-        ):
+        elif earlier and earlier[-1].timestamp >= check.timestamp - skew(earlier[-1], check):
             part_of[check.id] = earlier[-1]
 
 
@@ -251,7 +252,7 @@ def guess_children(
         later = [
             index
             for index in takers
-            if order(index) > order(pull) and index.timestamp <= pull.timestamp + SKEW
+            if order(index) > order(pull) and index.timestamp <= pull.timestamp + skew(index, pull)
         ]
         if earlier or later:
             part_of[pull.id] = earlier[-1] if earlier else later[0]

@@ -161,9 +161,18 @@ def test_a_pull_follows_its_check_within_a_minute(later: float, told: list[str])
     assert actions(check(0, tag="v1"), pull(later)) == told
 
 
-@pytest.mark.parametrize("source", ["a", "b"])
-@pytest.mark.parametrize(("late", "told"), [(5, ["pull v1"]), (5.001, ["pull", "check v1"])])
-def test_clocks_differ_by_at_most_5_seconds(late: float, source: str, told: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("source", "late", "told"),
+    [
+        ("b", 5, ["pull v1"]),
+        ("b", 5.001, ["pull", "check v1"]),
+        ("a", 0.1, ["pull v1"]),
+        ("a", 0.101, ["pull", "check v1"]),
+    ],
+)
+def test_clocks_differ_by_at_most_5_seconds_and_that_of_one_node_hardly(
+    source: str, late: float, told: list[str]
+) -> None:
     assert actions(pull(0), check(late, tag="v1", source=source)) == told
 
 
@@ -272,10 +281,11 @@ def test_a_pull_follows_its_check_by_digest_within_a_minute(later: float, told: 
     [
         (5, "b", ["pull"]),
         (5.001, "b", ["pull", "check"]),
-        (0.020, "a", ["pull", "check"]),
+        (0.1, "a", ["pull"]),
+        (0.101, "a", ["pull", "check"]),
     ],
 )
-def test_a_check_by_digest_is_dated_after_the_pull_by_another_node_only(
+def test_a_check_by_digest_is_dated_well_after_the_pull_by_another_node_only(
     late: float, source: str, told: list[str]
 ) -> None:
     assert actions(pull(0), check(late, source=source)) == told
@@ -432,12 +442,17 @@ def test_a_pull_lasts_at_most_ten_minutes(later: float, pulls: int) -> None:
     assert len(actions(pull(0, "index"), *parts, pull(later, "arm64"))) == pulls
 
 
-@pytest.mark.parametrize(("before", "pulls"), [(0.020, 1), (5, 1), (5.001, 2)])
+@pytest.mark.parametrize(
+    ("source", "before", "pulls"),
+    [("b", 0.020, 1), ("b", 5, 1), ("b", 5.001, 2), ("a", 0.1, 1), ("a", 0.101, 2)],
+)
 @pytest.mark.parametrize("action", [pull, check])
-def test_a_child_is_dated_at_most_5_seconds_before_its_index(
-    action: Any, before: float, pulls: int
+def test_a_child_is_dated_at_most_5_seconds_before_its_index_and_hardly_by_one_node(
+    action: Any, source: str, before: float, pulls: int
 ) -> None:
-    assert len(actions(action(10 - before, "amd64"), pull(10, "index"))) == pulls
+    child = action(10 - before, "amd64", source=source)
+
+    assert len(actions(child, pull(10, "index"))) == pulls
 
 
 def test_of_two_pulls_of_indexes_the_newest_before_the_child_takes_it() -> None:
@@ -454,9 +469,11 @@ def test_an_index_before_the_child_takes_it_rather_than_one_after_it() -> None:
 
 
 def test_of_two_indexes_after_the_child_the_first_takes_it() -> None:
-    child, one, other = pull(0, "arm64"), pull(1, "index"), pull(2, "sibling")
+    child = pull(0, "arm64", source="b")
+    one, other = pull(1, "index"), pull(2, "sibling")
 
     assert folded(child, one, other)[0].part_of == one.id
+    assert folded(child, pull(1, "index", source="b"), other)[0].part_of == other.id
     assert folded(child, pull(1, "sibling"), pull(2, "index"))[0].parent == "sibling"
 
 
@@ -489,7 +506,8 @@ def test_a_child_of_a_child_is_taken_in_without_the_index_between() -> None:
 
 
 def test_an_inner_index_dated_before_the_outer_one_is_part_of_it_with_its_children() -> None:
-    inner, child, outer = pull(0, "index"), pull(1, "amd64"), pull(2, "outer", "v1")
+    inner, child = pull(0, "index", source="b"), pull(1, "amd64")
+    outer = pull(2, "outer", "v1")
 
     assert folded(inner, child, outer)[:2] == [Fold(part_of=outer.id, parent="outer")] * 2
 
@@ -599,7 +617,7 @@ def test_an_index_that_was_taken_in_guesses_nothing() -> None:
 
 @pytest.mark.parametrize(("at", "pulls"), [(60, 1), (60.001, 2), (-5, 1), (-5.001, 2)])
 def test_a_guessed_child_is_as_near_as_a_known_one(at: float, pulls: int) -> None:
-    assert len(actions(pull(0, "untold"), pull(at, "amd64"))) == pulls
+    assert len(actions(pull(0, "untold"), pull(at, "amd64", source="b"))) == pulls
 
 
 @pytest.mark.parametrize(("at", "pulls"), [(60, 3), (60.001, 2), (-60, 3), (-60.001, 2)])
@@ -616,7 +634,8 @@ def test_an_earlier_pull_of_the_child_alone_stays_one() -> None:
 
 
 def test_of_two_untold_indexes_the_one_before_the_child_takes_it() -> None:
-    before, child, after = pull(0, "untold"), pull(1, "amd64"), pull(2, "untold")
+    before, after = pull(0, "untold"), pull(2, "untold")
+    child = pull(1, "amd64", source="b")
 
     assert folded(before, child, after)[1].part_of == before.id
     assert folded(child, after, pull(3, "untold"))[0].part_of == after.id
@@ -1083,7 +1102,7 @@ def test_a_new_event_changes_no_fold_that_is_further_away(seed: int) -> None:
 
 
 def test_a_new_event_changes_the_fold_of_a_check_two_minutes_and_5_seconds_before() -> None:
-    checked, child = check(0, "amd64"), pull(60, "amd64")
+    checked, child = check(0, "amd64"), pull(60, "amd64", source="b")
     index, new = pull(65, "untold"), pull(125, "other")
 
     assert folded(checked, child, index)[0].part_of == index.id

@@ -100,7 +100,8 @@ registries:
   - {{name: eu.1, hosts: [eu.example:5000], token: one, url: "https://eu.example",
      username: mover, password: {SECRET}, ca_file: {ca}, insecure: true}}
   - {{name: us, token: two}}
-notifications: {{allow_anonymous: true, max_body_bytes: 1024, retention_days: 30}}
+notifications:
+  {{allow_anonymous: true, max_body_bytes: 1024, max_inbox_bytes: 2097152, retention_days: 30}}
 migrations:
   - {{name: dc2, source: {{url: "https://old", registry_id: us, debug_url: "http://old:5001"}},
      target: {{url: "https://new", username: mover, password_file: /nowhere,
@@ -127,7 +128,7 @@ migrations:
             ),
             Registry(name="us", token="two"),
         ],
-        notifications=Notifications(True, 1024, 30),
+        notifications=Notifications(True, 1024, 2 * 1024 * 1024, 30),
         migrations=[
             Migration(
                 name="dc2",
@@ -341,6 +342,10 @@ def test_a_key_given_twice_is_refused(refusal: Refusal, text: str, message: str)
         (
             "notifications: {max_body_bytes: 268435457}",
             "notifications.max_body_bytes: expected a whole number <= 268435456",
+        ),
+        (
+            "notifications: {max_inbox_bytes: 1048575}",
+            "notifications.max_inbox_bytes: expected a whole number >= 1048576",
         ),
         (
             "notifications: {retention_days: 36501}",

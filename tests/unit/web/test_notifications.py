@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Callable
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
-from builders import envelope, wire_event
+from builders import envelope, wire_event, work_in
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app import create_app
 from app.errors import StoreUnavailable
-from app.settings import Registry
+from app.settings import MongoDB, Registry, Settings
 from app.store import Stores
+from app.store.inbox import Progress
 from app.web import notifications
 
 V1 = "application/vnd.docker.distribution.events.v1+json"
 BEARER = {"Authorization": "Bearer registry-token"}
+BLOB = wire_event(of="blob", media_type="application/octet-stream")
+LIMIT = 100_000  # max_body_bytes of these tests
 
 
 def post(client: FlaskClient, body: bytes, **kwargs: Any) -> Any:
@@ -36,21 +45,71 @@ def post(client: FlaskClient, body: bytes, **kwargs: Any) -> Any:
         "application/json; charset=utf-8",
     ],
 )
-def test_an_envelope_is_stored_and_counted(client: FlaskClient, content_type: str) -> None:
-    blob = wire_event(of="blob", media_type="application/octet-stream")
-    body = envelope(wire_event(tag="v1"), blob, {"id": "broken"})
+def test_an_envelope_is_kept_and_counted(
+    client: FlaskClient, mock_stores: Stores, content_type: str
+) -> None:
+    body = envelope(wire_event(tag="v1"), BLOB, {"id": "broken"})
 
     response = post(client, body, content_type=content_type)
 
     assert response.status_code == 202
-    assert response.json == {"stored": 1, "duplicate": 0, "ignored": 1, "rejected": 1}
+    assert response.json == {"accepted": 1, "ignored": 1, "rejected": 1}
+    work_in(mock_stores)
+    assert [event.tag for event in mock_stores.events.iterate()] == ["v1"]
+    assert [rejected.body for rejected in mock_stores.rejected.find_all()] == ['{"id": "broken"}']
 
 
-def test_the_answer_to_a_redelivery_counts_duplicates(client: FlaskClient) -> None:
+def test_what_is_accepted_waits_in_the_inbox_and_is_on_record_a_moment_later(
+    client: FlaskClient, mock_stores: Stores
+) -> None:
+    post(client, envelope(wire_event(tag="v1")))
+
+    assert (mock_stores.inbox.count(), [*mock_stores.events.iterate()]) == (1, [])
+    work_in(mock_stores)
+    assert (mock_stores.inbox.count(), len([*mock_stores.events.iterate()])) == (0, 1)
+
+
+def test_a_redelivery_is_accepted_and_is_one_event(
+    client: FlaskClient, mock_stores: Stores
+) -> None:
     body = envelope(wire_event(tag="v1"))
-    post(client, body)
 
-    assert post(client, body).json == {"stored": 0, "duplicate": 1, "ignored": 0, "rejected": 0}
+    answers = [post(client, body).json for _ in range(3)]
+
+    assert answers == [{"accepted": 1, "ignored": 0, "rejected": 0}] * 3
+    work_in(mock_stores)
+    assert len([*mock_stores.events.iterate()]) == 1
+
+
+def test_transfers_of_blobs_are_counted_and_not_kept(
+    client: FlaskClient, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(mock_stores.inbox), "add", lambda *_: pytest.fail("written"))
+
+    response = post(client, envelope(BLOB, BLOB))
+
+    assert response.status_code == 202
+    assert response.json == {"accepted": 0, "ignored": 2, "rejected": 0}
+
+
+def test_a_bare_event_is_an_envelope_of_one(client: FlaskClient, mock_stores: Stores) -> None:
+    body = json.dumps(wire_event(tag="v1")).encode()
+
+    response = post(client, body, content_type="application/json; charset=utf-8")
+
+    assert (response.status_code, response.json["accepted"]) == (202, 1)
+    work_in(mock_stores)
+    assert [event.tag for event in mock_stores.events.iterate()] == ["v1"]
+
+
+def test_azures_ping_is_answered_and_not_kept(client: FlaskClient, mock_stores: Stores) -> None:
+    ping = {"id": "1", "timestamp": "2026-11-23T18:00:00Z", "action": "ping", "target": {}}
+
+    response = post(client, json.dumps(ping | {"request": {}}).encode())
+
+    assert response.status_code == 202
+    assert response.json == {"accepted": 0, "ignored": 1, "rejected": 0}
+    assert mock_stores.inbox.count() == 0
 
 
 @pytest.mark.parametrize(
@@ -97,7 +156,7 @@ def test_without_the_token_nothing_is_stored(
     response = post(client, envelope(wire_event()), headers=headers)
 
     assert response.status_code == 401
-    assert mock_stores.days.find_first_day() is None
+    assert mock_stores.inbox.count() == 0
 
 
 def test_the_log_names_who_is_refused_once_a_minute_and_no_token(
@@ -123,6 +182,7 @@ def test_the_token_names_the_registry(make_app: Callable[..., Flask], mock_store
     client = make_app(registries=registries).test_client()
 
     post(client, envelope(wire_event()), headers={"Authorization": "Bearer t2"})
+    work_in(mock_stores)
 
     assert next(mock_stores.events.iterate()).registry == "two"
 
@@ -139,6 +199,7 @@ def test_registries_without_token_are_told_apart_by_a_header(
     ]
 
     assert statuses == [202, 202, 401, 401]
+    work_in(mock_stores)
     assert {event.registry for event in mock_stores.events.iterate()} == {"one", "two"}
 
 
@@ -151,13 +212,13 @@ def test_a_token_is_not_looked_at_where_no_registry_has_one(
 
 
 def test_a_body_over_the_limit_is_refused(client: FlaskClient) -> None:
-    response = post(client, b" " * 100_001)
+    response = post(client, b" " * (LIMIT + 1))
 
     assert response.status_code == 413
     assert "max_body_bytes" in response.json["error"]
 
 
-@pytest.mark.parametrize(("length", "status"), [(100_001, 413), (5_000, 202)])
+@pytest.mark.parametrize(("length", "status"), [(LIMIT + 1, 413), (5_000, 202)])
 def test_a_chunked_body_has_the_same_limit(client: FlaskClient, length: int, status: int) -> None:
     body = envelope().ljust(length)
 
@@ -172,30 +233,152 @@ def test_a_chunked_body_has_the_same_limit(client: FlaskClient, length: int, sta
     assert response.status_code == status
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", " gzip "])
+def test_a_gzip_body_is_inflated(client: FlaskClient, mock_stores: Stores, encoding: str) -> None:
+    body = gzip.compress(envelope(wire_event(tag="v1")).ljust(LIMIT))
+
+    response = post(client, body, headers={**BEARER, "Content-Encoding": encoding})
+
+    assert (response.status_code, response.json["accepted"]) == (202, 1)
+    work_in(mock_stores)
+    assert [event.tag for event in mock_stores.events.iterate()] == ["v1"]
+
+
+def test_a_body_that_is_not_encoded_may_say_so(client: FlaskClient) -> None:
+    headers = {**BEARER, "Content-Encoding": "identity"}
+
+    assert post(client, envelope(wire_event()), headers=headers).status_code == 202
+
+
+@pytest.mark.parametrize("length", [LIMIT + 1, 1000 * LIMIT])
+def test_a_gzip_body_that_inflates_over_the_limit_is_refused(
+    client: FlaskClient, mock_stores: Stores, length: int
+) -> None:
+    body = gzip.compress(envelope(wire_event()).ljust(length))
+    assert len(body) <= LIMIT
+
+    response = post(client, body, headers={**BEARER, "Content-Encoding": "gzip"})
+
+    assert response.status_code == 413
+    assert "max_body_bytes" in response.json["error"]
+    assert mock_stores.inbox.count() == 0
+
+
+ZIPPED = gzip.compress(envelope(wire_event()))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", b""),
+        ("gzip", b"{}"),
+        ("gzip", ZIPPED[:-1]),
+        ("gzip", ZIPPED[:-8]),
+        ("gzip", ZIPPED[:40]),
+        ("gzip", ZIPPED[:-8] + bytes(8)),
+        ("gzip", ZIPPED * 2),
+        ("gzip", ZIPPED[:20] + b"\xff" + ZIPPED[21:]),
+        ("deflate", ZIPPED),
+        ("br", ZIPPED),
+        ("gzip, gzip", gzip.compress(ZIPPED)),
+        ("x", envelope(wire_event())),
+    ],
+    ids=[
+        "empty",
+        "not gzip",
+        "a byte short",
+        "no checksum",
+        "truncated",
+        "wrong checksum",
+        "two streams",
+        "broken",
+        "deflate",
+        "br",
+        "twice",
+        "unknown",
+    ],
+)
+def test_what_cannot_be_inflated_is_refused(
+    client: FlaskClient, mock_stores: Stores, encoding: str, body: bytes
+) -> None:
+    response = post(client, body, headers={**BEARER, "Content-Encoding": encoding})
+
+    assert response.status_code == 400
+    assert "Content-Encoding" in response.json["error"]
+    assert mock_stores.inbox.count() == 0
+
+
+@pytest.mark.parametrize("path", ["/events", "/events/"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH"])
-def test_other_methods_are_answered_without_redirect(client: FlaskClient, method: str) -> None:
-    response = client.open("/events", method=method)
+def test_other_methods_are_answered_without_redirect(
+    client: FlaskClient, method: str, path: str
+) -> None:
+    response = client.open(path, method=method)
 
     assert response.status_code == 405
     assert "POST" in response.headers["Allow"]
 
 
-def test_the_path_with_a_slash_is_no_redirect(client: FlaskClient) -> None:
-    assert client.post("/events/").status_code == 404
+def test_the_path_with_a_slash_is_the_same(client: FlaskClient, mock_stores: Stores) -> None:
+    body = envelope(wire_event())
+
+    response = client.post("/events/", data=body, headers=BEARER, content_type=V1)
+
+    assert response.status_code == 202
+    assert response.json == {"accepted": 1, "ignored": 0, "rejected": 0}
+    assert mock_stores.inbox.count() == 1
+    assert client.post("/events/", data=body, content_type=V1).status_code == 401
 
 
 def test_an_outage_is_answered_so_that_the_registry_sends_again(
     client: FlaskClient, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(events: Any) -> int:
+    def away(*_: Any) -> None:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(mock_stores.events, "add", away)
+    monkeypatch.setattr(mock_stores.inbox, "add", away)
 
     response = post(client, envelope(wire_event()))
 
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "1"
+
+
+@pytest.fixture
+def silent_database() -> Iterator[str]:
+    """The URI of a server that takes every connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
+        yield f"mongodb://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_database_that_hangs_is_answered_before_the_registry_gives_up(
+    settings: Settings, silent_database: str
+) -> None:
+    mongodb = MongoDB(uri=silent_database, data_dir=settings.mongodb.data_dir)
+    app = create_app(msgspec.structs.replace(settings, mongodb=mongodb))
+    began = time.monotonic()
+
+    response = post(app.test_client(), envelope(wire_event()))
+
+    lasted = time.monotonic() - began
+    app.extensions["rns"].stores.close()
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
+    assert 0.7 < lasted < 1.3
+
+
+def test_a_full_inbox_is_answered_so_that_the_registry_sends_again(
+    client: FlaskClient, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(mock_stores.inbox), "size", lambda _: 2**40)
+    mock_stores.inbox.note_progress(Progress(until=datetime.now(UTC) - timedelta(minutes=1)))
+
+    response = post(client, envelope(wire_event()))
+
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "1"
+    assert mock_stores.inbox.count() == 0
+    assert post(client, envelope(BLOB)).status_code == 202
 
 
 def test_ready_says_so_and_live_needs_no_database(client: FlaskClient) -> None:

@@ -11,7 +11,7 @@ import bcrypt
 import mongomock
 import msgspec
 import pytest
-from builders import PASSWORDS, basic, csrf_token, wire_event
+from builders import PASSWORDS, basic, csrf_token, wire_event, work_in
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -170,6 +170,7 @@ def small(settings: Settings, htpasswd: Path) -> tuple[FlaskClient, Stores]:
     headers = {"Authorization": "Bearer registry-token"}
     body = {"events": [wire_event("push", "team/app", tag="v1")]}
     assert client.post("/events", json=body, headers=headers).status_code == 202
+    work_in(stores)
     return client, stores
 
 

@@ -1,4 +1,4 @@
-"""`rns events`, `rns usage` and `rns catalogue` on a wire server."""
+"""`rns events` on a wire server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_an_export_restores_everything_elsewhere(
     second = run("events", "import", stdin=exported.out)
 
     assert raw.err.endswith("imported 2, already there 0, rejected 1\n")
-    kept = ("events", "catalogue", "manifests", "rejected_events")
+    kept = ("events", "repositories", "tags", "tag_history", "manifests", "rejected_events")
     database = wire_database.client[other]
     for name in kept:
         expected = sorted(wire_database[name].find(), key=lambda row: str(row["_id"]))
@@ -77,9 +77,3 @@ def test_what_is_imported_or_retried_is_looked_at_as_what_is_sent(
     run("events", "rejected", "--retry")
 
     assert {job.reference for job in queue.jobs.find("dc2").items} == {"v1", "v2"}
-
-
-def test_an_import_needs_the_address_of_a_registry(run: Run) -> None:
-    result = run("catalogue", "import")
-
-    assert (result.status, result.err) == (1, "rns: registries: default has no url\n")

@@ -1,57 +1,19 @@
-"""`rns usage`, `rns events` and `rns catalogue`: what is recorded."""
+"""`rns events`: what is recorded, out and in again, and what was rejected."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from datetime import UTC, datetime
-from functools import partial
 from typing import IO
 
 import click
 import msgspec
 from tqdm import tqdm
 
-from app.analysis.summaries import close_days
-from app.cli.shared import as_json, open_projector, open_stores, print_rows
-from app.errors import ConfigError, InvalidQuery
-from app.migration.catalogue import find_pushes
+from app.cli.shared import DAY, as_json, open_projector, open_stores, print_rows
+from app.errors import InvalidQuery
 from app.notifications.loading import Loaded, load_lines, rebuild, retry_rejected
-from app.registry import Endpoint, RegistryClient
-from app.rules.events import Event
-from app.settings import Registry, Settings
-from app.store import Stores
-
-
-@click.group()
-def usage() -> None:
-    """Figures by day."""
-
-
-_DAY = click.DateTime(["%Y-%m-%d"])
-
-
-@usage.command("refresh")
-@click.option("--from", "first", type=_DAY, help="Summarise anew from this day on.")
-@click.option("--to", "last", type=_DAY, help="Until this day.")
-@click.pass_obj
-def usage_refresh(settings: Settings, first: datetime | None, last: datetime | None) -> None:
-    """Summarise the days that are over and open; the server does so by itself.
-
-    Days whose events were removed by the retention keep their figures. A day for which an event
-    came within the last minute is left for the next time.
-    """
-    stores = open_stores(settings)
-    if first and last and last < first:
-        raise InvalidQuery("--to: is before --from")
-    days = close_days(stores, first and first.date(), last and last.date())
-    done = rows = 0
-    with tqdm(unit="day", disable=None) as bar:
-        for _, number, left in days:
-            done, rows = done + 1, rows + number
-            bar.total = done + left
-            bar.update()
-    print(f"summarised {done:,} days, {rows:,} rows")
+from app.settings import Settings
 
 
 @click.group()
@@ -74,11 +36,14 @@ def events_export(settings: Settings, output: IO[str]) -> None:
 
 @events.command("import")
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--registry", default="default", help="For lines that are raw envelopes.")
+@click.option("--registry", metavar="NAME", help="For lines that are raw envelopes; else default.")
 @click.pass_obj
-def events_import(settings: Settings, file: IO[bytes], registry: str) -> None:
+def events_import(settings: Settings, file: IO[bytes], registry: str | None) -> None:
     """Read an export, or raw envelopes, one per line; repeating is harmless."""
-    if registry not in [known.name for known in settings.registries]:
+    known = [known.name for known in settings.registries]
+    if registry is None:
+        registry = "default" if "default" in known else ""
+    elif registry not in known:
         raise click.UsageError(f"--registry: {registry} is none of registries")
     stores, total = open_stores(settings), Loaded()
     with open_projector(settings, stores) as projector, tqdm(unit="event", disable=None) as bar:
@@ -95,7 +60,7 @@ def events_import(settings: Settings, file: IO[bytes], registry: str) -> None:
 
 
 @events.command("rebuild")
-@click.option("--from", "first", type=_DAY, help="From this day (UTC) on; else from the first.")
+@click.option("--from", "first", type=DAY, help="From this day (UTC) on; else from the first.")
 @click.pass_obj
 def events_rebuild(settings: Settings, first: datetime | None) -> None:
     """Derive everything anew from the events on record, while the server runs.
@@ -140,48 +105,3 @@ def events_rejected(
     else:
         rows = [msgspec.to_builtins(event) for event in rejected]
         print_rows(rows, ["id", "registry", "received_at", "reason"], as_json)
-
-
-@click.group()
-def catalogue() -> None:
-    """What repositories and tags there are."""
-
-
-@catalogue.command("import")
-@click.option("--registry", "name", default="default", show_default=True)
-@click.pass_obj
-def catalogue_import(settings: Settings, name: str) -> None:
-    """Take in the tags of a registry that were pushed before events came; repeating is harmless."""
-    registry = next((entry for entry in settings.registries if entry.name == name), None)
-    if registry is None:
-        raise ConfigError(f"registries: there is none with the name {name}")
-    if not registry.url:
-        raise ConfigError(f"registries: {name} has no url")
-    stores, number = open_stores(settings), 0
-    with (
-        contextlib.closing(RegistryClient(_endpoint(registry))) as client,
-        open_projector(settings, stores) as projector,
-    ):
-        for push in tqdm(find_pushes(client, name), unit="tag", disable=None):
-            known = stores.catalogue.get_tag(name, push.repository, push.tag or "")
-            if known and not known.deleted and known.digest == push.digest:
-                continue
-            projector.alone(partial(_import_push, stores, push))
-            number += 1
-    print(f"imported {number:,} tags")
-
-
-def _import_push(stores: Stores, push: Event) -> None:
-    stores.manifests.learn([push])
-    stores.catalogue_writer.apply([push])
-
-
-def _endpoint(registry: Registry) -> Endpoint:
-    return Endpoint(
-        url=registry.url,
-        username=registry.username,
-        password=registry.password,
-        ca_file=registry.ca_file,
-        insecure=registry.insecure,
-        plain_http=registry.url.startswith("http://"),
-    )

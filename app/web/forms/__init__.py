@@ -1,0 +1,28 @@
+"""The forms: sign-in, and the filters that pages, exports and API share.
+
+A filter form is read from the query string. `query()` of a valid one gives the store's query; the
+names of the fields are the names of the API's parameters.
+"""
+
+from app.web.forms.access import AccessFilter, SignInFilter, SignInForm
+from app.web.forms.analysis import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
+from app.web.forms.fields import DayField, FilterForm
+from app.web.forms.migration import DriftFilter, JobFilter
+from app.web.forms.search import HistoryFilter, RepositoryFilter, TagFilter
+
+__all__ = [
+    "AccessFilter",
+    "DayField",
+    "DriftFilter",
+    "FilterForm",
+    "HistoryFilter",
+    "JobFilter",
+    "RecallFilter",
+    "RecordFilter",
+    "RepositoryFilter",
+    "SignInFilter",
+    "SignInForm",
+    "TagFilter",
+    "UnusedFilter",
+    "UsageFilter",
+]

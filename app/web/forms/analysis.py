@@ -1,0 +1,246 @@
+"""Filters of the records, the figures and what is made of them."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import date, timedelta
+
+from wtforms import Field, IntegerField, SelectField
+from wtforms.fields.choices import SelectChoice
+from wtforms.validators import NumberRange, Optional, ValidationError
+
+from app.analysis.unused import USERS, UnusedQuery
+from app.errors import InvalidReference
+from app.rules.clients import CLIENTS, OWN_CLIENT
+from app.rules.events import ACTIONS
+from app.rules.kinds import KINDS
+from app.rules.references import parse_digest
+from app.store.events import CONTENT, RecordQuery
+from app.store.usage import UsageQuery
+from app.web.forms.fields import (
+    DayField,
+    FilterForm,
+    MomentField,
+    SwitchField,
+    any_of,
+    or_empty,
+    text_field,
+)
+
+PERIODS = {"1": "Today", "2": "2 days", "7": "7 days", "30": "30 days", "90": "90 days"}
+DEFAULT_PERIOD = "30"
+MAX_PERIOD_DAYS = 1100
+DEFAULT_UNUSED_DAYS = 90
+
+
+class RecordFilter(FilterForm):
+    """Filters of the record list."""
+
+    action = SelectField(
+        "Action",
+        choices=any_of(ACTIONS),
+        default="",
+    )
+    namespace = text_field("Namespace", description="as team; - for names without one")
+    repository = text_field("Repository", description="the whole name, as team/app")
+    tag = text_field("Tag", description="the whole tag; - for none")
+    digest = text_field("Digest", description="the whole digest")
+    actor = text_field("Account", description="whom the registry saw; - for nobody")
+    address = text_field("Address", description="an address or a network: 10.0.0.0/8")
+    client = SelectField(
+        "Client",
+        choices=[*any_of(CLIENTS), SelectChoice(OWN_CLIENT, "own (migrations)")],
+        default="",
+    )
+    since = MomentField("From (UTC)", name="from")
+    until = MomentField("To (UTC)", name="to", is_end=True)
+    registry = text_field("Registry")
+    kind = SelectField(
+        "Kind",
+        choices=[*any_of(KINDS), SelectChoice(CONTENT, "what figures count")],
+        default="",
+    )
+    parts = SwitchField("Show the parts of a pull")
+
+    def validate_digest(self, field: Field) -> None:
+        """Records are found by a whole digest."""
+        if field.data:
+            try:
+                parse_digest(field.data)
+            except InvalidReference:
+                raise ValidationError("expected a whole digest, as sha256:…") from None
+
+    def validate_address(self, field: Field) -> None:
+        """An address, or a network whose host bits are ignored."""
+        if field.data:
+            try:
+                ipaddress.ip_network(field.data, strict=False)
+            except ValueError:
+                raise ValidationError("expected an address or a network, as 10.0.0.0/8") from None
+
+    def validate_until(self, field: Field) -> None:
+        """The range must not be empty."""
+        if self.since.data and field.data and field.data <= self.since.data:
+            raise ValidationError("is not after from")
+
+    def query(self) -> RecordQuery:
+        """The store's query."""
+        network = self.address.data and ipaddress.ip_network(self.address.data, strict=False)
+        return RecordQuery(
+            action=self.action.data,
+            registry=self.registry.data,
+            namespace=self.namespace.data,
+            repository=self.repository.data,
+            tag=self.tag.data,
+            digest=self.digest.data,
+            actor=self.actor.data,
+            network=network or None,
+            client=self.client.data,
+            kind=self.kind.data,
+            since=self.since.data,
+            until=self.until.data,
+            parts=self.parts.data,
+        )
+
+
+class UsageFilter(FilterForm):
+    """Filters of the figures."""
+
+    days = SelectField(
+        "Period",
+        choices=[SelectChoice(value, label) for value, label in PERIODS.items()],
+        default=DEFAULT_PERIOD,
+    )
+    first = DayField("From", name="from")
+    last = DayField("To", name="to")
+    registry = text_field("Registry")
+    namespace = text_field("Namespace", description="as team; - for names without one")
+    repository = text_field("Repository", description="the whole name, as team/app")
+    tag = text_field("Tag", description="the whole tag")
+    digest = text_field("Digest", description="the whole digest")
+    client = SelectField("Client", choices=any_of(CLIENTS), default="")
+    actor = text_field("Account", description="whom the registry saw; - for nobody")
+    supplements = SwitchField("Count signatures, attestations and SBOMs too")
+
+    def validate_last(self, field: Field) -> None:
+        """The period must not be empty or absurdly long."""
+        if self.first.data and field.data:
+            if field.data < self.first.data:
+                raise ValidationError("is before from")
+            if (field.data - self.first.data).days >= MAX_PERIOD_DAYS:
+                raise ValidationError(f"a period has at most {MAX_PERIOD_DAYS} days")
+
+    def period(self, today: date) -> tuple[date, date]:
+        """The first and the last day, both included."""
+        length = timedelta(days=int(self.days.data or DEFAULT_PERIOD) - 1)
+        if self.first.data:
+            longest = self.first.data + timedelta(days=MAX_PERIOD_DAYS - 1)
+            return self.first.data, self.last.data or min(max(today, self.first.data), longest)
+        last = self.last.data or today
+        return last - length, last
+
+    def query(self, first: date, last: date) -> UsageQuery:
+        """The store's query for some days."""
+        return UsageQuery(
+            first=first,
+            last=last,
+            registry=self.registry.data or None,
+            namespace=or_empty(self.namespace.data),
+            repository=self.repository.data or None,
+            tag=self.tag.data or None,
+            digest=self.digest.data or None,
+            actor=or_empty(self.actor.data),
+            clients=frozenset({self.client.data}) if self.client.data else None,
+            supplements=self._counts_everything,
+        )
+
+    def record_filters(self) -> dict[str, str]:
+        """The same filters for the list of records, but for the period."""
+        names = ("registry", "namespace", "repository", "tag", "digest", "client", "actor")
+        given = {name: value for name in names if (value := self[name].data)}
+        return given if self._counts_everything else {**given, "kind": CONTENT}
+
+    @property
+    def _counts_everything(self) -> bool:
+        """Whether supplements count: where one is named, it is asked for."""
+        return bool(self.supplements.data or self.tag.data or self.digest.data)
+
+
+class UnusedFilter(FilterForm):
+    """Filters of the unused tags."""
+
+    days = IntegerField(
+        "Not used for days",
+        [Optional(), NumberRange(1, MAX_PERIOD_DAYS)],
+        default=DEFAULT_UNUSED_DAYS,
+        description=f"1 to {MAX_PERIOD_DAYS}",
+    )
+    registry = text_field("Registry")
+    namespace = text_field("Namespace", description="as team; - for names without one")
+    repository = text_field("Repository", description="the whole name, as team/app")
+    clients = text_field(
+        "Clients that count",
+        description="as docker,containerd; if empty all but scanner, replication and updater",
+    )
+
+    def validate_clients(self, field: Field) -> None:
+        """Known classes."""
+        for name in self.client_classes():
+            if name not in CLIENTS:
+                raise ValidationError(f"no such client: {name[:40]}; known: {', '.join(CLIENTS)}")
+
+    def client_classes(self) -> list[str]:
+        """The classes that are named; none if all count that use images."""
+        return [name.strip() for name in self.clients.data.split(",") if name.strip()]
+
+    def query(self) -> UnusedQuery:
+        """What is asked for."""
+        return UnusedQuery(
+            days=self.days.data or DEFAULT_UNUSED_DAYS,
+            clients=frozenset(self.client_classes()) or USERS,
+            registry=self.registry.data or None,
+            namespace=or_empty(self.namespace.data),
+            repository=self.repository.data or None,
+        )
+
+
+class RecallFilter(FilterForm):
+    """What to recall: a digest, or a tag between two times."""
+
+    digest = text_field("Digest", description="the whole digest")
+    repository = text_field("or repository", description="the whole name, as team/app")
+    tag = text_field("and tag")
+    since = MomentField("which pointed to it from (UTC)", name="from")
+    until = MomentField("to (UTC)", name="to", is_end=True)
+    registry = text_field("Registry")
+
+    def validate_digest(self, field: Field) -> None:
+        """Whole, and not beside a tag, nor a time: whoever pulled it at any time has it."""
+        if field.data:
+            if self.repository.data or self.tag.data:
+                raise ValidationError("give a digest, or a repository and tag")
+            if self.since.data or self.until.data:
+                raise ValidationError(
+                    "from and to are when a tag pointed to it: give a repository and tag"
+                )
+            try:
+                parse_digest(field.data)
+            except InvalidReference:
+                raise ValidationError("expected a whole digest, as sha256:…") from None
+        elif not self.repository.data and not self.tag.data:
+            raise ValidationError("is missing; or give a repository and tag")
+
+    def validate_tag(self, field: Field) -> None:
+        """A repository alone is not enough."""
+        if self.repository.data and not field.data:
+            raise ValidationError("is missing")
+
+    def validate_repository(self, field: Field) -> None:
+        """Nor is a tag."""
+        if self.tag.data and not field.data:
+            raise ValidationError("is missing")
+
+    def validate_until(self, field: Field) -> None:
+        """The range must not be empty."""
+        if self.since.data and field.data and field.data <= self.since.data:
+            raise ValidationError("is not after from")

@@ -1,0 +1,136 @@
+"""What the filter forms are made of: the form read from a query string, its fields and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from werkzeug.datastructures import MultiDict
+from wtforms import BooleanField, Field, Form, StringField
+from wtforms.fields.choices import SelectChoice
+from wtforms.validators import Length, ValidationError
+
+from app.errors import InvalidQuery
+from app.rules.events import MAX_ACTOR_LENGTH
+from app.rules.references import MAX_REPOSITORY_LENGTH
+from app.store.events import NONE
+
+MAX_WILDCARDS = 8  # more make a pattern needlessly slow to match
+
+
+class MomentField(Field):
+    """A day or a time, UTC unless it names an offset; `data` is aware or None."""
+
+    def __init__(self, label: str, *, is_end: bool = False, **kwargs: Any) -> None:
+        super().__init__(label, **kwargs)
+        self._is_end = is_end
+        self.data: datetime | None = None
+        self.text = ""
+
+    def process_formdata(self, valuelist: Sequence[str]) -> None:
+        """Read `2026-11-23`, `2026-11-23T18:04` or a full RFC 3339 time.
+
+        As the end of a range, a day counts whole.
+        """
+        self.text = valuelist[0].strip() if valuelist else ""
+        if not self.text:
+            return
+        try:
+            moment = datetime.fromisoformat(self.text.replace(" ", "T", 1))
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
+            if self._is_end and len(self.text) <= len("2026-11-23"):
+                moment += timedelta(days=1)
+            self.data = moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise ValueError(
+                "expected a day or a time in UTC, as 2026-11-23 or 2026-11-23T18:04"
+            ) from None
+
+
+class DayField(Field):
+    """A day in the zone of the figures; `data` is a date or None."""
+
+    def __init__(self, label: str, **kwargs: Any) -> None:
+        super().__init__(label, **kwargs)
+        self.data: date | None = None
+        self.text = ""
+
+    def process_formdata(self, valuelist: Sequence[str]) -> None:
+        """Read `2026-11-23`."""
+        self.text = valuelist[0].strip() if valuelist else ""
+        if not self.text:
+            return
+        try:
+            self.data = datetime.strptime(self.text, "%Y-%m-%d").date()
+            if not 1990 <= self.data.year <= 2200:
+                raise ValueError
+        except ValueError:
+            raise ValueError("expected a day, as 2026-11-23") from None
+
+
+class SwitchField(BooleanField):
+    """On or off; anything that could mean either is refused."""
+
+    def process_formdata(self, valuelist: Sequence[str]) -> None:
+        """Read `1` or `0`; a checkbox sends `y`."""
+        text = valuelist[0].strip().lower() if valuelist else ""
+        if text not in ("", "0", "1", "n", "y", "no", "yes", "false", "true"):
+            raise ValueError("expected 1 or 0")
+        self.data = text in ("1", "y", "yes", "true")
+
+
+class FilterForm(Form):
+    """A form read from the query string; wrong values are kept for the page to show."""
+
+    def __init__(self, given: MultiDict[str, str]) -> None:
+        super().__init__(given)
+        self.is_empty = not any(given.get(field.name, "").strip() for field in self)
+
+    def in_force(self) -> list[tuple[Field, str]]:
+        """The fields that narrow the list, each with its value as given."""
+        texts = ((field, getattr(field, "text", field.data)) for field in self)
+        return [
+            (field, "yes" if text is True else str(text))
+            for field, text in texts
+            if text and text != field.default
+        ]
+
+    def check(self) -> None:
+        """Raise InvalidQuery naming the first field that is wrong."""
+        if not self.validate():
+            name, messages = next(iter(self.named_errors().items()))
+            raise InvalidQuery(f"{name}: {messages[0]}")
+
+    def named_errors(self) -> dict[str, list[str]]:
+        """The messages by field name, as the query string spells it."""
+        return {field.name: list(field.errors) for field in self if field.errors}
+
+
+def strip(text: str | None) -> str:
+    """A filter of a field: without the blanks around it."""
+    return (text or "").strip()
+
+
+def pattern(form: Form, field: Field) -> None:
+    """A validator: a pattern that is quick to match."""
+    if len(field.data) > MAX_REPOSITORY_LENGTH + 129:
+        raise ValidationError("longer than any name")
+    if sum(field.data.count(wildcard) for wildcard in "*?") > MAX_WILDCARDS:
+        raise ValidationError(f"at most {MAX_WILDCARDS} wildcards")
+
+
+def text_field(label: str, *validators: Any, **kwargs: Any) -> StringField:
+    """A line of text, of bounded length."""
+    return StringField(label, [Length(max=MAX_ACTOR_LENGTH), *validators], [strip], **kwargs)
+
+
+def any_of(values: Sequence[str]) -> list[SelectChoice]:
+    """The choices of a field that may be left open."""
+    return [SelectChoice("", "Any"), *(SelectChoice(value, value) for value in values)]
+
+
+def or_empty(text: str | None) -> str | None:
+    """The store's value of a filter: "" where `-` asks for what has none, None where it is open."""
+    return "" if text == NONE else text or None
