@@ -716,6 +716,17 @@ def test_the_first_index_after_the_child_takes_it() -> None:
     assert folded(child, push(-1, "index"), one)[0].part_of == one.id
 
 
+def test_the_first_index_after_the_child_takes_it_between_two_pushes_of_another() -> None:
+    one, child, other, again = (
+        push(0, "index"),
+        push(2, "arm64"),
+        push(5, "sibling"),
+        push(10, "index"),
+    )
+
+    assert folded(one, child, other, again)[1].part_of == other.id
+
+
 def test_the_last_index_before_the_child_takes_it_where_none_is_after() -> None:
     one, other, child = push(0, "index", "v1"), push(1, "sibling", "v2"), push(2, "arm64")
 
