@@ -829,6 +829,7 @@ def test_the_delete_of_a_repository_is_no_part_and_has_none() -> None:
 
 def test_a_delete_by_tag_and_digest_is_one_of_its_own() -> None:
     assert actions(delete(0, "image"), delete(1, "other", "v1")) == ["delete", "delete v1"]
+    assert actions(delete(0, "image"), delete(0, "other", "v1")) == ["delete", "delete v1"]
 
 
 def test_a_mount_is_what_it_is() -> None:
