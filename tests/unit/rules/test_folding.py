@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import folding_oracle
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -1147,37 +1145,6 @@ def test_the_families_of_indexes_that_share_a_child_are_related() -> None:
     }
     assert related({"other"}, {"index"}, CHILDREN) == {"other"}
     assert related({"other"}, {"untold"}, CHILDREN) is None
-
-
-DENSE = {
-    "checks and pulls": ["check image v1", "pull image"],
-    "checks and pulls by many tags": [
-        f"{action} image v{number}" for number in range(99) for action in ("check", "pull")
-    ],
-    "children": ["check index v1", "pull index", "pull amd64"],
-    "other digests": ["pull index", "pull riscv"],
-    "an index without children": ["pull untold", "pull amd64"],
-    "one without children and others": ["pull untold", *(f"pull {n}" for n in range(999))],
-    "pushes": ["push amd64", "push arm64", "push index"],
-    "deletes": ["delete image", "delete image v1"],
-}
-
-
-@pytest.mark.parametrize("name", DENSE)
-def test_two_thousand_events_of_one_client_in_half_a_minute_fold_in_a_moment(name: str) -> None:
-    rng = random.Random(1)
-    events = []
-    for text in itertools.islice(itertools.cycle(DENSE[name]), 2000):
-        action, digest, *tag = text.split()
-        event = make_event(action, rng.randrange(30_000) / 1000, digest, *tag)
-        by_tag = action == "delete" and tag
-        changes = {"source": rng.choice("ab"), "digest": None if by_tag else digest}
-        events.append(msgspec.structs.replace(event, **changes))
-    begun = time.process_time()
-
-    fold(events, CHILDREN, no_history)
-
-    assert time.process_time() - begun < 0.5  # 0.05 where nothing else runs
 
 
 # What real registries sent
