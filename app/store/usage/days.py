@@ -276,7 +276,7 @@ class DayStore:
             return []
         span = Calendar(zone).span_of(day_of(state["_id"]))
         last = self.calendar.day_of(span.end - timedelta(microseconds=1))
-        return [day_of(state["_id"]), *days_between(self.calendar.day_of(span.start), last)]
+        return list(days_between(self.calendar.day_of(span.start), last))
 
     def run_of(self, state: Document | None) -> str | None:
         """The run whose summaries are those of a closed day or hour; None of an open one.

@@ -439,6 +439,7 @@ def test_what_may_not_be_seen_changes_nothing_of_the_answer(
 
     assert twins[1:] == [twins[0]] * 3
     assert any(report.silent or report.too_new for report in twins[0])
+    assert not (is_late and any(report.silent for report in twins[0])), "it was never heard of"
     assert any(report.judged for report in twins[0]) == (not is_late and len(seen) > 1)
 
 
