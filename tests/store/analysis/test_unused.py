@@ -213,6 +213,15 @@ def test_a_signature_is_kept_with_its_subject(stores: Stores, send: Send) -> Non
     )
 
 
+def test_a_signature_that_is_pulled_is_used(stores: Stores, send: Send) -> None:
+    tag = f"{digest('image').replace(':', '-')}.sig"
+    send("push", tag="v1")
+    send("push", tag=tag, of="signature")
+    send("pull", tag=tag, of="signature", day=90)
+
+    assert unused(stores) == ["team/app:v1"]
+
+
 def test_the_list_of_referrers_is_kept_with_its_subject(stores: Stores, send: Send) -> None:
     send("push", tag="used", of="used")
     send("push", tag="gone", of="gone")

@@ -498,7 +498,7 @@ def test_the_api_tells_what_a_recall_looked_for(forgotten: None, sign_in: SignIn
     by_tag = client.get("/api/v1/recall?repository=team/app&tag=old").json
     by_digest = client.get(f"/api/v1/recall?digest={digest('old')}").json
 
-    since = {"since": "2026-08-01T00:00:00Z", "until": None, "actor": "alice"}
+    since = {"since": "2026-08-01T00:00:00Z", "until": None, "actor": "alice", "seen_by": "push"}
     assert by_tag["intervals"] == [{"digest": digest("old"), **since}]
     assert by_tag["digests"] == by_digest["digests"] == [digest("old")]
     assert (by_digest["intervals"], by_tag["kept_since"]) == ([], None)
