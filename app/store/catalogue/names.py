@@ -59,9 +59,6 @@ class Renames:
     def __init__(self, renames: Iterable[Rename] = ()) -> None:
         self._renames = sorted(set(renames))
 
-    def __bool__(self) -> bool:
-        return bool(self._renames)
-
     @property
     def last(self) -> str:
         """The position of the newest, "" without any."""
