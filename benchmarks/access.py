@@ -51,19 +51,15 @@ def fill(stores: Stores, number: int) -> None:
         rows.append(
             {
                 "_id": f"{name} default",
-                "type": "repository",
                 "registry": "default",
                 "repository": name,
-                "space": f"repository team{n % 100}",
                 "namespace": f"team{n % 100}",
                 "position": f"2026-11-23T18:00:00.{n:06}Z-{n}",
                 "deleted": False,
-                "first_pushed_at": None,
-                "pushed_at": None,
             }
         )
     for start in range(0, number, 100):
-        stores.catalogue._collection.insert_many(rows[start : start + 100])
+        stores.catalogue._repositories.insert_many(rows[start : start + 100])
 
 
 def median_ms(work: Callable[[], Any]) -> float:

@@ -9,7 +9,7 @@ import msgspec
 
 from app.errors import NotFound
 from app.store import Stores
-from app.store.catalogue import CatalogueQuery, Move
+from app.store.catalogue import CatalogueQuery, Move, SeenBy
 from app.store.events import RecordQuery
 from app.store.scope import Scope
 
@@ -21,6 +21,7 @@ class Interval(msgspec.Struct, frozen=True):
     since: datetime
     until: datetime | None
     actor: str  # who moved it there
+    seen_by: SeenBy  # a pull tells neither who did, nor when: `since` or before
 
 
 class Consumer(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +103,7 @@ def _intervals(history: Sequence[Move]) -> list[Interval]:
     """Newest first, as the history."""
     ends: list[datetime | None] = [None, *(move.since for move in history)]
     return [
-        Interval(move.digest, move.since, end, move.actor)
+        Interval(move.digest, move.since, end, move.actor, move.seen_by)
         for move, end in zip(history, ends, strict=False)
         if move.digest
     ]

@@ -42,10 +42,13 @@ class UnusedQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_use(self, row: Row) -> bool:
         """Whether what a row tells is a use."""
-        if row.client not in self.clients:
+        return self.counts(row.action, row.client)
+
+    def counts(self, action: str, client: str) -> bool:
+        """Whether such a pull or check by a client of this class is a use."""
+        if client not in self.clients:
             return False
-        is_check = row.action == CHECK and row.client in RUNTIMES
-        return is_check or row.action in (PULL, PULL_PART)
+        return action in (PULL, PULL_PART) or (action == CHECK and client in RUNTIMES)
 
 
 class UnusedTag(msgspec.Struct, frozen=True, kw_only=True):

@@ -67,4 +67,7 @@ def demo(settings: Settings, remove: bool) -> None:
             for loaded in demo_data.load(stores, projector, datetime.now(UTC)):
                 stored += loaded.stored
                 bar.update(loaded.stored + loaded.duplicate)
-    print(f"stored {stored:,} events of the registry `{demo_data.REGISTRY}`")
+    if stored:
+        print(f"stored {stored:,} events of the registry `{demo_data.REGISTRY}`")
+    else:
+        print("the demonstration data is there already; --remove takes it away")

@@ -39,8 +39,8 @@ def open_stores(settings: Settings) -> Stores:
 
 @contextlib.contextmanager
 def open_projector(settings: Settings, stores: Stores) -> Iterator[Projector]:
-    """What derives; when the block ends, another process may go on at once."""
-    projector = make_projector(settings, stores)
+    """What derives: servers make way for it until the block ends."""
+    projector = make_projector(settings, stores, passing=True)
     try:
         yield projector
     finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from app.demo.company import REGISTRY, parsed_history
 from app.notifications.loading import Loaded, load_events
 from app.notifications.projector import Projector
 from app.store import Stores
+
+FRESH = timedelta(hours=5)  # at night less happens
 
 __all__ = ["REGISTRY", "load", "remove"]
 
@@ -16,10 +18,16 @@ __all__ = ["REGISTRY", "load", "remove"]
 def load(stores: Stores, projector: Projector, now: datetime) -> Iterator[Loaded]:
     """Store what happened in the company until now; tells after each bulk.
 
-    Where it is there already, nothing is added: the history ends where it ended then.
+    Where it is there already nothing is added. What was interrupted, or is from an earlier day, is
+    continued.
     """
     newest = stores.events.find_newest_of(REGISTRY)
-    return load_events(projector, parsed_history(newest.timestamp if newest else now))
+    if newest is None:
+        return load_events(projector, parsed_history(now))
+    if newest.timestamp > now - FRESH:
+        return iter(())
+    rest = (e for e in parsed_history(now) if e.timestamp > newest.timestamp - FRESH)
+    return load_events(projector, rest)
 
 
 def remove(stores: Stores, projector: Projector) -> int:

@@ -27,7 +27,7 @@ DELIVERY = timedelta(milliseconds=200)  # from an event to its arrival
 def history(until: datetime) -> Iterator[WireEvent]:
     """The events of the 100 days before that of `until` (aware) and of its own, in order of time.
 
-    None is later than `until`; the last one is within about half an hour of it. Two histories of
+    None is later than `until`; the last one is within about four hours of it. Two histories of
     one day (UTC) are the same as far as both go.
     """
     until = until.astimezone(UTC)

@@ -253,9 +253,9 @@ STAGING = tuple(
     Client("k8s-staging", f"fd00:40:2::{node:x}", CONTAINERD) for node in range(0x11, 0x17)
 )
 CLUSTERS = {
-    FRA: tuple(Client("k8s-frankfurt", f"10.40.1.{node}", CONTAINERD) for node in range(11, 23)),
-    AMS: tuple(Client("ocp-amsterdam", f"10.44.0.{node}", CRIO) for node in range(21, 29)),
-    DEPOTS: tuple(Client("k3s-depots", f"10.60.{site}.10", K3S, "arm64") for site in range(1, 6)),
+    FRA: tuple(Client("k8s-frankfurt", f"10.40.1.{node}", CONTAINERD) for node in range(11, 18)),
+    AMS: tuple(Client("ocp-amsterdam", f"10.44.0.{node}", CRIO) for node in range(21, 25)),
+    DEPOTS: tuple(Client("k3s-depots", f"10.60.{site}.10", K3S, "arm64") for site in range(1, 4)),
 }
 SCANNER = Client("trivy", "10.50.0.12", TRIVY)
 VERIFIER = Client("kyverno", "10.40.1.9", Agent("go-containerregistry/v0.20.2", head_first=False))

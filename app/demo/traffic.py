@@ -55,7 +55,7 @@ from app.demo.wire import WireEvent, check, delete, move_tag, pull, push
 _SERVICE_OF = {service.repository: service for service in SERVICES}
 _PLATFORM = next(team for team in TEAMS if team.namespace == "platform")
 _CRON_JOBS = ("crm/mailer", "data/etl")  # imagePullPolicy: Always
-_MOVES = {FRA: 4, AMS: 3, DEPOTS: 2}  # pods that come to another node in a day
+_MOVES = {FRA: 3, AMS: 2, DEPOTS: 1}  # pods that come to another node in a day
 
 
 def builds(schedule: Schedule, day: date) -> Iterator[WireEvent]:
@@ -75,7 +75,7 @@ def releases(schedule: Schedule, day: date) -> Iterator[WireEvent]:
 
 
 def nodes(schedule: Schedule, day: date) -> Iterator[WireEvent]:
-    """Pods move to other nodes; jobs that always pull ask for their tag every hour."""
+    """Pods move to other nodes; jobs that always pull ask for their tag every four hours."""
     for cluster, moves in _MOVES.items():
         services = [service for service in SERVICES if cluster in service.clusters]
         for number in range(moves):
@@ -84,23 +84,23 @@ def nodes(schedule: Schedule, day: date) -> Iterator[WireEvent]:
             node = pick(CLUSTERS[cluster], "to", at)
             if release := schedule.current(service.repository, at):
                 yield from pull(at, release.manifest, release.tags[0], node)
-    for hour in range(24):
-        repository = _CRON_JOBS[hour % len(_CRON_JOBS)]
+    for hour in range(0, 24, 4):
+        repository = _CRON_JOBS[hour // 4 % len(_CRON_JOBS)]
         at = midnight(day) + timedelta(hours=hour, minutes=5, seconds=between(1, 9, day, hour))
         if release := schedule.current(repository, at):
-            yield from check(at, release.manifest, "latest", STAGING[hour % len(STAGING)])
+            yield from check(at, release.manifest, "latest", STAGING[hour // 4 % len(STAGING)])
 
 
 def people(schedule: Schedule, day: date) -> Iterator[WireEvent]:
     """Developers try releases of their own team, sometimes older or others'; or a base image."""
     for team in TEAMS:
         for name in team.people:
-            if fraction(day, "works on images", name) < (0.4 if is_weekday(day) else 0.02):
+            if fraction(day, "works on images", name) < (0.25 if is_weekday(day) else 0.02):
                 yield from _developer(schedule, day, team, PEOPLE[name])
 
 
 def robots(schedule: Schedule, day: date) -> Iterator[WireEvent]:
-    """Scanner and updaters at night, the mirror every hour, Argo CD when a chart is new."""
+    """Scanner and updaters at night, the mirror every four hours, Argo CD when a chart is new."""
     for number, service in enumerate(SERVICES):
         at = moment_on(day, NIGHT_HOURS, "scan", service.repository)
         release = schedule.current(service.repository, at)
@@ -112,8 +112,8 @@ def robots(schedule: Schedule, day: date) -> Iterator[WireEvent]:
         at = midnight(day) + timedelta(hours=hour, minutes=20, seconds=3)
         if release := schedule.current("warehouse/picking", at):
             yield from check(at, release.manifest, "latest", DIUN)
-    for hour in range(24):
-        mirrored = MIRRORED[hour % len(MIRRORED)]
+    for hour in range(0, 24, 4):
+        mirrored = MIRRORED[(hour // 4 + day.toordinal()) % len(MIRRORED)]
         at = midnight(day) + timedelta(hours=hour, minutes=35, seconds=between(0, 5, day, hour))
         if release := schedule.current(mirrored.repository, at):
             yield from check(at, release.manifest, mirrored.tag, REGSYNC)

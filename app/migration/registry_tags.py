@@ -36,7 +36,7 @@ def find_pushes(client: RegistryClient, registry: str) -> Iterator[Event]:
                     raise
                 continue  # deleted meanwhile
             is_index = manifest.media_type in INDEX_TYPES
-            key = event_key(registry, f"import {repository}:{tag} {manifest.digest}")
+            key = event_key(registry, f"import {repository}:{tag} {seen_at.isoformat()}")
             yield Event(
                 id=key,
                 registry=registry,

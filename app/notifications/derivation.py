@@ -46,7 +46,7 @@ class Derivation:
         self._newest: str | None = None  # position of all that is on record
 
     def forget(self) -> None:
-        """Trust nothing that is at hand: another process may have written."""
+        """Trust nothing that is at hand: another process may have written, or this one in part."""
         self._recent.forget()
         self._manifests.clear()
         self._newest = None
@@ -101,15 +101,19 @@ class Derivation:
         for registry, digests in by_registry.items():
             for event in self._stores.events.find_by_digests(registry, digests):
                 found[event.id] = event
-        if self._newest is None:
-            newest = self._stores.events.find_newest()
-            self._newest = newest.position if newest else ""
         for change in repointed:
-            if change.position < self._newest:
+            if change.position < self._find_newest():
                 for event in self._stores.events.find_after(change.digest, change.position):
                     if place(event) == (change.registry, change.repository):
                         found[event.id] = event
         return list(found.values())
+
+    def _find_newest(self) -> str:
+        """The position of the newest event on record."""
+        if self._newest is None:
+            newest = self._stores.events.find_newest()
+            self._newest = newest.position if newest else ""
+        return self._newest
 
     def _with_kind(self, event: Event) -> Event:
         if not event.digest or event.action in ("mount", "rename"):
@@ -128,7 +132,7 @@ class Derivation:
         seeds = {event.id: self._with_kind(event) for event in late}
         seeds |= {event.id: event for event in given}
         groups = [
-            _Group(found, self._recent.around(found, now))
+            _Group(found, self._recent.around(found, self._find_newest()))
             for found in _by_place_and_time(seeds.values())
         ]
         self._fold_groups(groups)
@@ -149,7 +153,7 @@ class Derivation:
         self._stores.events.set_derived(changed)
         self._recent.put(changed)
         self._recent.put(event for event in new if event.id not in doubled)
-        self._newest = max([self._newest or "", *(event.position for event in new)])
+        self._newest = max([self._find_newest(), *(event.position for event in new)])
         if any(is_foldable(event) for event in new if event.id in doubled):
             self._repair(given, doubled, now)
         return {event.id for event in given if event.id in on_record} | doubled

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 LEASE = "projector"
+WANTED = "projector wanted"  # held by a command that has events to load: servers make way for it
 HELD = timedelta(seconds=2.5)  # without a renewal; so another one takes over within 3 s
 RENEWED_S = 0.7
 POLL_S = 0.2  # what another process received is seen after so long
@@ -47,10 +48,14 @@ class LeaseLost(AppError):
 
 
 class Held:
-    """The right to derive, which one process has at a time."""
+    """The right to derive, which one process has at a time.
 
-    def __init__(self, stores: Stores) -> None:
+    Servers hold it as long as they live, and make way for a command, which is `passing`.
+    """
+
+    def __init__(self, stores: Stores, *, passing: bool) -> None:
         self._leases = stores.leases
+        self._passing = passing
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._until = 0.0  # monotonic
         self._renew_at = 0.0
@@ -61,12 +66,18 @@ class Held:
         return time.monotonic() < self._until
 
     def take(self) -> bool:
-        """Take or renew it; False where another process has it."""
-        asked_at = time.monotonic()
-        if self._leases.take(LEASE, self._owner, datetime.now(UTC), HELD):
+        """Take or renew it; False where another process has it, or is to have it."""
+        asked_at, now = time.monotonic(), datetime.now(UTC)
+        if self._passing:
+            may_take = self._leases.take(WANTED, self._owner, now, 2 * HELD)
+        else:
+            may_take = not self._leases.is_held(WANTED, now)
+        if may_take and self._leases.take(LEASE, self._owner, now, HELD):
             self._until = asked_at + HELD.total_seconds()
             self._renew_at = asked_at + RENEWED_S
             return True
+        if not may_take and self.is_mine:
+            self._leases.give_back(LEASE, self._owner)
         self._until = 0.0
         return False
 
@@ -84,14 +95,21 @@ class Held:
         """Let another process take it at once."""
         self._until = 0.0
         self._leases.give_back(LEASE, self._owner)
+        if self._passing:
+            self._leases.give_back(WANTED, self._owner)
 
 
 class Projector:
-    """Works in what the inbox holds, as long as it holds the lease."""
+    """Works in what the inbox holds, as long as it holds the lease.
 
-    def __init__(self, stores: Stores, after: After = lambda events: None) -> None:
+    That of a command is `passing`: servers make way for it until `stop`.
+    """
+
+    def __init__(
+        self, stores: Stores, after: After = lambda events: None, *, passing: bool = False
+    ) -> None:
         self._stores = stores
-        self._held = Held(stores)
+        self._held = Held(stores, passing=passing)
         self._derivation = Derivation(stores, after, self._held.keep)
         self._until: str = ""  # bound of the ids that are read; "" none
         self._span = timedelta(seconds=1)
@@ -194,6 +212,7 @@ class Projector:
         except LeaseLost:
             raise
         except Exception as error:
+            self._derivation.forget()
             self._stores.check()  # raises when it is the database that fails
             logger.warning("a batch of %d envelopes: %s; one by one", len(letters), error)
             for letter in letters:

@@ -10,7 +10,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from app.rules.events import Event
+from app.rules.events import Event, position_at
 from app.rules.folding import (
     AFTER,
     BEFORE,
@@ -134,8 +134,11 @@ class Recent:
             if self._at_hand[of].number > 2_000:
                 self._at_hand[of].trim(moment)
 
-    def around(self, events: Sequence[Event], now: datetime) -> Neighbourhood:
-        """What is on record around events of one place; see PULLS, PUSHES."""
+    def around(self, events: Sequence[Event], newest: str) -> Neighbourhood:
+        """What is on record around events of one place; see PULLS, PUSHES.
+
+        `newest` is the position of the newest event on record.
+        """
         of = place(events[0])
         first = min(event.timestamp for event in events)
         has_pushes = any(event.action == "push" for event in events)
@@ -148,9 +151,9 @@ class Recent:
             self._at_hand.move_to_end(of)
             return known
         last = max(event.timestamp for event in events)
-        is_new = last >= now - AFTER
-        found = self._read(of, first, None if is_new else last, has_pushes)
-        if is_new:
+        is_newest = position_at(last + AFTER) > newest
+        found = self._read(of, first, None if is_newest else last, has_pushes)
+        if is_newest:
             self._keep(of, found)
         return found
 

@@ -20,6 +20,7 @@ import msgspec
 from app.errors import InvalidEnvelope, InvalidEvent, InvalidReference
 from app.rules.addresses import parse_address
 from app.rules.clients import client_class
+from app.rules.envelopes import MAX_DEPTH, split_events
 from app.rules.kinds import MANIFEST_TYPES, is_blob_type, kind_of
 from app.rules.references import (
     is_digest,
@@ -28,6 +29,7 @@ from app.rules.references import (
     parse_repository,
     parse_tag,
 )
+from app.rules.sizes import MAX_CONTENT_SIZE
 from app.rules.text import clean_text
 
 MAX_EVENTS = 10_000  # of one envelope; distribution sends one
@@ -37,10 +39,7 @@ MAX_USER_AGENT_LENGTH = 512
 MAX_MEDIA_TYPE_LENGTH = 255
 MAX_REFERENCES = 10_000
 MAX_REJECTED_CHARACTERS = 64 * 1024  # that are kept of an event
-MAX_REPAIRED_BYTES = 256 * 1024  # of an envelope: repairing is slow
-MAX_DEPTH = 64  # of a repaired envelope's nesting; what lies deeper is not looked at
 INT64_MAX = 2**63 - 1
-MAX_CONTENT_SIZE = 2**43  # 8 TiB: what a push claims to hold must not overflow a day's sum
 EARLIEST = datetime(2013, 1, 1, tzinfo=UTC)  # no registry sent events before
 MAX_AHEAD = timedelta(days=1)
 
@@ -165,16 +164,6 @@ class _WireEvent(msgspec.Struct):
     source: _Source = _Source()
 
 
-class _WireEnvelope(msgspec.Struct):
-    events: list[msgspec.Raw]
-
-
-class _BareEvent(msgspec.Struct):
-    action: str
-
-
-_decode_envelope = msgspec.json.Decoder(_WireEnvelope).decode
-_decode_bare = msgspec.json.Decoder(_BareEvent).decode
 _decode_event = msgspec.json.Decoder(_WireEvent).decode
 
 
@@ -188,7 +177,7 @@ def parse_envelope(body: bytes, registry: str, received_at: datetime) -> Envelop
         InvalidEnvelope: the body is not JSON, has no `events` list, or one of more than 10,000.
     """
     try:
-        raw_events = _split(body)
+        raw_events = split_events(body)
     except msgspec.DecodeError as error:
         raise InvalidEnvelope(f"not a notification envelope: {error}") from None
     except RecursionError:
@@ -217,61 +206,6 @@ def parse_envelope(body: bytes, registry: str, received_at: datetime) -> Envelop
 def join_events(events: Iterable[bytes]) -> bytes:
     """The body of an envelope that holds these events."""
     return b'{"events":[' + b",".join(events) + b"]}"
-
-
-def _split(body: bytes) -> list[msgspec.Raw]:
-    """The events of a body; JSON that only our decoder cannot read is repaired and read again."""
-    try:
-        return _find_events(body)
-    except (msgspec.DecodeError, RecursionError):
-        if len(body) > MAX_REPAIRED_BYTES:
-            raise
-    return _find_events(_cut_depths(_replace_lone_surrogates(body)))
-
-
-def _find_events(body: bytes) -> list[msgspec.Raw]:
-    try:
-        return _decode_envelope(body).events
-    except msgspec.ValidationError as error:
-        try:
-            _decode_bare(body)
-        except msgspec.ValidationError:
-            raise error from None
-        return [msgspec.Raw(body)]
-
-
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
-
-
-def _replace_lone_surrogates(body: bytes) -> bytes:
-    """Half a surrogate pair becomes U+FFFD, as in Go: JSON's grammar allows it, no text does."""
-    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["lone"] else escape[0], body)
-
-
-# A string may lack its end: were it no match, each quote in it would be tried to the end again.
-_BRACKETS = re.compile(
-    rb'"(?:[^"\\]|\\.)*+"?|(?P<opened>[\[{]+)|(?P<closed>[\]}]+)',
-    re.DOTALL,
-)
-
-
-def _cut_depths(body: bytes) -> bytes:
-    """`body` with null in place of what is nested deeper than MAX_DEPTH."""
-    kept: list[bytes] = []
-    depth = start = 0
-    for token in _BRACKETS.finditer(body):
-        before = depth
-        depth += len(token["opened"] or b"") - len(token["closed"] or b"")
-        if before <= MAX_DEPTH < depth:
-            kept += body[start : token.start() + MAX_DEPTH - before], b"null"
-            start = len(body)
-        elif depth <= MAX_DEPTH < before:
-            start = token.start() + before - MAX_DEPTH
-    return b"".join((*kept, body[start:]))
 
 
 def event_key(registry: str, event_id: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 MAX_SIZE = 2**63 - 1  # MongoDB takes no larger number
+# 8 TiB, of one push or one copy: MongoDB itself adds up a million of these and more.
+MAX_CONTENT_SIZE = 2**43
 
 
 def add_sizes(sizes: Iterable[int]) -> int:

@@ -103,6 +103,7 @@ class Hooks:
             self._database.stop()
 
 
-def make_projector(settings: Settings, stores: Stores) -> Projector:
-    """What works the inbox in, and tells migrations."""
-    return Projector(stores, LiveWishes(stores.migrations, load_plans(settings)))
+def make_projector(settings: Settings, stores: Stores, *, passing: bool = False) -> Projector:
+    """What works the inbox in, and tells migrations; see Projector."""
+    after = LiveWishes(stores.migrations, load_plans(settings))
+    return Projector(stores, after, passing=passing)

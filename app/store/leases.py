@@ -31,6 +31,10 @@ class LeaseStore:
             return False
         return bool(result.matched_count or result.upserted_id is not None)
 
+    def is_held(self, name: str, now: datetime) -> bool:
+        """Whether anybody holds the lease."""
+        return self._collection.find_one({"_id": name, "until": {"$gt": now}}) is not None
+
     def give_back(self, name: str, owner: str) -> None:
         """Let another one take the lease at once."""
         self._collection.delete_one({"_id": name, "owner": owner})

@@ -75,22 +75,23 @@ class Recent(msgspec.Struct, frozen=True):
     pushes: int
     slots: Sequence[Slot]
     missing: Sequence[date]
+    supplements: bool  # whether they count
     link: Callable[..., str]
     hourly: bool = False
 
 
-def find_recent(**filters: str) -> Recent:
-    """What happened in the last 30 days to what `registry`, `repository`, `tag`, `digest` name."""
+def find_recent(*, supplements: bool = False, **filters: str) -> Recent:
+    """What happened in the last 30 days to what `registry`, `repository`, `tag`, `digest` name.
+
+    Of a repository without what only supplements its images, but for `supplements`.
+    """
     stores, now = runtime().stores, datetime.now(UTC)
     calendar = stores.days.calendar
     last = calendar.day_of(now)
     first = last - timedelta(days=RECENT_DAYS - 1)
     wanted: dict[str, Any] = dict(filters)
-    if "tag" in filters or "digest" in filters:  # of what is named everything is asked for
-        wanted["supplements"] = True
-    else:
-        filters["kind"] = CONTENT
-    query = UsageQuery(first=first, last=last, **wanted)
+    query = UsageQuery(first=first, last=last, supplements=supplements, **wanted)
+    of_kind = {} if supplements else {"kind": CONTENT}
     found = stores.usage.read_sums(query, viewer().scope, now, tops=())
     return Recent(
         first=first,
@@ -100,7 +101,8 @@ def find_recent(**filters: str) -> Recent:
         pushes=found.counts[PUSH],
         slots=_days(found, query),
         missing=found.missing,
-        link=records_linker(filters, first, last),
+        supplements=supplements,
+        link=records_linker({**filters, **of_kind}, first, last),
     )
 
 

@@ -31,7 +31,8 @@ def home() -> Any:
     """The search forms and the latest pushes."""
     stores = runtime().stores
     newest = CatalogueQuery(sort="pushed")
-    tags = tag_items(stores.catalogue.find_tags(newest, viewer().scope, limit=RECENT))
+    found = tag_items(stores.catalogue.find_tags(newest, viewer().scope, limit=RECENT))
+    tags = [tag for tag in found.items if tag["pushed_at"]]
     repositories = stores.catalogue.count(
         "repository", CatalogueQuery(), viewer().scope, cap=lists.PAGE_COUNT_CAP
     )
@@ -203,7 +204,11 @@ def repository() -> Any:
         count=stores.catalogue.count("tag", query, scope, cap=lists.PAGE_COUNT_CAP),
         records=records.items,
         last_pull=_last_pull(records, only_here),
-        recent=find_recent(registry=registry, repository=name),
+        recent=find_recent(
+            registry=registry,
+            repository=name,
+            supplements=request.args.get("supplements") == "1",
+        ),
     )
 
 
@@ -235,7 +240,7 @@ def tag() -> Any:
         older=start + lists.PAGE_SIZE if len(history) > start + lists.PAGE_SIZE else None,
         records=records.items,
         last_pull=_last_pull(records, query),
-        recent=find_recent(registry=registry, repository=name, tag=found.tag),
+        recent=find_recent(registry=registry, repository=name, tag=found.tag, supplements=True),
         same=[row for row in same.items if row.digest == found.digest and row.tag != found.tag],
         has_more_names=same.next is not None,
     )
@@ -263,7 +268,7 @@ def digest() -> Any:
         has_more_tags=page.next is not None,
         records=records.items,
         last_pull=_last_pull(records, RecordQuery(digest=wanted, parts=True)),
-        recent=find_recent(digest=wanted),
+        recent=find_recent(digest=wanted, supplements=True),
     )
 
 

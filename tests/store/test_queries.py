@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from builders import INDEX, NOW, deliver, envelope, rule, wire_event
+from builders import INDEX, NOW, deliver, digest, envelope, rule, wire_event
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pymongo import ReadPreference
@@ -24,7 +24,7 @@ from app.settings import DockerAuth, MongoDB, Settings
 from app.store import Stores, connect
 from app.store.catalogue import CatalogueQuery
 from app.store.catalogue.queries import glob_expression
-from app.store.events import RecordQuery
+from app.store.events import CONTENT, RecordQuery
 
 REPOSITORIES = [
     "alice/a",
@@ -35,6 +35,8 @@ REPOSITORIES = [
     "alicia/x",
     "other/y",
 ]
+LIST = digest("one").replace(":", "-")
+ATTESTED = [{"mediaType": "application/vnd.in-toto+json", "digest": digest("note"), "size": 1}]
 ACLS: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "everything": ("admin", []),
     "own namespace": ("alice", []),
@@ -65,8 +67,8 @@ def fill(stores: Stores, seed: int = 3) -> None:
         event = wire_event(
             kind,
             chance.choice(REPOSITORIES),
-            tag=chance.choice(["v1", "v2", "latest", None]),
-            of=chance.choice(["one", "two", "three"]),
+            tag=chance.choice(["v1", "v2", "latest", None, f"{LIST}.sig", LIST]),
+            of=chance.choice(["one", "two", "three", "four"]),
             at=NOW - timedelta(hours=chance.choice([0, 1, 30, 200, 2000]), seconds=number // 4),
             id=f"id-{number}",
             actor=chance.choice(["alice", "bob", ""]),
@@ -74,6 +76,8 @@ def fill(stores: Stores, seed: int = 3) -> None:
             user_agent=chance.choice(["docker/1", "trivy/1"]),
             media_type=chance.choice([INDEX, "application/vnd.oci.image.manifest.v1+json"]),
         )
+        if event["target"].get("digest") == digest("four"):
+            event["target"]["references"] = ATTESTED
         if kind == "delete" and event["target"].get("tag"):
             event["target"].pop("digest", None)
         deliver(stores, envelope(event), "default", NOW)
@@ -103,6 +107,7 @@ def random_query(chance: random.Random) -> RecordQuery:
         tag=chance.choice([None, None, "v1"]),
         actor=chance.choice([None, None, "alice"]),
         client=chance.choice([None, None, "scanner"]),
+        kind=chance.choice([None, None, "image", "signature", "attestation", "blob", CONTENT]),
         network=chance.choice([None, None, ipaddress.ip_network("10.0.0.0/15")]),
         since=since,
         until=chance.choice([None, NOW - timedelta(hours=1)]) if since else None,
@@ -114,7 +119,12 @@ def recount(stores: Stores, query: RecordQuery, visible: Any) -> list[str]:
     """The ids that a query must give, newest first, by looking at every event."""
     found = []
     for event in stores.events.iterate():
-        is_part = event.parent or (event.action == "check" and event.followed_by)
+        is_about_another = (event.tag or "").startswith("sha256-")
+        kinds = {event.kind}
+        if event.kind not in ("blob", "signature", "attestation") and not is_about_another:
+            kinds |= {CONTENT}
+        if event.kind != "blob":
+            kinds |= {None}
         network = query.network
         try:
             is_near = network is None or ipaddress.ip_address(event.address) in network
@@ -123,7 +133,8 @@ def recount(stores: Stores, query: RecordQuery, visible: Any) -> list[str]:
         wanted = ("action", "repository", "tag", "actor", "client")
         if (
             visible(event.repository)
-            and (query.parts or not is_part)
+            and (query.parts or not event.part_of)
+            and query.kind in kinds
             and is_near
             and all(getattr(query, f) in (None, getattr(event, f)) for f in wanted)
             and (query.since is None or event.timestamp >= query.since)
@@ -172,6 +183,14 @@ def test_records_equal_a_recount_with_and_without_indexes(filled: Any, name: str
         {"tag_pattern": "v?"},
         {"repository": "team/app", "deleted": True},
         {"sort": "pushed", "q": "^team", "deleted": True},
+        {"q": "^team/app", "deleted": True},
+        {"q": "team/app:v", "sort": "pushed"},
+        {"namespace": ""},
+        {"namespace": "team", "sort": "pushed", "deleted": True},
+        {"digest": "sha256:", "deleted": True},
+        {"digest": digest("one")},
+        {"since": NOW - timedelta(hours=31)},
+        {"until": NOW - timedelta(hours=31), "sort": "pushed"},
     ],
     ids=str,
 )
@@ -187,7 +206,8 @@ def test_the_catalogue_is_the_same_with_and_without_indexes_and_holds_only_what_
         answer: list[Any] = []
         for kind in ("repository", "tag"):
             if kind == "repository" and (
-                {"tag_pattern"} & query.keys() or ":" in query.get("q", "")
+                {"tag_pattern", "digest", "since", "until"} & query.keys()
+                or ":" in query.get("q", "")
             ):
                 continue
             find = {

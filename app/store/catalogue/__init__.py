@@ -11,7 +11,7 @@ came with. Everything follows from the set of events alone.
 
 from app.store.catalogue.queries import CatalogueQuery
 from app.store.catalogue.reading import Catalogue
-from app.store.catalogue.values import Move, Repointed, Repository, Tag
+from app.store.catalogue.values import Move, Repointed, Repository, SeenBy, Tag
 from app.store.catalogue.writing import CatalogueWriter
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "Move",
     "Repointed",
     "Repository",
+    "SeenBy",
     "Tag",
 ]

@@ -59,9 +59,6 @@ class Renames:
     def __init__(self, renames: Iterable[Rename] = ()) -> None:
         self._renames = sorted(set(renames))
 
-    def __bool__(self) -> bool:
-        return bool(self._renames)
-
     @property
     def last(self) -> str:
         """The position of the newest, "" without any."""
@@ -101,25 +98,10 @@ class Renames:
                 names.append((name, rename.position))
         return names
 
-    def origins(self, repository: str) -> set[str]:
-        """Every name under which something may have come that has this name now."""
-        names = {repository}
-        for rename in reversed(self._renames):
-            back = Rename("", rename.new, rename.old)
-            names |= {back.applied(name) for name in names}
-        return names
-
-    def destinations(self, repository: str) -> set[str]:
-        """Every name that something may have now which has or had this one."""
-        names = {repository}
-        for rename in self._renames:
-            names |= {rename.applied(name) for name in names}
-        return names
-
     def touched(self, rename: Rename) -> set[str]:
-        """The names at or beneath which everything stands that a rename may have moved."""
+        """The names at or beneath which all stands that a rename moves, before and after it."""
         parents = {rename.old, rename.new}
         for later in self.since(rename.position):
-            parents |= {later.applied(parent) for parent in parents}
-            parents |= {later.new for parent in parents if is_beneath(later.old, parent)}
+            parts = {later.new for parent in parents if is_beneath(later.old, parent)}
+            parents = {later.applied(parent) for parent in parents} | parts
         return parents

@@ -17,10 +17,15 @@ from app.store.paging import Document, chunks
 
 FACTS = ("position", "pushed_at", "last_delete", "deleted_position")
 
+WasUsed = Callable[[Place, Iterable[str], str], bool]
+"""Whether the record has anything but a delete of a repository, which came under these names,
+after a position."""
+
 
 class Happened(NamedTuple):
     """What is of interest of an event: a delete may be that of the repository as a whole."""
 
+    named: str  # the repository's name as it came
     action: str
     position: str
     timestamp: datetime
@@ -31,12 +36,10 @@ class RepositoryRows:
     """Writes repositories; used inside of the CatalogueWriter only.
 
     `last_delete` is the newest delete in it, `deleted_position` that of it as a whole: it is there
-    if anything else happened since. `was_used` tells whether the record has such a thing.
+    if anything else happened since. `known_as` are the names that its events came with.
     """
 
-    def __init__(
-        self, collection: Collection[Document], was_used: Callable[[Place, str], bool]
-    ) -> None:
+    def __init__(self, collection: Collection[Document], was_used: WasUsed) -> None:
         self._collection = collection
         self._was_used = was_used
         self._known: Known[Place, Document] = Known()
@@ -69,11 +72,24 @@ class RepositoryRows:
                     found.add(row["repository"])
         return found
 
-    def set(self, place: Place, events: Sequence[Happened]) -> None:
+    def find_origins(self, registry: str, repositories: Iterable[str]) -> set[str]:
+        """The names that the events of these repositories came with."""
+        ids = [repository_key(repository, registry) for repository in sorted(repositories)]
+        return {
+            name
+            for chunk in chunks(ids)
+            for row in self._collection.find({"_id": {"$in": chunk}})
+            for name in row["known_as"]
+        }
+
+    def set(
+        self, place: Place, events: Sequence[Happened], also_known_as: Iterable[str] = ()
+    ) -> None:
         """Derive a repository from all that ever happened in it; there is none without."""
         self._known.drop(place)
         registry, repository = place
         row = _row(place) | _facts(events)
+        row["known_as"] = sorted({*also_known_as, *(event.named for event in events)})
         key = {"_id": repository_key(repository, registry)}
         if events:
             row["deleted"] = _last_use(events) < row.get("deleted_position", "")
@@ -97,11 +113,12 @@ class RepositoryRows:
         before, told = known or _row(place), _facts(events)
         newer = {name for name in told if name not in before or before[name] < told[name]}
         row = before | {name: told[name] for name in newer}
+        row["known_as"] = sorted({*before["known_as"], *(event.named for event in events)})
         deleted, told_deleted = row.get("deleted_position"), told.get("deleted_position")
         if deleted is None or max(_last_use(events), row["position"]) > deleted:
             row["deleted"] = False
         elif told_deleted == deleted:
-            row["deleted"] = not self._was_used(place, deleted)
+            row["deleted"] = not self._was_used(place, row["known_as"], deleted)
         return row
 
 
@@ -115,6 +132,7 @@ def _row(place: Place) -> Document:
         "repository": repository,
         "position": f"{NEVER}{key}",
         "deleted": False,
+        "known_as": [],
     }
 
 
@@ -137,4 +155,5 @@ def _last_use(events: Iterable[Happened]) -> str:
 
 def _update(row: Document) -> UpdateOne:
     newest = {name: row[name] for name in FACTS if name in row}
-    return UpdateOne({"_id": row["_id"]}, {"$max": newest, "$set": {"deleted": row["deleted"]}})
+    state = {name: row[name] for name in ("deleted", "known_as")}
+    return UpdateOne({"_id": row["_id"]}, {"$max": newest, "$set": state})

@@ -91,7 +91,9 @@ class CatalogueWriter:
         tells of its repository, and of its tag where nothing else does. Events that were applied
         before are named again in what is returned.
         """
-        renaming = self._take_renames(events)
+        repointed: set[Repointed] = set()
+        for registry, renames in self._take_renames(events).items():
+            repointed |= self._rename(registry, renames)
         placed = [
             _Placed(event, self._renames[event.registry].name(event.repository, event.position))
             for event in events
@@ -102,10 +104,8 @@ class CatalogueWriter:
         }
         repeated = self._history.insert(list(moves.values()))
         deletes = self._repositories.add(_happened(placed))
-        repointed = self._move_tags(placed, moves, repeated, deletes)
+        repointed |= self._move_tags(placed, moves, repeated, deletes)
         self._see([each for each in placed if each.is_sighting], deletes)
-        for registry, renames in renaming.items():
-            repointed |= self._rename(registry, renames)
         return repointed
 
     def remove_registry(self, registry: str) -> None:
@@ -223,11 +223,11 @@ class CatalogueWriter:
 
     # Repositories
 
-    def _was_used(self, place: Place, position: str) -> bool:
+    def _was_used(self, place: Place, known_as: Iterable[str], position: str) -> bool:
         """Whether anything but a delete is on record of a repository after a position."""
         registry, repository = place
         renames = self._renames[registry]
-        for name in sorted(renames.origins(repository)):
+        for name in known_as:
             query = {"repository": name, "registry": registry, "action": {"$in": USES}}
             for row in select(self._events, query, between(position, None), {"position": 1}):
                 if renames.name(name, row["position"]) == repository:
@@ -235,31 +235,25 @@ class CatalogueWriter:
         return False
 
     def _rename(self, registry: str, renames: Sequence[Rename]) -> set[Repointed]:
-        """Derive anew all that stands where renames may have moved something, from or to."""
+        """Derive anew all that stands where renames moved something, from or to."""
         now = self._renames[registry]
-        before = now.without(renames)
         parents = {parent for rename in renames for parent in now.touched(rename)}
         stood = self._repositories.find_beneath(registry, parents)
-        came = {name for each in stood for name in now.origins(each) | before.origins(each)}
-        names = {name for each in came for name in now.destinations(each)}
-        places = [(registry, name) for name in sorted(names)]
+        names, moves, events = self._find_all(registry, stood)
+        places = [(registry, name) for name in names]
         tags = self._tags.find_in(places)
-        found = [move for _, name in places for move in self._history.find_in(registry, name)]
-        self._history.remove([move["_id"] for move in found if move["action"] == SEEN])
-        moves = [move for move in found if move["action"] != SEEN]
-        repointed = set(_renamed(moves, now, before))
+        repointed = set(_renamed(moves, now, now.without(renames)))
+        self._history.remove([move["_id"] for move in moves if move["action"] == SEEN])
+        moves = [move for move in moves if move["action"] != SEEN]
         self._history.rename(moves, lambda move: now.name(move["named"], move["position"]))
         settled = {move["of"] for move in moves if move["tag"]}
         tags |= {(registry, move["repository"], move["tag"]) for move in moves if move["tag"]}
         happened: defaultdict[str, list[Happened]] = defaultdict(list)
-        sightings: list[Document] = []
         for move in moves:
-            happened[move["repository"]].append(_of_document(move))
-        for row in self._find_events(registry, {o for name in names for o in now.origins(name)}):
-            name = now.name(row["repository"], row["position"])
-            if name not in names:
-                continue
-            happened[name].append(_of_document(row))
+            happened[move["repository"]].append(_of_document(move["named"], move))
+        sightings: list[Document] = []
+        for name, row in events:
+            happened[name].append(_of_document(row["repository"], row))
             if _is_sighting(row) and tag_key(name, row["tag"], registry) not in settled:
                 sightings.append(make_sighting(row, name))
                 tags.add((registry, name, row["tag"]))
@@ -267,10 +261,43 @@ class CatalogueWriter:
             rows.forget()
         self._sightings.add(sightings)
         self._tags.derive(tags, lambda place: True)
-        # Those of which nothing is left come last: a repetition finds them.
-        for place in sorted(places, key=lambda place: place[1] not in happened):
-            self._repositories.set(place, happened[place[1]])
+        # What is repeated after it broke off finds all names, until each is where it belongs.
+        origins = {event.named for some in happened.values() for event in some}
+        for name, some in happened.items():
+            self._repositories.set((registry, name), some, origins)
+        for name in names:
+            self._repositories.set((registry, name), happened.get(name, []))
         return repointed
+
+    def _find_all(
+        self, registry: str, repositories: Iterable[str]
+    ) -> tuple[set[str], list[Document], list[tuple[str, Document]]]:
+        """All that is on record of repositories, and of those which have a name in common.
+
+        Returns the repositories, their moves, and their events, each with its repository now.
+        """
+        now = self._renames[registry]
+        names: set[str] = set()
+        origins: set[str] = set()
+        moves: list[Document] = []
+        events: list[tuple[str, Document]] = []
+        waiting = set(repositories)
+        while waiting:
+            names |= waiting
+            found = [move for name in waiting for move in self._history.find_in(registry, name)]
+            came = self._repositories.find_origins(registry, waiting)
+            came |= {move["named"] for move in found}
+            rows = [
+                (now.name(row["repository"], row["position"]), row)
+                for row in self._find_events(registry, came - origins)
+            ]
+            origins |= came
+            moves += found
+            events += rows
+            waiting = {now.name(move["named"], move["position"]) for move in found}
+            waiting |= {name for name, _ in rows}
+            waiting -= names
+        return names, moves, events
 
     def _find_events(self, registry: str, repositories: Iterable[str]) -> Iterator[Document]:
         fields = dict.fromkeys((*SIGHTED, "action", "tag_from"), 1)
@@ -290,13 +317,15 @@ def _happened(placed: Iterable[_Placed]) -> dict[Place, list[Happened]]:
     for each in placed:
         event = each.event
         is_whole = event.action == "delete" and not (event.tag or event.digest)
-        told[each.place].append(Happened(event.action, event.position, event.timestamp, is_whole))
+        told[each.place].append(
+            Happened(event.repository, event.action, event.position, event.timestamp, is_whole)
+        )
     return told
 
 
-def _of_document(row: Mapping[str, Any]) -> Happened:
+def _of_document(named: str, row: Mapping[str, Any]) -> Happened:
     is_whole = row["action"] == "delete" and not (row.get("tag") or row.get("digest"))
-    return Happened(row["action"], row["position"], row["timestamp"], is_whole)
+    return Happened(named, row["action"], row["position"], row["timestamp"], is_whole)
 
 
 def _sighted(event: Event) -> Document:

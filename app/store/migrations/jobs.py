@@ -16,6 +16,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from app.rules.sizes import MAX_CONTENT_SIZE
 from app.store.errors import only_duplicates, translate_errors
 from app.store.migrations.documents import count_capped, fields_from, query_of
 from app.store.migrations.plans import PlanStore
@@ -214,6 +215,7 @@ class JobStore:
             fields["putting"] = ""
         elif not outcome.put_digest:
             del fields["put_digest"]
+        fields["bytes"] = min(outcome.bytes, MAX_CONTENT_SIZE)
         if outcome.result != "copied":
             del fields["bytes"]
         held = {"_id": job.id, "token": job.token}

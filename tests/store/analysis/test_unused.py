@@ -213,6 +213,15 @@ def test_a_signature_is_kept_with_its_subject(stores: Stores, send: Send) -> Non
     )
 
 
+def test_a_signature_that_is_pulled_is_used(stores: Stores, send: Send) -> None:
+    tag = f"{digest('image').replace(':', '-')}.sig"
+    send("push", tag="v1")
+    send("push", tag=tag, of="signature")
+    send("pull", tag=tag, of="signature", day=90)
+
+    assert unused(stores) == ["team/app:v1"]
+
+
 def test_the_list_of_referrers_is_kept_with_its_subject(stores: Stores, send: Send) -> None:
     send("push", tag="used", of="used")
     send("push", tag="gone", of="gone")
@@ -557,6 +566,20 @@ def test_what_a_tag_pointed_to_for_a_time_is_recalled(stores: Stores, send: Send
         digest("good"),
     ]
     assert recall(-5, -1).consumers == []
+
+
+def test_a_tag_that_was_only_pulled_is_recalled(stores: Stores, send: Send) -> None:
+    send("pull", tag="v1", of="bad", day=1, actor="had bad")
+    send("pull", tag="v1", of="good", day=2, actor="had good")
+
+    of_tag = recall_tag(
+        stores, everything(stores), "default", "team/app", "v1", None, START + 1.5 * DAY
+    )
+
+    assert consumers(of_tag) == [("had bad", 1, 0)]
+    [interval] = of_tag.intervals
+    assert (interval.digest, interval.seen_by) == (digest("bad"), "pull")
+    assert (interval.since, interval.until) == (START + DAY, START + 2 * DAY)
 
 
 def test_a_tag_is_recalled_in_its_own_registry(stores: Stores, send: Send) -> None:

@@ -32,7 +32,7 @@ def test_an_export_restores_everything_elsewhere(
     second = run("events", "import", stdin=exported.out)
 
     assert raw.err.endswith("imported 2, already there 0, rejected 1\n")
-    kept = ("events", "catalogue", "manifests", "rejected_events")
+    kept = ("events", "repositories", "tags", "tag_history", "manifests", "rejected_events")
     database = wire_database.client[other]
     for name in kept:
         expected = sorted(wire_database[name].find(), key=lambda row: str(row["_id"]))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,34 @@ def make_ready(queue: MigrationStore, name: str = "dc2") -> None:
         begun = queue.runs.begin(name, kind, "test", present())  # type: ignore[arg-type]
         assert begun
         queue.runs.end(begun, "test", present())
+
+
+def copy_job(queue: MigrationStore, tag: str, size: int) -> None:
+    queue.jobs.wish([Wish("dc2", "team/app", tag)], present())
+    key = f"dc2 team/app {tag}"
+    (due,) = (job for job in queue.jobs.find_due("dc2", LIVE, present()) if job.id == key)
+    job = queue.jobs.claim(due, "worker", present())
+    assert job
+    queue.jobs.finish(job, Outcome(state="done", result="copied", bytes=size), present())
+
+
+def test_jobs_that_copied_more_than_anybody_can_are_listed_and_added_up(
+    run: Run, queue: MigrationStore
+) -> None:
+    assert run("migrate", "start").status == 0
+    sizes = [2**31, 2**43, 2**62]
+    for size in sizes:
+        copy_job(queue, f"v{size}", size)
+
+    listed = rows(run("migrate", "jobs", "--json"))
+    (alike,) = queue.jobs.count_alike("dc2")
+    lately = queue.jobs.count_finished_since("dc2", present() - timedelta(hours=1))
+
+    assert sorted(row["bytes"] for row in listed) == [2**31, 2**43, 2**43]
+    assert alike.bytes == 2**31 + 2 * 2**43
+    assert lately == (3, alike.bytes)
+    for command in ("jobs", "status", "status --json"):
+        assert run("migrate", *command.split()).status == 0
 
 
 def test_a_plan_is_started_paused_and_resumed(run: Run, queue: MigrationStore) -> None:

@@ -36,7 +36,8 @@ def test_demo_fills_the_catalogue_once_and_is_removed_without_trace(
     assert removed.out.startswith("removed 17")
     after = {name: list(wire_database[name].find()) for name in ("events", "manifests")}
     assert after == before
-    assert wire_database["catalogue"].count_documents({"registry": "demo"}) == 0
+    for name in ("repositories", "tags", "tag_history", "manifests"):
+        assert wire_database[name].count_documents({"registry": "demo"}) == 0
 
 
 def test_a_plan_that_cannot_be_is_found_by_check(run: Run, config: Path) -> None:

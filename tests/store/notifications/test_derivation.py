@@ -396,6 +396,7 @@ def test_the_recorded_events_give_these_counts_and_this_catalogue(stores: Stores
         ("a/b/c/d", "t", "image"),
         ("a/b/c/d/e-f.g__h", "v1.0_x-y", "image"),
         ("charts/mychart", "0.1.0", "chart"),
+        ("ev2/multi", "oci", "index"),
         ("ev2/multi", "v1", "index"),
         ("ev2/skmulti", "v1", "index"),
         (long_name, "t" * 128, "image"),
@@ -454,13 +455,17 @@ def test_a_crash_between_any_two_writes_followed_by_redelivery_loses_and_doubles
         {"id": "broken"},
         wire_event("check", tag="v3", of="one", at=7, id="h7"),
         wire_event("pull", of="one", at=8, id="h8"),
+        wire_event("delete", "team/other", of="late", at=10, id="h9"),
+        wire_event("push", "team/other", of="late", at=9, id="h10"),
+        wire_event("pull", "team/third", of="three", at=12, id="h11"),
+        wire_event("push", "team/third", tag="late", of="three", at=11, id="h12"),
     ]
-    for survived in range(12):
+    for survived in range(24):
         mock_database.client.drop_database(mock_database.name)
         stores = Stores(mock_database)
         stores.ensure_indexes()
         for event in events:
-            _FailingCollection.writes_left = survived % 5
+            _FailingCollection.writes_left = survived % 8
             failing = Stores(_FailingDatabase(mock_database))  # type: ignore[arg-type]
             for _ in range(10):  # the registry sends until it gets a 2xx
                 try:
@@ -469,10 +474,14 @@ def test_a_crash_between_any_two_writes_followed_by_redelivery_loses_and_doubles
                 except StoreUnavailable:
                     _FailingCollection.writes_left = 10
 
-        assert catalogue_of(stores) == EXPECTED
+        assert [row for row in catalogue_of(stores) if row[0] != "late"] == EXPECTED
         found = Counter(event.id for event in records(stores, parts=True))
-        assert found == {f"h{number}": 1 for number in range(1, 9)}
-        assert summary(records(stores, action="pull")) == [("pull", "v3", "paired")]
+        assert found == {f"h{number}": 1 for number in range(1, 13)}
+        assert summary(records(stores, action="pull")) == [
+            ("pull", "late", "history"),
+            ("pull", "v3", "paired"),
+        ]
+        assert len(records(stores, action="delete", repository="team/other")) == 1
         assert len(list(stores.rejected.find_all())) == 1
 
 

@@ -240,6 +240,19 @@ def test_only_one_projector_works_at_a_time_and_another_takes_over_when_it_is_go
     assert first.turn() in (None, False)
 
 
+def test_a_server_makes_way_for_a_command_and_goes_on_after_it(stores: Stores) -> None:
+    server, command = Projector(stores), Projector(stores, passing=True)
+    assert server.turn() is False
+    assert command.turn() is None  # it asks
+    time.sleep(module.RENEWED_S)
+
+    assert server.turn() is None
+    assert command.turn() is False
+    assert server.turn() is None
+    command.stop()
+    assert server.turn() is False
+
+
 def test_who_takes_over_puts_right_what_an_older_holder_stored_last(stores: Stores) -> None:
     now = datetime.now(UTC) - timedelta(seconds=30)
     check = wire_event("check", tag="v1", at=now)

@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidEnvelope, InvalidEvent
+from app.rules.envelopes import MAX_REPAIRED_BYTES
 from app.rules.events import (
     ACTIONS,
     INT64_MAX,
     MAX_EVENTS,
     MAX_REFERENCES,
     MAX_REJECTED_CHARACTERS,
-    MAX_REPAIRED_BYTES,
     Descriptor,
     Envelope,
     Event,

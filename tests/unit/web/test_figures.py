@@ -24,6 +24,7 @@ DAYS = 10
 PERIOD = {"from": "2026-11-10", "to": "2026-11-19"}
 Happening = tuple[datetime, str, str, str, str, str, str]  # time, action, repository, tag, …
 
+SIGNATURE = f"{digest('signed').replace(':', '-')}.sig"
 USER_AGENTS = {"docker": "docker/27", "helm": "Helm/3", "scanner": "trivy/0.5"}
 
 
@@ -39,7 +40,7 @@ def happenings(seed: int) -> list[Happening]:
             moment,
             dice.choice(["push", "pull", "pull", "check", "delete"]),
             dice.choice(["team/app", "team/db", "ops/app", "ubuntu"]),
-            dice.choice(["v1", "v2"]),
+            dice.choice(["v1", "v2", SIGNATURE]),
             dice.choice(["alice", "bob", ""]),
             dice.choice(["docker", "helm", "scanner"]),
             dice.choice(["10.0.0.1", "10.0.0.2"]),
@@ -89,7 +90,16 @@ FILTERS: list[tuple[dict[str, str], Callable[[Happening], bool]]] = [
     ({"repository": "team/app", "client": "docker"}, lambda r: r[2:6:3] == ("team/app", "docker")),
     ({"repository": "team/app", "namespace": "ops"}, lambda row: False),
     ({"repository": "team/app", "namespace": "team"}, lambda row: row[2] == "team/app"),
+    ({"supplements": "1"}, lambda row: True),
+    ({"supplements": "1", "namespace": "team"}, lambda row: row[2].startswith("team/")),
+    ({"supplements": "1", "client": "helm"}, lambda row: row[5] == "helm"),
+    ({"tag": SIGNATURE}, lambda row: row[3] == SIGNATURE),
 ]
+
+
+def counts(query: dict[str, str], row: Happening) -> bool:
+    """A signature counts only where it is asked for."""
+    return row[3] != SIGNATURE or query.keys() >= {"supplements"} or query.keys() >= {"tag"}
 
 
 @pytest.mark.parametrize("is_closed", [False, True])
@@ -103,7 +113,8 @@ def test_every_figure_equals_a_recount_for_each_account(
     for name in ("admin", "alice"):
         client = sign_in(name)
         for query, holds in FILTERS:
-            rows = [row for row in visible_to(name, happened) if holds(row)]
+            visible = visible_to(name, happened)
+            rows = [row for row in visible if holds(row) and counts(query, row)]
             figures = client.get("/api/v1/usage", query_string={**PERIOD, **query}).json
             assert_totals(figures["totals"], within(rows))
             assert_totals(figures["before"], within(rows, -1))
@@ -145,11 +156,11 @@ def assert_tops(tops: dict[str, Any], rows: list[Happening]) -> None:
     for kind, name_of in names.items():
         pulls = Counter(name_of(row) for row in rows if row[1] == "pull")
         pushes = Counter(name_of(row) for row in rows if row[1] == "push")
+        numbers = {name: (pulls[name], pushes[name]) for name in pulls | pushes}
         found = {top["name"]: (top["pulls"], top["pushes"]) for top in tops[kind]}
-        assert found == {name: (pulls[name], pushes[name]) for name in pulls | pushes}
-        assert [top["pulls"] for top in tops[kind]] == sorted(pulls.values(), reverse=True) + [
-            0
-        ] * (len(found) - len(pulls))
+        assert found.items() <= numbers.items()
+        assert sorted(found.values()) == sorted(numbers.values())[-10:]
+        assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
 def test_new_tags_are_those_pushed_for_the_first_time(store: Store, sign_in: SignIn) -> None:
@@ -177,18 +188,21 @@ def test_new_tags_are_those_pushed_for_the_first_time(store: Store, sign_in: Sig
     assert "2 tags</span>" in sign_in("admin").get(href.replace("&amp;", "&")).text
 
 
+@pytest.mark.parametrize("more", [{}, {"supplements": "1"}, {"tag": SIGNATURE}])
 @pytest.mark.parametrize("days", ["10", "1"])
 def test_every_number_leads_to_exactly_as_many_records(
-    happened: list[Happening], sign_in: SignIn, days: str
+    happened: list[Happening], sign_in: SignIn, days: str, more: dict[str, str]
 ) -> None:
     client = sign_in("alice")
-    busiest = Counter(row[0].date() for row in within(happened)).most_common(1)[0][0]
+    rows = [row for row in within(visible_to("alice", happened)) if counts(more, row)]
+    rows = [row for row in rows if row[3] == more.get("tag", row[3])]
+    busiest = Counter(row[0].date() for row in rows).most_common(1)[0][0]
     period = PERIOD if days == "10" else {"from": str(busiest), "to": str(busiest)}
-    page = client.get("/analysis/", query_string=period).text
+    page = client.get("/analysis/", query_string=period | more).text
 
     links = re.findall(r'<a[^>]* href="(/analysis/user/login/\?[^"]*)">([0-9,]+)</a>', page)
 
-    assert len(links) > 8
+    assert len(links) > (2 if "tag" in more else 6)
     assert days == "1" or any("to=2026-11-10T00" in href for href, _ in links), "the period before"
     for href, number in set(links):
         records = client.get(href.replace("&amp;", "&"))
@@ -336,10 +350,11 @@ def test_an_empty_server_says_what_to_do_next(sign_in: SignIn) -> None:
 
 
 def show_life_and_close(stores: Stores) -> None:
-    """An event of yesterday that keeps no tag, so that the registry is not silent."""
+    """Events of yesterday that keep no tag, so that the registry is silent for nobody."""
     yesterday = datetime.now(UTC) - timedelta(days=1)
-    check = wire_event("check", "zz/alive", of="alive", at=yesterday)
-    deliver(stores, envelope(check), "default", yesterday)
+    for name in ("team/alive", "zz/alive"):
+        check = wire_event("check", name, of="alive", at=yesterday)
+        deliver(stores, envelope(check), "default", yesterday)
     for day in {*stores.days.find_open_days(datetime.now(UTC)), yesterday.date()}:
         stores.days.close_day(day)
 
@@ -372,7 +387,9 @@ def test_unused_tags_are_the_same_on_page_api_and_export(forgotten: None, sign_i
 def test_the_api_says_why_no_tag_is_called_unused(
     store: Store, sign_in: SignIn, mock_stores: Stores
 ) -> None:
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
     store(wire_event("push", tag="v1", at=FIRST))
+    store(wire_event("check", of="other", at=datetime.now(UTC) - timedelta(days=1)))
     client, url = sign_in("alice"), "/api/v1/unused?days=1"
 
     mock_stores.usage.max_live_rows = 0
@@ -382,7 +399,6 @@ def test_the_api_says_why_no_tag_is_called_unused(
     judged = client.get(url).json
     too_new = client.get("/api/v1/unused?days=1000").json
 
-    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
     assert (unprepared["items"], unprepared["missing"][0]) == ([], yesterday)
     assert [row["tag"] for row in judged["items"]] == ["v1"]
     assert (judged["since"], judged["too_new"]) == (f"{yesterday}T00:00:00Z", {})
@@ -408,6 +424,7 @@ def test_the_page_says_which_registries_and_repositories_are_not_judged(
     filtered = client.get("/analysis/unused?days=1&repository=team/other").text
 
     assert "no event since 2026-11-10" in silent
+    assert "of the repositories that you may see" in silent
     assert "was used in the last" not in silent + unclear + filtered
     assert "In 1 repository an index is in use" in unclear
     assert "No unused tag matches these filters." in filtered
@@ -426,7 +443,9 @@ def test_the_clients_whose_pulls_count_can_be_chosen(
 
     assert [unused(""), unused("&clients=scanner, docker"), unused("&clients=docker")] == [1, 0, 1]
     [row] = client.get("/api/v1/unused?days=30").json["items"]
-    assert row["last_pulled_at"] == "2026-08-02T00:00:00Z", "the scanner's pull counts nowhere"
+    assert (row["last_used_at"], row["last_used_client"]) == ("2026-08-02T00:00:00Z", "docker")
+    assert row["last_pulled_at"] > row["last_used_at"]
+    assert row["last_pulled_client"] == "scanner"
     wrong = client.get("/api/v1/unused?clients=nobody")
     assert wrong.status_code == 400
     assert wrong.json["error"].startswith("clients: no such client: nobody")
@@ -479,7 +498,7 @@ def test_the_api_tells_what_a_recall_looked_for(forgotten: None, sign_in: SignIn
     by_tag = client.get("/api/v1/recall?repository=team/app&tag=old").json
     by_digest = client.get(f"/api/v1/recall?digest={digest('old')}").json
 
-    since = {"since": "2026-08-01T00:00:00Z", "until": None, "actor": "alice"}
+    since = {"since": "2026-08-01T00:00:00Z", "until": None, "actor": "alice", "seen_by": "push"}
     assert by_tag["intervals"] == [{"digest": digest("old"), **since}]
     assert by_tag["digests"] == by_digest["digests"] == [digest("old")]
     assert (by_digest["intervals"], by_tag["kept_since"]) == ([], None)
@@ -489,7 +508,7 @@ def test_recall_and_dashboard_say_since_when_records_are_kept(
     forgotten: None, sign_in: SignIn, mock_stores: Stores
 ) -> None:
     client, now = sign_in("alice"), datetime.now(UTC)
-    kept = str((now - timedelta(days=1)).date())
+    kept = "2026-08-03"  # the last day of which anything was removed is the one before
     recall = f"recall?digest={digest('old')}"
     paths = [f"/analysis/{recall}", "/analysis/?from=2026-08-01&to=2026-08-03"]
     note = f"{kept} 00:00:00 UTC</time> are removed"
@@ -556,7 +575,12 @@ def test_figures_of_one_tag_or_digest_are_those_of_their_records(
     moves = [row for row in within(happened) if row[1] == "pull" and row[2] == "team/app"]
     of = digest("{2} {3} {0}".format(*moves[0])) if moves else digest("none")
 
-    for filters in ({"tag": "v1"}, {"repository": "team/app", "tag": "v2"}, {"digest": of}):
+    for filters in (
+        {"tag": "v1"},
+        {"tag": SIGNATURE},
+        {"repository": "team/app", "tag": "v2"},
+        {"digest": of},
+    ):
         figures = client.get("/api/v1/usage", query_string={**PERIOD, **filters}).json
         times = {"from": "2026-11-10", "to": "2026-11-19"}
         for action in ("push", "pull", "check"):
@@ -591,6 +615,106 @@ def test_the_proof_of_an_unused_tag_is_also_a_pull_by_digest(
     rows = sign_in("alice").get("/api/v1/unused?days=30").json["items"]
 
     assert [(row["tag"], row["last_pulled_by"]) for row in rows] == [("a", "k8s"), ("b", "k8s")]
+    assert [row["last_used_by"] for row in rows] == ["k8s", "k8s"]
+
+
+def test_what_is_pulled_daily_by_a_mirror_is_unused_and_says_so(
+    store: Store, sign_in: SignIn, mock_stores: Stores
+) -> None:
+    now = datetime.now(UTC)
+    store(wire_event("push", tag="v1", at=now - timedelta(days=100)))
+    store(wire_event("pull", tag="v1", at=now - timedelta(days=99), actor="k8s"))
+    mirror = {"actor": "copy", "user_agent": "regclient/regsync (v0.7)"}
+    poller = {"actor": "poll", "user_agent": "diun/4.28"}
+    for day in (3, 2):
+        store(wire_event("pull", tag="v1", at=now - timedelta(days=day), **mirror))
+        store(wire_event("check", tag="v1", at=now - timedelta(days=day, hours=1), **poller))
+    show_life_and_close(mock_stores)
+    client = sign_in("alice")
+
+    [row] = client.get("/api/v1/unused?days=30").json["items"]
+    page = client.get("/analysis/unused?days=30").text
+    lines = client.get("/analysis/unused?days=30&format=csv").text.splitlines()
+
+    names = ("used", "pulled", "checked")
+    found = [(row[f"last_{name}_by"], row[f"last_{name}_client"]) for name in names]
+    assert found == [("k8s", "docker"), ("copy", "replication"), ("poll", "updater")]
+    days = [datetime.fromisoformat(row[f"last_{name}_at"]).date() for name in names]
+    assert days == [
+        (now - timedelta(days=day, hours=hour)).date() for day, hour in ((99, 0), (2, 0), (2, 1))
+    ]
+    assert "by copy, replication: no use" in page
+    assert "by poll, updater: no use" in page
+    assert "by k8s, docker" in page
+    assert "none on record" not in page
+    assert lines[0].endswith("last_checked_at,last_checked_by,last_checked_client")
+    assert lines[1].endswith(",poll,updater")
+
+
+KINDS = {
+    "image": {"of": "image", "tag": "v1"},
+    "signature": {"of": "signature", "tag": SIGNATURE},
+    "attestation": {
+        "of": "attestation",
+        "references": [{"mediaType": "application/vnd.in-toto+json", "digest": digest("a")}],
+    },
+    "sbom": {"of": "sbom", "tag": SIGNATURE.replace(".sig", ".sbom")},
+    "index": {"of": "referrers", "tag": SIGNATURE.removesuffix(".sig"), "media_type": INDEX},
+    "chart": {
+        "of": "chart",
+        "tag": "1.0",
+        "references": [
+            {"mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": digest("c")}
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("action", ["push", "pull", "check"])
+def test_what_supplements_an_image_is_recorded_and_counts_where_it_is_asked_for(
+    store: Store, sign_in: SignIn, action: str
+) -> None:
+    for number, shape in enumerate(KINDS.values()):
+        at = FIRST + timedelta(minutes=10 * number)
+        store(wire_event(action, at=at, **shape))
+    client = sign_in("alice")
+
+    def records(**query: str) -> list[str]:
+        found = client.get("/api/v1/records", query_string={"action": action, **query}).json
+        return sorted(row["kind"] for row in found["items"])
+
+    def figure(**query: str) -> Any:
+        totals = client.get("/api/v1/usage", query_string={**PERIOD, **query}).json["totals"]
+        return totals[{"push": "pushes", "pull": "pulls", "check": "checks"}[action]]
+
+    assert records() == sorted(KINDS)
+    assert {kind: records(kind=kind) for kind in KINDS} == {kind: [kind] for kind in KINDS}
+    assert records(kind="content") == ["chart", "image"]
+    assert records(kind="content", tag="v1") == ["image"]
+    assert (figure(), figure(supplements="1")) == (2, 6)
+    assert figure(tag=SIGNATURE) == figure(digest=digest("sbom")) == 1
+    assert client.get("/api/v1/records?kind=other").status_code == 400
+
+
+def test_the_page_of_a_repository_counts_its_images_and_that_of_a_signature_itself(
+    store: Store, sign_in: SignIn
+) -> None:
+    now = datetime.now(UTC) - timedelta(hours=2)
+    for number, tag in enumerate(["v1", SIGNATURE, SIGNATURE]):
+        store(wire_event("push", tag=tag, of=f"{tag}", at=now + timedelta(minutes=number)))
+    client, of = sign_in("alice"), "repository=team/app"
+
+    def pushes(path: str) -> str:
+        page = client.get(path).text
+        [(href, number)] = re.findall(r'<a href="(/analysis/user[^"]*)">(\d+) push', page)
+        listed = client.get(href.replace("&amp;", "&")).text
+        assert f"{number} record" in listed
+        return str(number)
+
+    assert pushes(f"/search/repository?{of}") == "1"
+    assert pushes(f"/search/repository?{of}&supplements=1") == "3"
+    assert pushes(f"/search/tag?{of}&tag={SIGNATURE}") == "2"
+    assert pushes(f"/search/digest?digest={digest(SIGNATURE)}") == "2"
 
 
 def test_without_javascript_the_figures_are_a_table(

@@ -399,6 +399,23 @@ def test_a_tag_in_the_api_has_digest_pusher_and_size(client: FlaskClient, store:
     }
 
 
+def test_a_tag_that_was_only_pulled_is_found_and_shown_as_seen_by_pull(
+    sign_in: SignIn, store: Store
+) -> None:
+    store(wire_event("pull", "library/nginx", tag="1.27", of="nginx", at=3))
+    client = sign_in("admin")
+
+    [tag] = client.get("/api/v1/tags?q=nginx:1.*", headers=basic("admin")).json["items"]
+    found = client.get("/search/user/repo/login/?q=nginx:1.*").text
+    page = client.get("/search/tag?repository=library/nginx&tag=1.27").text
+
+    assert (tag["tag"], tag["digest"], tag["seen_by"]) == ("1.27", digest("nginx"), "pull")
+    assert (tag["pushed_at"], tag["seen_at"]) == (None, "2026-11-23T18:00:03Z")
+    assert "seen by pull" in found
+    assert "seen by pull" in page
+    assert digest("nginx") in page
+
+
 def test_the_api_pages_through_everything_exactly_once(client: FlaskClient, store: Store) -> None:
     store(*(wire_event("pull", tag="v1", at=NOW) for _ in range(25)))
 
