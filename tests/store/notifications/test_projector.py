@@ -7,13 +7,12 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
-from builders import INDEX, deliver, digest, envelope, rule, wire_event, work_in
-from pymongo.errors import AutoReconnect
+from builders import INDEX, deliver, envelope, rule, wire_event, work_in
 
 from app.errors import StoreUnavailable
 from app.notifications import projector as module
@@ -260,8 +259,6 @@ def test_who_takes_over_puts_right_what_an_older_holder_stored_last(stores: Stor
     pull = wire_event("pull", at=now + timedelta(seconds=1))
     deliver(stores, envelope(check, pull))
     [stored] = [row for row in records(stores, parts=True) if row.id == check["id"]]
-    import msgspec
-
     stores.events.set_derived([msgspec.structs.replace(stored, part_of=None)])
     assert len(records(stores)) == 2
 
@@ -314,8 +311,6 @@ def test_derived_anew_everything_is_what_it_was(stores: Stores) -> None:
 
 
 def _spoilt(row: Event) -> Event:
-    import msgspec
-
     return msgspec.structs.replace(row, part_of=None, parent=None, kind="artifact")
 
 
@@ -389,6 +384,3 @@ def test_senders_beside_a_projector_lose_nothing(stores: Stores) -> None:
 
     assert failures == []
     assert Counter(row.action for row in records(stores)) == {"push": 120}
-
-
-_ = (AutoReconnect, Callable, digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import create_app
 from app.settings import Migration, MongoDB, Server, Settings, Source, Target
 from app.store import Stores
+from app.store.inbox import Progress
 from app.store.migrations import BACKFILL, LIVE, Breaker, Outcome, Wish, WorkerBeat, present
 from app.version import VERSION
 
@@ -131,7 +133,23 @@ def test_a_server_without_events_and_migrations_has_metrics(make_app: Callable[.
         "rns_database_up",
         "rns_rejected_events",
         "rns_open_days",
+        "rns_inbox_envelopes",
     }
+
+
+def test_an_operator_sees_what_waits_in_the_inbox_and_for_how_long(
+    client: FlaskClient, mock_stores: Stores
+) -> None:
+    inbox, now = mock_stores.inbox, datetime.now(UTC)
+    for number in range(3):
+        inbox.add("default", envelope(wire_event()), now - timedelta(seconds=number))
+    inbox.note_progress(Progress(until=now - timedelta(seconds=90), batch_s=0.5))
+
+    samples = scrape(client)
+
+    assert value(samples, "rns_inbox_envelopes") == 3
+    assert 90 <= value(samples, "rns_inbox_oldest_seconds") < 120
+    assert value(samples, "rns_projector_batch_seconds") == 0.5
 
 
 def test_every_plan_has_its_own_figures(client: FlaskClient, mock_stores: Stores) -> None:
