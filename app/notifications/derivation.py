@@ -61,11 +61,26 @@ class Derivation:
         """
         now = now or datetime.now(UTC)
         given = list({event.id: event for event in reversed(events)}.values())[::-1]
-        late = self._learn(given)
-        given = [self._with_kind(event) for event in given]
-        known = self._fold_in(given, late, now)
+        if any(map(_is_sweeping, given)):
+            known = self._store_first(given, now)
+        else:
+            late = self._learn(given)
+            given = [self._with_kind(event) for event in given]
+            known = self._fold_in(given, late, now)
         self._after(given)
         return len(given) - len(known)
+
+    def _store_first(self, given: Sequence[Event], now: datetime) -> set[str]:
+        """Store events before the catalogue is told, which then reads what else is on record."""
+        self._before_write()
+        self._stores.days.open_days((event.timestamp for event in given), now)
+        known = self._stores.events.add(given)
+        self._recent.forget()
+        self._newest = None
+        late = self._learn(given)
+        stored = self._stores.events.find_by_ids([event.id for event in given])
+        self._fold_in([], [*stored, *late], now)
+        return known
 
     def rework(self, events: Sequence[Event], now: datetime | None = None) -> None:
         """Derive everything anew from events that are on record, and open their days."""
@@ -254,6 +269,13 @@ class _Group:
         if event.action == "push":
             return self._first - UPLOAD - SKEW <= event.timestamp <= self._last + UPLOAD + SKEW
         return self._first - BEFORE <= event.timestamp <= self._last + AFTER
+
+
+def _is_sweeping(event: Event) -> bool:
+    """Whether it concerns a repository as a whole: a rename, or a delete of all of it."""
+    return event.action == "rename" or (
+        event.action == "delete" and not event.digest and not event.tag
+    )
 
 
 def _with_fold(event: Event, result: Fold) -> Event:

@@ -492,3 +492,50 @@ def test_the_window_of_a_pairing_is_sixty_seconds(stores: Stores, receive: Recei
     )
 
     assert summary(records(stores)) == [("pull", "v1", "paired")]
+
+
+def rename(old: str, new: str, at: float) -> dict[str, Any]:
+    """GitLab's event of a repository that has another name from now on."""
+    event = wire_event("push", new, of=None, at=at, id=f"rename {old}")
+    renaming = {"type": "name", "from": old, "to": new}
+    return event | {"action": "rename", "target": {"repository": old, "rename": renaming}}
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_renamed_repository_keeps_its_tags_and_what_came_with_the_rename(
+    stores: Stores, receive: Receive, together: bool
+) -> None:
+    events = [
+        wire_event("push", "team/old", tag="v1", of="one", at=1),
+        wire_event("pull", "team/old", tag="seen", of="one", at=2),
+        rename("team/old", "team/new", at=3),
+        wire_event("push", "team/new", tag="v2", of="two", at=4),
+        wire_event("pull", "team/new", of="one", at=5),
+    ]
+
+    receive(*events, together=together)
+    receive(*events, together=together)
+
+    assert {(tag.repository, tag.tag) for tag in tags(stores)} >= {
+        ("team/new", "v1"),
+        ("team/new", "v2"),
+    }
+    [pull] = records(stores, repository="team/new", action="pull")
+    assert pull.tag == "v1"
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_repository_that_is_pulled_after_it_was_deleted_is_there(
+    stores: Stores, receive: Receive, together: bool
+) -> None:
+    events = [
+        wire_event("pull", tag="v1", at=3),
+        wire_event("delete", of=None, at=2),
+        wire_event("push", tag="v1", at=1),
+    ]
+
+    receive(*events, together=together)
+
+    scope = stores.catalogue.find_scope(rule())
+    found = stores.catalogue.find_repositories(CatalogueQuery(deleted=True), scope).items
+    assert [row.deleted for row in found] == [False]
