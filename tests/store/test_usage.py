@@ -813,6 +813,32 @@ def test_a_day_that_was_listed_in_another_zone_loses_no_event(
     assert pushes(there, now) == 2, "one who has not restarted yet"
 
 
+def test_closing_a_day_of_another_zone_keeps_its_neighbour_listed(mock_database: Any) -> None:
+    utc, berlin = Stores(mock_database), Stores(mock_database, time_zone="Europe/Berlin")
+    push(utc, START + 23.5 * HOUR)
+    now = NOON + 5 * DAY
+
+    assert berlin.days.close_day(START.date()) == 0
+
+    assert pushes(berlin, now) == 1
+    assert close_days(berlin, now) == [START.date() + DAY]
+    assert pushes(berlin, now) == 1
+
+
+def test_a_day_that_has_the_name_of_one_listed_in_a_far_zone_counts(mock_database: Any) -> None:
+    east = Stores(mock_database, time_zone="Pacific/Kiritimati")
+    west = Stores(mock_database, time_zone="Etc/GMT+12")
+    at = START + 5 * HOUR, START + 20 * HOUR  # of one name, and no moment is in both days
+    assert east.days.calendar.day_of(at[0]) == west.days.calendar.day_of(at[1]) == START.date()
+    push(east, at[0])
+    push(west, at[1])
+    now = NOON + 5 * DAY
+
+    for _ in range(2):
+        assert pushes(west, now) == 2
+        close_days(west, now)
+
+
 def test_a_day_that_is_listed_while_it_is_closed_stays_open(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -270,16 +270,13 @@ class DayStore:
         return [(day_of(key), states[key]) for key in days]
 
     def _days_in(self, state: Document) -> list[date]:
-        """The days that a day of another time zone touches; none of one of ours.
-
-        Nor of one whose events are removed, nor of an hour.
-        """
+        """The days that a day of another time zone touches; none of one of ours, or of an hour."""
         zone, ours = state.get("zone"), self.calendar.zone
-        if zone in (None, ours) or state.get("removed") or not _is_day(state["_id"]):
+        if zone in (None, ours) or not _is_day(state["_id"]):
             return []
         span = Calendar(zone).span_of(day_of(state["_id"]))
         last = self.calendar.day_of(span.end - timedelta(microseconds=1))
-        return [day_of(state["_id"]), *days_between(self.calendar.day_of(span.start), last)]
+        return list(days_between(self.calendar.day_of(span.start), last))
 
     def run_of(self, state: Document | None) -> str | None:
         """The run whose summaries are those of a closed day or hour; None of an open one.

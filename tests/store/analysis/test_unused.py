@@ -417,26 +417,30 @@ def test_each_account_gets_its_own_unused_tags(stores: Stores, send: Send) -> No
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
+@pytest.mark.parametrize("is_late", [True, False])
 @pytest.mark.parametrize("seen", [[0], [0, 40], [60, 61, 75], [95]])
 def test_what_may_not_be_seen_changes_nothing_of_the_answer(
-    seen: list[int], is_closed: bool
+    seen: list[int], is_late: bool, is_closed: bool
 ) -> None:
     twins = []
-    for hidden in ([], [1, 30, 69], [20, 99]):
+    for hidden in ([], [1, 30, 69], [20, 99], seen):
         stores = Stores(mongomock.MongoClient(tz_aware=True)["registry"])
         for name, days in (("ops/app", seen), ("team/app", hidden)):
             for day in days:
                 at = START + day * DAY
                 event = wire_event("push", name, tag=f"v{day}", of=f"{name} {day}", at=at)
-                deliver(stores, envelope(event), "default", at)
+                came = at + 3 * DAY if is_late and name == "ops/app" else at
+                deliver(stores, envelope(event), "default", came)
         if is_closed:
             close(stores)
         bob = scope_of(stores, "bob")
         lengths = (1, 2, 5, 25, 26, 29, 30, 31, 39, 40, 41, 60, 99, 100, 101, 200)
         twins.append([find_unused(stores, bob, UnusedQuery(days=n), NOW) for n in lengths])
 
-    assert twins[1:] == [twins[0], twins[0]]
+    assert twins[1:] == [twins[0]] * 3
     assert any(report.silent or report.too_new for report in twins[0])
+    assert not (is_late and any(report.silent for report in twins[0])), "it was never heard of"
+    assert any(report.judged for report in twins[0]) == (not is_late and len(seen) > 1)
 
 
 def test_a_registry_is_silent_for_who_sees_nothing_of_what_it_sent(

@@ -1450,6 +1450,8 @@ def test_digests_without_a_tag_come_as_far_as_asked_for_and_known(
         for repository in ("team/app", "team/x"):
             event = wire_event("pull", repository, at=present() - timedelta(days=days))
             event["target"]["digest"] = by_name[name]
+            if name == "pulled":  # a signature is wanted like an image
+                event["target"]["artifactType"] = "application/vnd.dev.sigstore.bundle.v0.3+json"
             deliver(setting.stores, envelope(event), "default", present())
 
     setting.worker.conductor.conduct_once()
