@@ -9,6 +9,8 @@ import pytest
 from builders import envelope, wire_event
 from command_line import PLAN, Run
 
+from app.demo import company
+
 pytestmark = pytest.mark.wire
 
 
@@ -23,21 +25,23 @@ def test_check_reports_what_is_wrong(run: Run, wire_database: Any) -> None:
 
 
 def test_demo_fills_the_catalogue_once_and_is_removed_without_trace(
-    run: Run, wire_database: Any
+    run: Run, wire_database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(company, "DAYS", 2)
     run("events", "import", stdin=envelope(wire_event("push", tag="v1")).decode())
-    before = {name: list(wire_database[name].find()) for name in ("events", "manifests")}
+    kept = ("events", "manifests", "repositories", "tags", "tag_history")
+    before = {name: list(wire_database[name].find()) for name in kept}
 
-    first = run("demo", "--days", "2")
-    wire_database["events"].find_one({"registry": "demo"})
+    first = run("demo")
+    numbers = {name: wire_database[name].count_documents({"registry": "demo"}) for name in kept}
+    second = run("demo")
     removed = run("demo", "--remove")
 
-    assert first.out.startswith("stored 17")
-    assert removed.out.startswith("removed 17")
-    after = {name: list(wire_database[name].find()) for name in ("events", "manifests")}
-    assert after == before
-    for name in ("repositories", "tags", "tag_history", "manifests"):
-        assert wire_database[name].count_documents({"registry": "demo"}) == 0
+    assert first.out == f"stored {numbers['events']:,} events of the registry `demo`\n"
+    assert all(number > 10 for number in numbers.values()), numbers
+    assert second.out.startswith("the demonstration data is there already")
+    assert removed.out == f"removed {numbers['events']:,} events\n"
+    assert {name: list(wire_database[name].find()) for name in kept} == before
 
 
 def test_a_plan_that_cannot_be_is_found_by_check(run: Run, config: Path) -> None:
