@@ -116,7 +116,7 @@ def _secure(response: Response) -> Response:
 def _app_error(error: AppError) -> Response:
     if isinstance(error, StoreUnavailable):
         logger.error("%s %s: %s", request.method, request.path, error)
-        message = "The database does not answer. Nothing was lost; try again in a moment."
+        message = "Nothing can be stored or read just now. Nothing was lost; try again in a moment."
         return _failure(503, message, {"Retry-After": str(RETRY_AFTER_S)})
     is_browser = request.method == "GET" and not _wants_json() and not request.authorization
     if isinstance(error, NotAuthenticated) and is_browser:
