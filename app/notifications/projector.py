@@ -29,12 +29,13 @@ WANTED = "projector wanted"  # held by a command that has events to load: server
 HELD = timedelta(seconds=2.5)  # without a renewal; so another one takes over within 3 s
 RENEWED_S = 0.7
 POLL_S = 0.2  # what another process received is seen after so long
-GATHER_S = 0.2  # what comes together is worked in together
+GATHER_S = 0.25  # what comes together is worked in together
 NOTED_S = 1.0  # between two notes that nothing waits
 LOOK_S = 0.4  # between two tries to take the lease
-TURN_S = 60.0  # no turn takes longer, whatever the database does
+TURN_S = 60.0  # no step takes longer, whatever the database does
 BATCH = 200  # envelopes at once
-MAX_BATCH_BYTES = 8 * 1024 * 1024
+MAX_BATCH_BYTES = 1024 * 1024
+AT_ONCE = 500  # events
 MAX_FAILURES = 3  # of one envelope
 RECENT = timedelta(minutes=2)  # is folded anew by who takes over
 COMPLAIN_S = 60.0  # between two log lines that say the same
@@ -122,18 +123,18 @@ class Projector:
         Raises:
             StoreUnavailable: the database is away; nothing is lost by another turn.
         """
-        with deadline(TURN_S):
-            if not self._held.is_mine and not self._take_over():
-                return None
-            try:
-                self._held.keep()
-                began = time.monotonic()
+        if not self._held.is_mine and not self._take_over():
+            return None
+        try:
+            self._held.keep()
+            began = time.monotonic()
+            with deadline(TURN_S):
                 letters = self._read()
-                self._work_in(letters)
-                self._note_progress(letters, began)
-            except LeaseLost:
-                return None
-            return bool(letters)
+            self._work_in(letters)
+            self._note_progress(letters, began)
+        except LeaseLost:
+            return None
+        return bool(letters)
 
     def drain(self) -> int:
         """Work in all that waits; returns how many turns that took. Waits for the lease."""
@@ -227,8 +228,9 @@ class Projector:
             rejected += envelope.rejected
         if rejected:
             self._stores.rejected.add(rejected)
-        if events:
-            self._derivation.work_in(events)
+        for start in range(0, len(events), AT_ONCE):
+            with deadline(TURN_S):
+                self._derivation.work_in(events[start : start + AT_ONCE])
         self._held.keep()
         self._stores.inbox.remove([letter.id for letter in letters])
 
