@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from app.notifications.recent import Neighbourhood, Place, Recent, is_foldable, place
-from app.rules.events import Event
+from app.rules.events import Event, position_at
 from app.rules.folding import AFTER, BEFORE, SKEW, UPLOAD, Fold, fold
 from app.store import Stores
 from app.store.catalogue import Repointed
@@ -146,8 +146,10 @@ class Derivation:
         """
         seeds = {event.id: self._with_kind(event) for event in late}
         seeds |= {event.id: event for event in given}
+        # One event from a clock that is ahead must not make all others look old.
+        newest = min(self._find_newest(), position_at(now))
         groups = [
-            _Group(found, self._recent.around(found, self._find_newest()))
+            _Group(found, self._recent.around(found, newest))
             for found in _by_place_and_time(seeds.values())
         ]
         self._fold_groups(groups)

@@ -123,15 +123,16 @@ class Projector:
         Raises:
             StoreUnavailable: the database is away; nothing is lost by another turn.
         """
-        if not self._held.is_mine and not self._take_over():
-            return None
         try:
-            self._held.keep()
-            began = time.monotonic()
             with deadline(TURN_S):
+                if not self._held.is_mine and not self._take_over():
+                    return None
+                self._held.keep()
+                began = time.monotonic()
                 letters = self._read()
             self._work_in(letters)
-            self._note_progress(letters, began)
+            with deadline(TURN_S):
+                self._note_progress(letters, began)
         except LeaseLost:
             return None
         return bool(letters)
@@ -227,12 +228,14 @@ class Projector:
             events += envelope.events
             rejected += envelope.rejected
         if rejected:
-            self._stores.rejected.add(rejected)
+            with deadline(TURN_S):
+                self._stores.rejected.add(rejected)
         for start in range(0, len(events), AT_ONCE):
             with deadline(TURN_S):
                 self._derivation.work_in(events[start : start + AT_ONCE])
-        self._held.keep()
-        self._stores.inbox.remove([letter.id for letter in letters])
+        with deadline(TURN_S):
+            self._held.keep()
+            self._stores.inbox.remove([letter.id for letter in letters])
 
     def _work_in_alone(self, letter: Letter) -> None:
         """Work one envelope in; the third time that it fails it is kept as rejected."""

@@ -67,7 +67,8 @@ class CatalogueWriter:
 
     One process at a time. What stands in the collections is the same whatever order events come
     in, and in whatever batches, however often. Collection `events` is only asked, about the pulls
-    of repositories that were deleted or renamed: events are stored before they are applied.
+    of repositories that were deleted or renamed: those of a batch that has such a
+    delete or rename are stored before they are applied.
     """
 
     def __init__(self, database: Database[Document]) -> None:
