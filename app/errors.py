@@ -12,6 +12,7 @@ AppError                        never raised directly
 ├─ NotFound                     404
 ├─ IllegalState                 409; names the state and what would have to come first
 ├─ Throttled                    429; says when to try again
+├─ SignInUnavailable            503; transient; whoever knows the accounts does not tell
 ├─ StoreUnavailable             503; transient; raised by app.store, and app.embedded for space
 └─ RegistryError                raised by app.registry; `error_class` tells what happened there
 
@@ -92,6 +93,13 @@ class Throttled(AppError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class SignInUnavailable(AppError):
+    """docker_auth's token server cannot be asked, or cannot be believed; nobody is let in."""
+
+    status = 503
+    transient = True
 
 
 class StoreUnavailable(AppError):

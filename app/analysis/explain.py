@@ -104,7 +104,7 @@ def explain_access(
         )
     return Answer(
         account=account,
-        is_known=found is not None,
+        is_known=found is not None or stores.accounts.place == "token_url",
         labels=who.labels,
         repository=repository,
         address=address,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from app.cli import accounts, catalogue, events, migrate, serve, usage
+from app.cli import accounts, catalogue, events, migrate, serve, tokens, usage
 from app.errors import AppError
 from app.settings import load_settings
 from app.version import VERSION
@@ -48,6 +48,7 @@ for command in (
     serve.demo,
     accounts.accounts,
     accounts.acl,
+    tokens.tokens,
     usage.usage,
     events.events,
     catalogue.catalogue,

@@ -54,6 +54,8 @@ def accounts_add(
     """Create an account."""
     stores = open_stores(settings)
     parsed = _parse_labels(labels)
+    if stores.accounts.find(name) is None:
+        stores.tokens.remove_all(name)  # of somebody who had the name before
     if not stores.accounts.add(name, _read_password(password_stdin, name), parsed):
         raise InvalidQuery(f"the account {name} exists; change it with rns accounts passwd {name}")
     print(f"added {name}")
@@ -75,10 +77,11 @@ def accounts_passwd(settings: Settings, name: str, password_stdin: bool) -> None
 @click.argument("name")
 @click.pass_obj
 def accounts_remove(settings: Settings, name: str) -> None:
-    """Delete an account; its sessions end."""
+    """Delete an account; its sessions and API tokens end."""
     stores = open_stores(settings)
     if not stores.accounts.remove(name):
         raise InvalidQuery(f"there is no account {name}")
+    stores.tokens.remove_all(name)
     print(f"removed {name}")
 
 
@@ -88,6 +91,8 @@ def accounts_remove(settings: Settings, name: str) -> None:
 def accounts_list(settings: Settings, as_json: bool) -> None:
     """List the accounts and their labels."""
     stores = open_stores(settings)
+    if stores.accounts.place == "token_url":
+        raise InvalidQuery("the accounts are those of docker_auth.token_url, which lists none")
     rows = [
         {"name": account.name, "labels": dict(account.labels)}
         for account in stores.accounts.find_all()

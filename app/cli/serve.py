@@ -13,7 +13,9 @@ from app import demo as demo_data
 from app.cli.shared import open_projector, open_stores
 from app.errors import AppError
 from app.migration import load_plans
+from app.registry.token_server import TokenServer
 from app.server import check_port
+from app.server.preparation import token_server_of
 from app.settings import Settings
 
 
@@ -41,15 +43,27 @@ def check(settings: Settings) -> None:
     stores.check()
     print("database       ok")
     problems = list(stores.accounts.load_acl().problems)
-    accounts = len(stores.accounts.find_all())
-    print(f"accounts       {accounts or 'none: add one with rns accounts add NAME'}")
+    if token_server := token_server_of(settings):
+        _check_token_server(token_server)
+    else:
+        accounts = len(stores.accounts.find_all())
+        print(f"accounts       {accounts or 'none: add one with rns accounts add NAME'}")
     for line in stores.accounts.htpasswd.problems if stores.accounts.htpasswd else ():
         print(f"htpasswd       {line}")
+    if stores.accounts.acl_file and stores.accounts.acl_file.problem:
+        raise AppError(stores.accounts.acl_file.problem)
     for problem in problems:
         where = "without seq" if problem.seq is None else f"seq {problem.seq}"
         print(f"ACL entry      {where}: {problem.message}")
     if not stores.accounts.load_acl().is_valid:
         raise AppError("the ACL has an invalid entry, so only administrators see anything")
+
+
+def _check_token_server(token_server: TokenServer) -> None:
+    if token_server.is_plain:
+        print(f"token server   passwords go there unencrypted: {token_server.url}")
+    token_server.check()
+    print("token server   ok: it knows the accounts, and refuses a wrong password")
 
 
 @click.command()

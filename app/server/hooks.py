@@ -14,13 +14,13 @@ from typing import Any
 from app import kept_secret_key
 from app.analysis.summaries import Closer
 from app.embedded import EmbeddedDatabase
-from app.errors import AppError, StoreUnavailable
+from app.errors import AppError, SignInUnavailable, StoreUnavailable
 from app.logs import LOGGING
 from app.migration import load_plans
 from app.migration.live import LiveWishes
 from app.notifications.projector import Projector, ProjectorThread
 from app.server.listening import check_port
-from app.server.preparation import prepare
+from app.server.preparation import prepare, token_server_of
 from app.settings import Settings, check_listener
 from app.store import Stores, connect
 
@@ -70,6 +70,11 @@ class Hooks:
             self._is_prepared = True
         except StoreUnavailable as error:
             logger.error("starting without the database: %s", error)
+        try:
+            if token_server := token_server_of(self._settings):
+                token_server.check()
+        except SignInUnavailable as error:  # events are taken in all the same
+            logger.error("starting without sign-ins: %s", error)
 
     def post_worker_init(self, worker: Any) -> None:
         """Work in the background, and let the master alone end a worker.

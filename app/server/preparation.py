@@ -1,10 +1,11 @@
-"""What the database needs before its first event: indexes, and an account to sign in with."""
+"""What is seen to before the first event: indexes, an account, who knows the passwords."""
 
 from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
 
+from app.registry.token_server import TokenServer
 from app.settings import Settings
 from app.store import Stores
 
@@ -20,7 +21,7 @@ def prepare(stores: Stores, settings: Settings) -> None:
     """
     stores.ensure_indexes()
     there = settings.docker_auth
-    if there.uri or there.htpasswd or stores.accounts.has_any():
+    if there.uri or there.htpasswd or there.token_url or stores.accounts.has_any():
         return
     # Several processes may get here at once; whoever does not hold the lease leaves it to who does.
     lease, owner = "first account", secrets.token_hex(8)
@@ -43,3 +44,9 @@ def _add_first_account(stores: Stores, settings: Settings) -> None:
             f"  Shown once; change it with: rns accounts passwd {name}\n",
             flush=True,
         )
+
+
+def token_server_of(settings: Settings) -> TokenServer | None:
+    """docker_auth's token server, where it is asked for passwords."""
+    there = settings.docker_auth
+    return TokenServer(there.token_url, there.service, there.ca_file) if there.token_url else None

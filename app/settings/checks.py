@@ -9,7 +9,14 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from app.errors import ConfigError
-from app.settings.schema import Endpoint, Migration, MigrationOptions, Registry, Settings
+from app.settings.schema import (
+    DockerAuth,
+    Endpoint,
+    Migration,
+    MigrationOptions,
+    Registry,
+    Settings,
+)
 from app.settings.values import parse_bind, parse_duration
 
 
@@ -28,6 +35,8 @@ def check_settings(settings: Settings) -> None:
     _check_registries(settings.registries)
     _check_migrations(settings)
     _check_access(settings)
+    _check_docker_auth(settings.docker_auth)
+    _check_sign_in_header(settings)
     try:
         ZoneInfo(settings.analysis.time_zone)
     except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
@@ -57,15 +66,68 @@ def _is_loopback(host: str) -> bool:
 def _check_access(settings: Settings) -> None:
     if not re.fullmatch(r"[!-~]*", settings.server.metrics_token):
         raise ConfigError("server.metrics_token: only ASCII without spaces can go into a header")
-    file = settings.docker_auth.htpasswd
-    if file and not Path(file).is_file():
-        raise ConfigError(f"docker_auth.htpasswd: no such file: {file}")
     for index, host in enumerate(settings.server.hosts):
         if not re.fullmatch(r"\.?[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host):
             raise ConfigError(
                 f"server.hosts[{index}]: expected a name without scheme and port, as "
                 "registry.example.com; .example.com stands for all names below it"
             )
+
+
+def _check_docker_auth(there: DockerAuth) -> None:
+    for key in ("htpasswd", "ca_file"):
+        file = getattr(there, key)
+        if file and not Path(file).is_file():
+            raise ConfigError(f"docker_auth.{key}: no such file: {file}")
+    if not there.token_url:
+        return
+    if there.htpasswd:
+        raise ConfigError("docker_auth.token_url: htpasswd is given too; keep one of the two")
+    try:
+        url = urlsplit(there.token_url)
+        is_url = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or url.username is not None or url.fragment or re.search(r"\s", there.token_url):
+        raise ConfigError("docker_auth.token_url: expected as https://auth.example.org:5001/auth")
+
+
+# What says something else, or comes from the client.
+_NO_ACCOUNT = re.compile(
+    r"authorization|proxy-.*|cookie|host|user-agent|referer|origin|content-.*|x-forwarded-(for|proto|host)|x-csrf.*",
+    re.IGNORECASE,
+)
+
+
+def _check_sign_in_header(settings: Settings) -> None:
+    """A header that anybody could send would let anybody be anybody."""
+    access = settings.access
+    for index, text in enumerate(access.sign_in_from):
+        try:
+            network = ipaddress.ip_network(text)
+        except ValueError:
+            raise ConfigError(
+                f"access.sign_in_from[{index}]: expected an address or CIDR, as 10.0.0.5"
+            ) from None
+        if network.prefixlen == 0:
+            raise ConfigError(
+                f"access.sign_in_from[{index}]: is everybody; name the addresses of the proxies"
+            )
+    if not access.sign_in_header:
+        return
+    if not re.fullmatch(r"[A-Za-z0-9-]+", access.sign_in_header) or _NO_ACCOUNT.fullmatch(
+        access.sign_in_header
+    ):
+        raise ConfigError(
+            "access.sign_in_header: expected the header that names the account, as X-Forwarded-User"
+        )
+    if settings.server.trusted_proxies < 1:
+        raise ConfigError(
+            "access.sign_in_header: needs server.trusted_proxies of 1 or more: without a proxy in "
+            "front, whoever sends the header would be whom it names"
+        )
+    if not access.sign_in_from:
+        raise ConfigError("access.sign_in_from: name the addresses of the proxies")
 
 
 def _check_uri(uri: str, section: str) -> None:

@@ -55,6 +55,9 @@ class DockerAuth(_Section, frozen=True):
     """Where docker_auth keeps accounts and ACL; empty: in mongodb.
 
     `htpasswd` is a file with the accounts instead, as the registry itself reads it (bcrypt only).
+    With `token_url` docker_auth's token endpoint is asked whether a password is right; `ca_file`
+    (PEM) is who signed its certificate. `acl_file` is docker_auth's own YAML file, read for its
+    `acl:` alone.
     """
 
     uri: str = ""
@@ -64,13 +67,22 @@ class DockerAuth(_Section, frozen=True):
     acl: Annotated[str, msgspec.Meta(min_length=1)] = "acl"
     service: str = "registry"
     htpasswd: str = ""
+    token_url: str = ""
+    ca_file: str = ""
+    acl_file: str = ""
 
 
 class Access(_Section, frozen=True):
-    """`own_namespace`: after the ACL, an account sees the repositories under its own name."""
+    """`own_namespace`: after the ACL, an account sees the repositories under its own name.
+
+    `sign_in_header` is the header in which a proxy says who signed in; it is taken only from the
+    addresses of `sign_in_from` (CIDR).
+    """
 
     own_namespace: bool = True
     administrators: list[str] = msgspec.field(default_factory=lambda: ["admin"])
+    sign_in_header: str = ""
+    sign_in_from: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
 
 
 class Registry(_Section, frozen=True):

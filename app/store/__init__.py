@@ -21,12 +21,11 @@ from pymongo.errors import InvalidURI, PyMongoError
 from app.embedded import recorded_uri
 from app.errors import ConfigError, StoreUnavailable
 from app.rules.usage import Calendar
-from app.settings import Settings
+from app.settings import DockerAuth, Settings
 from app.store.accounts import AccountStore
 from app.store.catalogue import Catalogue, CatalogueWriter
 from app.store.errors import translate_errors
 from app.store.events import EventStore
-from app.store.htpasswd import Htpasswd
 from app.store.inbox import InboxStore
 from app.store.leases import LeaseStore
 from app.store.manifests import ManifestStore
@@ -34,6 +33,7 @@ from app.store.migrations import MigrationStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
 from app.store.sign_ins import SignInStore
+from app.store.tokens import TokenStore
 from app.store.transfer import Transfer
 from app.store.usage import DayStore, UsageStore
 
@@ -51,9 +51,7 @@ class Stores:
         database: Database[Document],
         accounts_database: Database[Document] | None = None,
         *,
-        accounts: str = "users",
-        acl: str = "acl",
-        htpasswd: str = "",
+        docker_auth: DockerAuth | None = None,
         time_zone: str = "UTC",
         retention_days: int = 0,
     ) -> None:
@@ -67,16 +65,23 @@ class Stores:
         self.transfer = Transfer(database)
         self.rejected = RejectedStore(database["rejected_events"])
         self.sign_ins = SignInStore(database["sign_ins"])
+        self.tokens = TokenStore(database["api_tokens"])
         self.days = DayStore(database, Calendar(time_zone), retention_days)
         self.usage = UsageStore(database, self.days)
         self.leases = LeaseStore(database["leases"])
         self.migrations = MigrationStore(database)
-        file = Htpasswd(Path(htpasswd)) if htpasswd else None
-        self.accounts = AccountStore(people[accounts], people[acl], file)
+        self.accounts = AccountStore(people, docker_auth or DockerAuth())
 
     def ensure_indexes(self) -> None:
         """Create every index; idempotent, at start-up."""
-        for store in (self.events, self.catalogue, self.rejected, self.sign_ins, self.days):
+        for store in (
+            self.events,
+            self.catalogue,
+            self.rejected,
+            self.sign_ins,
+            self.tokens,
+            self.days,
+        ):
             store.ensure_indexes()
         self.migrations.ensure_indexes()
 
@@ -117,9 +122,7 @@ def connect(settings: Settings, uri: str | None = None) -> Stores:
     return Stores(
         client.get_database(settings.mongodb.database, read_preference=primary),
         people.get_database(there.database or settings.mongodb.database, read_preference=primary),
-        accounts=there.accounts,
-        acl=there.acl,
-        htpasswd=there.htpasswd,
+        docker_auth=there,
         time_zone=settings.analysis.time_zone,
         retention_days=settings.notifications.retention_days,
     )

@@ -9,16 +9,19 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import bcrypt
 import msgspec
-from pymongo.collection import Collection
+from pymongo.database import Database
 
 from app.errors import InvalidQuery
-from app.rules.access import Account, Acl, parse_acl
+from app.rules.access import Account, Acl, Problem, parse_acl
+from app.settings import DockerAuth
+from app.store.acl_file import AclFile
 from app.store.errors import translate_errors
 from app.store.htpasswd import Htpasswd
 from app.store.paging import Document
@@ -33,40 +36,53 @@ _EVERY_ACCOUNT = {"seq": 0, "match": {"account": "/./"}, "actions": ["*"]}
 
 
 class SignedIn(msgspec.Struct, frozen=True):
-    """An account whose password was right; `password_hash` is what a session is bound to."""
+    """An account that may sign in; `bound_to` is what its sessions are bound to.
+
+    That is the password's hash, so a new password ends them; where docker_auth's token server
+    knows the passwords and we do not, it is that server.
+    """
 
     account: Account
-    password_hash: bytes
+    bound_to: bytes
 
 
 @translate_errors
 class AccountStore:
     """Accounts and ACL entries."""
 
-    def __init__(
-        self,
-        accounts: Collection[Document],
-        acl: Collection[Document],
-        htpasswd: Htpasswd | None = None,
-    ) -> None:
-        """With `htpasswd` the accounts are those of the file, and can only be read."""
-        self._accounts = accounts
-        self._acl = acl
-        self.htpasswd = htpasswd
+    def __init__(self, database: Database[Document], there: DockerAuth) -> None:
+        """Accounts and entries where `there` says.
+
+        Those of files can only be read. Whom a token server knows is not known here.
+        """
+        self._accounts = database[there.accounts]
+        self._acl = database[there.acl]
+        self.htpasswd = Htpasswd(Path(there.htpasswd)) if there.htpasswd else None
+        self.acl_file = AclFile(Path(there.acl_file)) if there.acl_file else None
+        self.token_url = there.token_url
         self._lock = threading.Lock()
         self._documents: list[Document] | None = None
+        self._problem = ""
         self._parsed = Acl((), (), True)
         self._read_at = 0.0
 
     # Accounts
 
+    @property
+    def place(self) -> Literal["collection", "htpasswd", "token_url"]:
+        """Where the accounts are."""
+        if self.token_url:
+            return "token_url"
+        return "htpasswd" if self.htpasswd else "collection"
+
     def sign_in(self, name: str, password: str) -> SignedIn | None:
         """The account, if it exists and the password is right; takes the same time if not.
 
-        An account without a password never signs in, though docker_auth would let it.
+        An account without a password never signs in, though docker_auth would let it. Not for
+        accounts of a token server, which has to be asked.
         """
-        found = self.find(name)
-        hashed = found.password_hash if found else _dummy_hash(self._usual_rounds())
+        found = None if self.token_url else self.find(name)
+        hashed = found.bound_to if found else _dummy_hash(self._usual_rounds())
         secret = password.encode("utf-8", "surrogatepass")
         too_long = len(secret) > MAX_PASSWORD_BYTES
         matches = _matches(secret[:MAX_PASSWORD_BYTES], hashed)
@@ -83,9 +99,11 @@ class AccountStore:
         return int(rounds) if rounds.isdecimal() and 4 <= int(rounds) <= 16 else BCRYPT_ROUNDS
 
     def find(self, name: str) -> SignedIn | None:
-        """An account that has a password, or None."""
+        """An account that has a password, or None; any name where a token server knows them."""
         if not name:
             return None
+        if self.token_url:
+            return SignedIn(Account(name, {}), self.token_url.encode())
         if self.htpasswd:
             hashed = self.htpasswd.find_all().get(name)
             return SignedIn(Account(name, {}), hashed.encode()) if hashed else None
@@ -98,12 +116,16 @@ class AccountStore:
 
     def has_any(self) -> bool:
         """Whether there is any account at all."""
+        if self.token_url:
+            return True
         if self.htpasswd:
             return bool(self.htpasswd.find_all())
         return self._accounts.find_one({}, {"_id": 1}) is not None
 
     def find_all(self) -> list[Account]:
-        """Every account, by name."""
+        """Every account, by name; none where a token server knows them."""
+        if self.token_url:
+            return []
         if self.htpasswd:
             return [Account(name, {}) for name in sorted(self.htpasswd.find_all())]
         documents = self._accounts.find({"username": {"$type": "string"}}).sort("username", 1)
@@ -111,7 +133,7 @@ class AccountStore:
 
     def add(self, name: str, password: str, labels: Mapping[str, Sequence[str]]) -> bool:
         """Create an account; False when the name is taken."""
-        self._refuse_where_file()
+        self._refuse_where_elsewhere()
         check_account_name(name)
         hashed = hash_password(password)
         document: Document = {"username": name, "password": hashed}
@@ -124,13 +146,13 @@ class AccountStore:
 
     def set_password(self, name: str, password: str) -> bool:
         """Change a password; False when there is no such account."""
-        self._refuse_where_file()
+        self._refuse_where_elsewhere()
         change = {"$set": {"password": hash_password(password)}}
         return self._accounts.update_one({"username": name}, change).matched_count == 1
 
     def remove(self, name: str) -> bool:
         """Delete an account; False when there is none."""
-        self._refuse_where_file()
+        self._refuse_where_elsewhere()
         return self._accounts.delete_many({"username": name}).deleted_count > 0
 
     # ACL
@@ -139,34 +161,51 @@ class AccountStore:
         """The whole ACL, parsed; at most ACL_LIFETIME_S old, and the same object while it is."""
         with self._lock:
             if self._documents is None or time.monotonic() - self._read_at > ACL_LIFETIME_S:
-                documents = list(self._acl.find())
-                if documents != self._documents:
-                    self._documents = documents
+                documents = self.acl_file.find_all() if self.acl_file else list(self._acl.find())
+                problem = self.acl_file.problem if self.acl_file else ""
+                if (documents, problem) != (self._documents, self._problem):
+                    self._documents, self._problem = documents, problem
                     self._parsed = self.parse(documents)
                 self._read_at = time.monotonic()
             return self._parsed
 
     def parse(self, documents: Sequence[Mapping[str, Any]]) -> Acl:
-        """The ACL of these entries; without any, an htpasswd file lets its accounts see all."""
+        """The ACL of these entries; without any, an htpasswd file lets its accounts see all.
+
+        While the ACL's file cannot be read, the list is invalid whatever it holds.
+        """
+        if self.acl_file:
+            problem = self.acl_file.problem
+            return Acl((), (Problem(None, 0, problem),), False) if problem else parse_acl(documents)
         return parse_acl(documents or ([_EVERY_ACCOUNT] if self.htpasswd else []))
 
     def _forget_acl(self) -> None:
         with self._lock:
             self._documents = None
 
-    def _refuse_where_file(self) -> None:
+    def _refuse_where_elsewhere(self) -> None:
         if self.htpasswd:
             raise InvalidQuery(
                 f"the accounts are those of {self.htpasswd.file}: change them with htpasswd -B"
             )
+        if self.token_url:
+            raise InvalidQuery("the accounts are those of docker_auth.token_url: change them there")
+
+    def _refuse_where_acl_file(self) -> None:
+        if self.acl_file:
+            raise InvalidQuery(f"the ACL is that of {self.acl_file.file}: change it there")
 
     def find_acl_documents(self) -> list[Document]:
         """The ACL entries as docker_auth stores them, in plain JSON values, by `seq`."""
-        documents = self._acl.find({}, {"_id": 0}).sort("seq", 1)
+        if self.acl_file:
+            documents: Iterable[Document] = self.acl_file.find_all()
+        else:
+            documents = self._acl.find({}, {"_id": 0}).sort("seq", 1)
         return [json.loads(json.dumps(document, default=str)) for document in documents]
 
     def add_acl_entry(self, entry: Mapping[str, Any]) -> bool:
         """Add an entry; False when its `seq` is taken (the order would be undefined)."""
+        self._refuse_where_acl_file()
         result = self._acl.update_one(
             {"seq": entry["seq"]}, {"$setOnInsert": dict(entry)}, upsert=True
         )
@@ -178,6 +217,7 @@ class AccountStore:
 
         Returns their number.
         """
+        self._refuse_where_acl_file()
         deleted = self._acl.delete_many({"seq": seq}).deleted_count
         self._forget_acl()
         return deleted

@@ -23,6 +23,7 @@ from app.store.paging import (
     Page,
     all_of,
     between,
+    chunks,
     count_newest,
     find_newest,
 )
@@ -38,7 +39,10 @@ MAX_OF_ADDRESS = 100
 MAX_OF_ACCOUNT = 60
 
 SIGNED_IN, REFUSED, SIGNED_OUT = "signed in", "refused", "signed out"
-OUTCOMES = (SIGNED_IN, REFUSED, SIGNED_OUT)
+NEW_PASSWORD, NEW_TOKEN, REVOKED = "changed password", "made token", "revoked token"
+OUTCOMES = (SIGNED_IN, REFUSED, SIGNED_OUT, NEW_PASSWORD, NEW_TOKEN, REVOKED)
+
+FORM, BASIC, TOKEN, HEADER = "form", "basic", "token", "header"
 
 
 class SignIn(msgspec.Struct, frozen=True):
@@ -47,8 +51,17 @@ class SignIn(msgspec.Struct, frozen=True):
     at: datetime
     account: str
     address: str
-    means: str  # form, basic
+    means: str  # form, basic, header, or token and its name
     outcome: str
+    user_agent: str
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A sign-in by form that nobody signed out of; `id` is what the cookie names."""
+
+    id: str
+    at: datetime
+    address: str
     user_agent: str
 
 
@@ -67,15 +80,18 @@ class SignInStore:
         self._collection.create_index("position")
         self._collection.create_index("session", sparse=True)
 
-    def find_wait(self, account: str, address: str, now: datetime) -> timedelta:
-        """How long an attempt from this address has to wait; zero if it need not."""
+    def find_wait(self, account: str | None, address: str, now: datetime) -> timedelta:
+        """How long an attempt from this address has to wait; zero if it need not.
+
+        `account` is None where the attempt names none.
+        """
         source = _source(address)
-        limits: list[tuple[Mapping[str, Any], int]] = [
-            ({"account": account, "source": source}, MAX_OF_ACCOUNT_AND_ADDRESS),
-            ({"source": source}, MAX_OF_ADDRESS),
-        ]
-        if not self._is_familiar(account, source, now):
-            limits.append(({"account": account}, MAX_OF_ACCOUNT))
+        limits: list[tuple[Mapping[str, Any], int]] = [({"source": source}, MAX_OF_ADDRESS)]
+        if account is not None:
+            both = {"account": account, "source": source}
+            limits.append((both, MAX_OF_ACCOUNT_AND_ADDRESS))
+            if not self._is_familiar(account, source, now):
+                limits.append(({"account": account}, MAX_OF_ACCOUNT))
         since = between(position_at(now - WINDOW), None)
         wait = timedelta()
         for who, limit in limits:
@@ -93,22 +109,38 @@ class SignInStore:
     def add(self, row: SignIn, session: str | None = None) -> None:
         """Record a row; `session` is the id that a sign-out ends.
 
-        Sign-ins of one account by HTTP Basic from one address are one row a day: a script signs in
-        with every request.
+        Sign-ins of one account from one address that are no form are one row a day: a script signs
+        in with every request.
         """
         document = msgspec.structs.asdict(row) | {"source": _source(row.address)}
         key = secrets.token_hex(8)
         document["position"] = f"{position_at(row.at)}-{key}"
         if session:
             document["session"] = session
-        if row.means == "basic" and row.outcome == SIGNED_IN:
-            key = f"{row.at:%Y-%m-%d} {row.address} {row.account}"
+        # What a proxy says is no guess, so its refusals need not be counted.
+        if (row.means != FORM and row.outcome == SIGNED_IN) or row.means == HEADER:
+            what = f"{row.means} {row.outcome}"
+            key = f"{row.at:%Y-%m-%d} {row.address} {what} {row.account}"
         self._collection.update_one({"_id": key}, {"$setOnInsert": document}, upsert=True)
 
     def is_ended(self, session: str) -> bool:
         """Whether this session was signed out of."""
         query = {"session": session, "outcome": SIGNED_OUT}
         return self._collection.find_one(query, {"_id": 1}) is not None
+
+    def find_sessions(self, account: str, since: datetime) -> list[Session]:
+        """The sessions begun since then that nobody signed out of, newest first.
+
+        Some may be over by themselves: nobody tells when a browser is closed.
+        """
+        begun = between(position_at(since), None)
+        query = {"account": account, "outcome": SIGNED_IN, **begun}
+        rows = {row["session"]: row for row in self._collection.find(query) if "session" in row}
+        for ids in chunks(list(rows)):
+            for row in self._collection.find({"session": {"$in": ids}, "outcome": SIGNED_OUT}):
+                rows.pop(row["session"], None)
+        newest = sorted(rows.values(), key=lambda row: row["position"], reverse=True)
+        return [Session(r["session"], r["at"], r["address"], r["user_agent"]) for r in newest]
 
     def find_page(
         self, filters: Mapping[str, str], *, cursor: str | None = None, limit: int = 50

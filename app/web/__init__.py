@@ -12,13 +12,21 @@ from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
-from app.errors import AppError, NotAuthenticated, StoreUnavailable, Throttled
+from app.errors import (
+    AppError,
+    NotAuthenticated,
+    SignInUnavailable,
+    StoreUnavailable,
+    Throttled,
+)
 from app.migration import load_plans
 from app.notifications.intake import Intake
+from app.registry.token_server import TokenServer
 from app.settings import Settings
 from app.store import Stores
 from app.web import (
     access,
+    account,
     analysis,
     api,
     display,
@@ -62,7 +70,11 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     """Put the web layer on an application."""
     plans = load_plans(settings)
     intake = Intake(stores, settings.notifications.max_inbox_bytes)
-    app.extensions["rns"] = Runtime(settings, stores, intake, plans)
+    there = settings.docker_auth
+    token_server = (
+        TokenServer(there.token_url, there.service, there.ca_file) if there.token_url else None
+    )
+    app.extensions["rns"] = Runtime(settings, stores, intake, plans, token_server)
     app.session_interface = _Sessions()
     if proxies := settings.server.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
@@ -80,6 +92,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
         analysis.bp,
         migration.bp,
         access.bp,
+        account.bp,
         api.bp,
     ):
         app.register_blueprint(blueprint)
@@ -117,6 +130,10 @@ def _app_error(error: AppError) -> Response:
     if isinstance(error, StoreUnavailable):
         logger.error("%s %s: %s", request.method, request.path, error)
         message = "Nothing can be stored or read just now. Nothing was lost; try again in a moment."
+        return _failure(503, message, {"Retry-After": str(RETRY_AFTER_S)})
+    if isinstance(error, SignInUnavailable):
+        logger.error("%s %s: %s", request.method, request.path, error)
+        message = "Sign-ins cannot be checked just now; try again in a moment."
         return _failure(503, message, {"Retry-After": str(RETRY_AFTER_S)})
     is_browser = request.method == "GET" and not _wants_json() and not request.authorization
     if isinstance(error, NotAuthenticated) and is_browser:

@@ -10,6 +10,7 @@ from flask import Response, current_app
 
 from app.migration import Plan
 from app.notifications.intake import Intake
+from app.registry.token_server import TokenServer
 from app.settings import Settings
 from app.store import Stores
 
@@ -23,6 +24,7 @@ class Runtime(msgspec.Struct, frozen=True):
     stores: Stores
     intake: Intake
     plans: list[Plan]  # of migrations, in the order of the configuration
+    token_server: TokenServer | None = None  # knows the passwords, if it is not our database
 
 
 def runtime() -> Runtime:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
-import math
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,19 +12,25 @@ import msgspec
 from flask import Blueprint, current_app, g, redirect, render_template, request, session, url_for
 from werkzeug.wrappers import Response
 
-from app.errors import NotAuthenticated, NotAuthorized, Throttled
+from app.errors import NotAuthenticated, NotAuthorized
 from app.rules.access import Account, compile_rule
 from app.store.accounts import MAX_PASSWORD_BYTES, SignedIn
 from app.store.scope import Scope
-from app.store.sign_ins import REFUSED, SIGNED_IN, SIGNED_OUT, SignIn, now
+from app.store.sign_ins import FORM, HEADER, SIGNED_OUT
+from app.web.credentials import (
+    WRONG,
+    check_password,
+    find_by_authorization,
+    find_by_header,
+    record,
+)
 from app.web.forms import SignInForm
 from app.web.runtime import runtime
 
-logger = logging.getLogger(__name__)
 bp = Blueprint("signin", __name__)
 
-SESSION_LIFETIME = timedelta(days=7)  # however active
-WRONG = "The user name or the password is wrong."
+SESSION_LIFETIME = timedelta(days=7)
+UNKNOWN_SESSION_LIFETIME = timedelta(hours=8)
 TOO_LONG = f"A password has at most {MAX_PASSWORD_BYTES} bytes: bcrypt reads no more."
 
 
@@ -36,10 +40,11 @@ class Viewer(msgspec.Struct, frozen=True):
     name: str  # "" is the anonymous account
     is_administrator: bool
     scope: Scope
+    means: str  # of app.store.sign_ins; FORM for a session, "" for nobody
 
 
 def viewer() -> Viewer:
-    """The one who asks, by HTTP Basic or session.
+    """The one who asks, by the header Authorization, a proxy's word or a session.
 
     Raises:
         NotAuthenticated: neither, and the ACL shows nothing to the anonymous account.
@@ -93,67 +98,50 @@ def account_name() -> str:
 
 def sign_in(name: str, password: str) -> str | None:
     """Start a session; returns None, or the message to show when it did not work."""
-    if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES:
+    is_long = len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES
+    if is_long and runtime().stores.accounts.place != "token_url":
         return TOO_LONG
     session_id = secrets.token_urlsafe(16)
-    signed_in = _authenticate(name, password, "form", session_id)
+    signed_in = check_password(name, password, FORM, session_id)
     if signed_in is None:
         return WRONG
-    session.clear()
-    session.permanent = True
-    session["id"] = session_id
-    session["account"] = name
-    session["stamp"] = _stamp(signed_in)
-    session["since"] = datetime.now(UTC).timestamp()
-    g.viewer = _viewer_for(signed_in)
+    start_session(signed_in, session_id)
+    g.viewer = _viewer_for(signed_in, FORM)
     return None
 
 
-def _authenticate(
-    name: str, password: str, means: str, session_id: str | None = None
-) -> SignedIn | None:
-    """The account, if the password is right; throttled and put on record.
-
-    Raises:
-        Throttled: too many attempts failed before this one.
-    """
-    stores, address = runtime().stores, request.remote_addr or ""
-    wait = stores.sign_ins.find_wait(name, address, now())
-    if wait > timedelta():
-        seconds = math.ceil(wait.total_seconds())
-        logger.warning("sign-in of %r from %s: throttled for %d s", name, address, seconds)
-        raise Throttled(f"Too many failed sign-ins: try again in {seconds} seconds.", seconds)
-    signed_in = stores.accounts.sign_in(name, password)
-    _record(name, means, SIGNED_IN if signed_in else REFUSED, session_id if signed_in else None)
-    return signed_in
+def start_session(signed_in: SignedIn, session_id: str) -> None:
+    """Answer with the cookie of this session, whatever cookie came."""
+    session.clear()
+    session.permanent = True
+    session["id"] = session_id
+    session["account"] = signed_in.account.name
+    session["stamp"] = _stamp(signed_in)
+    session["since"] = datetime.now(UTC).timestamp()
 
 
-def _record(name: str, means: str, outcome: str, session_id: str | None) -> None:
-    agent, address = request.user_agent.string[:512], request.remote_addr or ""
-    row = SignIn(now(), name[:255], address, means, outcome, agent)
-    runtime().stores.sign_ins.add(row, session_id)
-    if means == "form" or outcome == REFUSED:
-        logger.info("%s: %r from %s", outcome, name, address)
+def renew_session() -> None:
+    """Let this session go on although its account has a new password."""
+    if found := runtime().stores.accounts.find(session["account"]):
+        session["stamp"] = _stamp(found)
 
 
 def _find_viewer() -> Viewer | None:
-    basic = request.authorization
-    if basic is not None:
-        if basic.type != "basic" or basic.username is None or basic.password is None:
-            raise NotAuthenticated("Authorization: expected HTTP Basic with a registry account.")
-        signed_in = _authenticate(basic.username, basic.password, "basic")
-        if signed_in is None:
-            raise NotAuthenticated(WRONG)
-        return _viewer_for(signed_in)
-    signed_in = _from_session()
-    if signed_in:
-        return _viewer_for(signed_in)
-    anonymous = _viewer_for(None)
+    if found := find_by_authorization():
+        return _viewer_for(*found)
+    if named := find_by_header():
+        return _viewer_for(named, HEADER)
+    if signed_in := _from_session():
+        return _viewer_for(signed_in, FORM)
+    anonymous = _viewer_for(None, "")
     return anonymous if anonymous.scope.queries else None
 
 
 def _from_session() -> SignedIn | None:
-    """The account of the session, unless it was removed or its password changed since."""
+    """The account of the session, unless it was removed or its password changed since.
+
+    Where a token server knows the accounts, nobody tells us of either: the session is short.
+    """
     keys = ("account", "stamp", "since", "id")
     name, stamp, since, session_id = (session.get(key) for key in keys)
     if not (name and stamp and since and session_id):
@@ -163,7 +151,7 @@ def _from_session() -> SignedIn | None:
     is_valid = (
         found is not None
         and hmac.compare_digest(stamp, _stamp(found))
-        and age < SESSION_LIFETIME.total_seconds()
+        and age < session_lifetime().total_seconds()
         and not runtime().stores.sign_ins.is_ended(session_id)
     )
     if not is_valid:
@@ -172,12 +160,18 @@ def _from_session() -> SignedIn | None:
     return found
 
 
+def session_lifetime() -> timedelta:
+    """How long a session lasts, however active."""
+    is_known = runtime().stores.accounts.place != "token_url"
+    return SESSION_LIFETIME if is_known else UNKNOWN_SESSION_LIFETIME
+
+
 def _stamp(signed_in: SignedIn) -> str:
     secret = current_app.config["SECRET_KEY"].encode()
-    return hmac.new(secret, signed_in.password_hash, hashlib.sha256).hexdigest()
+    return hmac.new(secret, signed_in.bound_to, hashlib.sha256).hexdigest()
 
 
-def _viewer_for(signed_in: SignedIn | None) -> Viewer:
+def _viewer_for(signed_in: SignedIn | None, means: str) -> Viewer:
     account = signed_in.account if signed_in else Account(name="", labels={})
     here = runtime()
     access = here.settings.access
@@ -190,7 +184,7 @@ def _viewer_for(signed_in: SignedIn | None) -> Viewer:
         administrators=access.administrators,
     )
     is_administrator = bool(account.name) and account.name in access.administrators
-    return Viewer(account.name, is_administrator, here.stores.catalogue.find_scope(rule))
+    return Viewer(account.name, is_administrator, here.stores.catalogue.find_scope(rule), means)
 
 
 @bp.get("/")
@@ -215,12 +209,17 @@ def login() -> Any:
 
 
 @bp.post("/logout")
-def logout() -> Response:
-    """End the session, also where its cookie was copied to; 303 to the sign-in page."""
+def logout() -> Any:
+    """End the session, also where its cookie was copied to; 303 to the sign-in page.
+
+    Whom a proxy signs in is told to sign out there: 200.
+    """
     signed_in = _from_session()
     if signed_in:
-        _record(signed_in.account.name, "form", SIGNED_OUT, session["id"])
+        record(signed_in.account.name, FORM, SIGNED_OUT, session["id"])
     session.clear()
+    if named := find_by_header():
+        return render_template("account/signed_out.html", name=named.account.name)
     return redirect(url_for("signin.login"), 303)
 
 

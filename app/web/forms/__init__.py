@@ -5,6 +5,7 @@ names of the fields are the names of the API's parameters.
 """
 
 from app.web.forms.access import AccessFilter, SignInFilter, SignInForm
+from app.web.forms.account import PasswordForm, TokenFilter, TokenForm
 from app.web.forms.analysis import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
 from app.web.forms.fields import DayField, FilterForm
 from app.web.forms.migration import DriftFilter, JobFilter
@@ -17,12 +18,15 @@ __all__ = [
     "FilterForm",
     "HistoryFilter",
     "JobFilter",
+    "PasswordForm",
     "RecallFilter",
     "RecordFilter",
     "RepositoryFilter",
     "SignInFilter",
     "SignInForm",
     "TagFilter",
+    "TokenFilter",
+    "TokenForm",
     "UnusedFilter",
     "UsageFilter",
 ]

@@ -16,7 +16,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.settings import Server, Settings
+from app.settings import DockerAuth, Server, Settings
 from app.store import Stores, accounts, sign_ins
 
 SignIn = Callable[[str], FlaskClient]
@@ -164,7 +164,8 @@ def htpasswd(tmp_path: Path) -> Path:
 @pytest.fixture
 def small(settings: Settings, htpasswd: Path) -> tuple[FlaskClient, Stores]:
     """A server of a small registry that has only an htpasswd file."""
-    stores = Stores(mongomock.MongoClient(tz_aware=True)["small"], htpasswd=str(htpasswd))
+    database = mongomock.MongoClient(tz_aware=True)["small"]
+    stores = Stores(database, docker_auth=DockerAuth(htpasswd=str(htpasswd)))
     stores.ensure_indexes()
     client = create_app(settings, stores).test_client()
     headers = {"Authorization": "Bearer registry-token"}

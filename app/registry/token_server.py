@@ -1,0 +1,133 @@
+"""docker_auth's token endpoint, asked whether a password is right.
+
+Source: distribution's docs "Token Authentication Specification"; cesanta/docker_auth
+`auth_server/server/server.go`: 401 for a wrong password, a token for a right one.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import secrets
+import threading
+import time
+
+import msgspec
+import requests
+import urllib3
+
+from app.errors import SignInUnavailable
+from app.registry.auth import add_query, origin_of
+from app.rules.clients import OWN_USER_AGENT
+from app.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 3.0  # to connect, and again for each part of the answer
+MAX_BYTES = 64 * 1024
+MAX_AT_A_TIME = 4  # questions of one process: a server that hangs must not hold every thread
+CHECKED_S = 3600.0  # for how long the server is known to refuse a wrong password
+MAX_NAME_LENGTH, MAX_PASSWORD_LENGTH = 255, 1024  # characters
+
+
+class _Answer(msgspec.Struct):
+    token: str = ""
+    access_token: str = ""
+
+
+class TokenServer:
+    """A server that knows accounts we do not. Threads share it."""
+
+    def __init__(self, url: str, service: str, ca_file: str = "") -> None:
+        self.url = url
+        self._service = service
+        self._verify = ca_file or True
+        self._places = threading.BoundedSemaphore(MAX_AT_A_TIME)
+        self._lock = threading.Lock()
+        self._checked_until = 0.0  # time.monotonic()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether passwords go over the network unencrypted."""
+        scheme, host, _ = origin_of(self.url) or ("", "", 0)
+        return scheme == "http" and not (host in ("localhost", "[::1]") or host.startswith("127."))
+
+    def accepts(self, name: str, password: str) -> bool:
+        """Whether the server knows this account with this password.
+
+        Nothing is asked for an empty one of the two: LDAP takes an empty password for a right one,
+        and an empty name is docker_auth's anonymous account.
+
+        Raises:
+            SignInUnavailable: it answers neither yes nor no, or says yes to everybody.
+        """
+        if not name or not password or ":" in name:  # HTTP Basic ends the name at a colon
+            return False
+        if len(name) > MAX_NAME_LENGTH or len(password) > MAX_PASSWORD_LENGTH:
+            return False
+        if not self._places.acquire(timeout=TIMEOUT_S):
+            raise SignInUnavailable("docker_auth.token_url: too many sign-ins wait for its answers")
+        try:
+            self._check_now_and_then()
+            return self._ask(name, password)
+        finally:
+            self._places.release()
+
+    def check(self) -> None:
+        """Make sure that a wrong password is refused: some servers give a token to everybody.
+
+        Raises:
+            SignInUnavailable: it is not, or nobody can tell.
+        """
+        if self._ask(f"rns-check-{secrets.token_hex(8)}", secrets.token_urlsafe(24)):
+            raise SignInUnavailable(
+                "docker_auth.token_url: gives a token for a made-up account with a made-up "
+                "password; nobody can sign in while it does"
+            )
+
+    def _check_now_and_then(self) -> None:
+        with self._lock:
+            if time.monotonic() >= self._checked_until:
+                self.check()
+                self._checked_until = time.monotonic() + CHECKED_S
+
+    def _ask(self, name: str, password: str) -> bool:
+        try:
+            credentials = base64.b64encode(f"{name}:{password}".encode()).decode()
+            url = add_query(self.url, [("service", self._service), ("account", name)])
+        except UnicodeEncodeError:
+            return False
+        headers = {
+            "Authorization": f"Basic {credentials}",
+            "User-Agent": f"{OWN_USER_AGENT}{VERSION}",
+            "Accept-Encoding": "identity",
+        }
+        try:
+            with requests.Session() as session:
+                session.trust_env = False  # neither a proxy of the environment nor netrc
+                with session.get(
+                    url,
+                    headers=headers,
+                    timeout=TIMEOUT_S,
+                    verify=self._verify,
+                    allow_redirects=False,  # the password goes nowhere else
+                    stream=True,
+                ) as answer:
+                    return self._read(answer)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            reason = type(error).__name__  # its text has the URL with the account's name
+            raise SignInUnavailable(f"docker_auth.token_url: no answer: {reason}") from None
+
+    def _read(self, answer: requests.Response) -> bool:
+        if answer.status_code == 401:
+            return False
+        if answer.status_code != 200:
+            raise SignInUnavailable(f"docker_auth.token_url: answers {answer.status_code}")
+        body = answer.raw.read(MAX_BYTES, decode_content=True)
+        try:
+            said = msgspec.json.decode(body, type=_Answer)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            said = _Answer()
+        if not (said.token or said.access_token):
+            raise SignInUnavailable("docker_auth.token_url: answers 200 without a token")
+        return True

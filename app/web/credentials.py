@@ -1,0 +1,181 @@
+"""What a request proves its account with: a password, an API token, or a proxy's word."""
+
+from __future__ import annotations
+
+import logging
+import math
+from datetime import timedelta
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+
+from flask import request
+
+from app.errors import InvalidQuery, NotAuthenticated, NotAuthorized, Throttled
+from app.logs import hide_tokens
+from app.rules.addresses import parse_address
+from app.rules.tokens import is_token
+from app.store.accounts import SignedIn, check_account_name
+from app.store.sign_ins import BASIC, FORM, HEADER, REFUSED, SIGNED_IN, TOKEN, SignIn, now
+from app.web.runtime import runtime
+
+logger = logging.getLogger(__name__)
+
+WRONG = "The user name or the password is wrong."
+WRONG_TOKEN = "The API token is wrong, revoked or over, or its account is gone."  # noqa: S105
+
+# Beside the API, what a token may read: where `format` makes a file of a list.
+_EXPORTS = {
+    "search.repositories",
+    "search.tags",
+    "analysis.records",
+    "analysis.unused",
+    "analysis.recall",
+    "access.sign_ins",
+    "migration.jobs",
+    "migration.drift",
+}
+
+
+def find_by_authorization() -> tuple[SignedIn, str] | None:
+    """The account of the header Authorization and by what means, None without the header.
+
+    Raises:
+        NotAuthenticated: it is wrong, or none that is known here.
+        NotAuthorized: it is a token, which does not open this.
+        Throttled: too many attempts failed before this one.
+    """
+    given = request.authorization
+    if given is None:
+        return None
+    if given.type == "bearer" and given.token:
+        return _check_token(given.token, None), TOKEN
+    if given.type != "basic" or given.username is None or given.password is None:
+        raise NotAuthenticated(
+            "Authorization: expected HTTP Basic with a registry account, or Bearer with an API "
+            "token."
+        )
+    if is_token(given.password):
+        return _check_token(given.password, given.username), TOKEN
+    signed_in = check_password(given.username, given.password, BASIC)
+    if signed_in is None:
+        raise NotAuthenticated(WRONG)
+    return signed_in, BASIC
+
+
+def check_password(
+    name: str, password: str, means: str, session_id: str | None = None
+) -> SignedIn | None:
+    """The account, if the password is right; throttled and put on record.
+
+    Raises:
+        Throttled: too many attempts failed before this one.
+        SignInUnavailable: docker_auth's token server does not tell.
+    """
+    _refuse_where_throttled(name)
+    here = runtime()
+    if here.token_server is None:
+        signed_in = here.stores.accounts.sign_in(name, password)
+    else:
+        is_right = here.token_server.accepts(name, password)
+        signed_in = here.stores.accounts.find(name) if is_right else None
+    record(name, means, SIGNED_IN if signed_in else REFUSED, session_id if signed_in else None)
+    return signed_in
+
+
+def _check_token(token: str, account: str | None) -> SignedIn:
+    """The account of a token; `account` is the name that came with it, None if none did.
+
+    A right one is not throttled: nobody guesses it, and a colleague's failures at the same address
+    must not stop a script.
+    """
+    stores, moment = runtime().stores, now()
+    found = stores.tokens.find(token, moment) if is_token(token) else None
+    is_owner = found is not None and account in (None, found.account)
+    signed_in = stores.accounts.find(found.account) if found and is_owner else None
+    if found is None or signed_in is None:
+        _refuse_where_throttled(account)
+        record(account or "", TOKEN, REFUSED)
+        raise NotAuthenticated(WRONG_TOKEN)
+    if stores.tokens.note_use(found, request.remote_addr or "", moment):
+        record(found.account, f"{TOKEN} {found.name}", SIGNED_IN)
+    is_export = request.endpoint in _EXPORTS and request.args.get("format") in ("csv", "ndjson")
+    is_read = request.method in ("GET", "HEAD")
+    if not is_read or not (request.blueprint == "api" or is_export):
+        raise NotAuthorized(
+            "An API token reads /api/v1 and the exports of lists; it opens nothing else."
+        )
+    return signed_in
+
+
+def find_by_header() -> SignedIn | None:
+    """The account that a proxy names in `access.sign_in_header`; None where it names none.
+
+    Source: as Grafana (`auth.proxy`, `whitelist`) and Gitea (`REVERSE_PROXY_TRUSTED_PROXIES`) do.
+
+    Raises:
+        NotAuthorized: what it names is no account here.
+    """
+    header = runtime().settings.access.sign_in_header
+    value = request.headers.get(header) if header else None
+    if value is None or not _is_from_proxy(header):
+        return None
+    try:
+        name = value.encode("latin-1").decode("utf-8")  # WSGI reads the bytes as Latin-1
+        if "," in name:  # or the header came twice
+            raise InvalidQuery("a comma")
+        check_account_name(name)
+    except (UnicodeError, InvalidQuery):
+        raise NotAuthorized(
+            f"{header}: the proxy in front of this server names no account that can be."
+        ) from None
+    found = runtime().stores.accounts.find(name)
+    record(name, HEADER, SIGNED_IN if found else REFUSED)
+    if found is None:
+        raise NotAuthorized(f"{header}: there is no account {name} on this server.")
+    return found
+
+
+def _is_from_proxy(header: str) -> bool:
+    """Whether the other end of the connection, whatever X-Forwarded-For says, may name accounts."""
+    peer = request.environ.get("werkzeug.proxy_fix.orig", {}).get("REMOTE_ADDR") or ""
+    try:
+        address = ip_address(parse_address(peer))
+        networks = map(ip_network, runtime().settings.access.sign_in_from)
+        if any(address in network for network in networks):
+            return True
+    except ValueError:  # the peer of a Unix socket has no address
+        pass
+    _tell_once(header, peer)
+    return False
+
+
+@lru_cache(maxsize=1000)
+def _tell_once(header: str, peer: str) -> None:
+    logger.warning(
+        "%s from %s is not taken: access.sign_in_from does not have this address", header, peer
+    )
+
+
+def _refuse_where_throttled(name: str | None) -> None:
+    address = request.remote_addr or ""
+    account = None if name is None else _recorded(name)
+    wait = runtime().stores.sign_ins.find_wait(account, address, now())
+    if wait > timedelta():
+        seconds = math.ceil(wait.total_seconds())
+        logger.warning("sign-in of %r from %s: throttled for %d s", account, address, seconds)
+        raise Throttled(f"Too many failed sign-ins: try again in {seconds} seconds.", seconds)
+
+
+def record(name: str, means: str, outcome: str, session_id: str | None = None) -> None:
+    """Put on record what an account did, or somebody tried to."""
+    agent, address = request.user_agent.string[:512], request.remote_addr or ""
+    account = _recorded(name)
+    row = SignIn(now(), account, address, means, outcome, agent)
+    runtime().stores.sign_ins.add(row, session_id)
+    if means == FORM or outcome != SIGNED_IN:
+        logger.info("%s: %r from %s by %s", outcome, account, address, means)
+
+
+def _recorded(name: str) -> str:
+    """A name as the audit has it: somebody may give a token as one."""
+    return hide_tokens(name)[:255]
