@@ -11,6 +11,7 @@ import logging
 import secrets
 import threading
 import time
+from ipaddress import ip_address
 
 import msgspec
 import requests
@@ -50,7 +51,11 @@ class TokenServer:
     def is_plain(self) -> bool:
         """Whether passwords go over the network unencrypted."""
         scheme, host, _ = origin_of(self.url) or ("", "", 0)
-        return scheme == "http" and not (host in ("localhost", "[::1]") or host.startswith("127."))
+        try:
+            is_local = ip_address(host.strip("[]")).is_loopback
+        except ValueError:
+            is_local = host == "localhost"
+        return scheme == "http" and not is_local
 
     def accepts(self, name: str, password: str) -> bool:
         """Whether the server knows this account with this password.
