@@ -125,7 +125,7 @@ def recall() -> Any:
     """Who pulled a digest, or what a tag pointed to for a time."""
     viewer()
     form = RecallFilter(request.args)
-    if form.is_empty:
+    if form.is_empty and not request.args.get("format"):
         return render_template("analysis/recall.html", form=RecallFilter(MultiDict()), page=None)
     if not form.validate():
         return render_template("analysis/recall.html", form=form, page=None), 400
