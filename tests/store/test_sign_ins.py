@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from app.store import Stores, sign_ins
-from app.store.sign_ins import REFUSED, SIGNED_IN, SIGNED_OUT, SignIn, now
+from app.store.sign_ins import HEADER, REFUSED, SIGNED_IN, SIGNED_OUT, SignIn, now
 
 HERE, THERE = "192.0.2.1", "198.51.100.7"
 
@@ -114,6 +114,63 @@ def test_a_session_ends_for_every_copy_of_its_cookie(stores: Stores) -> None:
 
     assert stores.sign_ins.is_ended("one")
     assert not stores.sign_ins.is_ended("two")
+
+
+def test_the_open_sessions_of_an_account_are_found_newest_first(stores: Stores) -> None:
+    start = now()
+    for number, session in enumerate(("one", "two", "three")):
+        at = start - timedelta(hours=10 * (3 - number))
+        attempt(stores, outcome=SIGNED_IN, session=session, at=at)
+    attempt(stores, outcome=SIGNED_OUT, session="two")
+    attempt(stores, "bob", outcome=SIGNED_IN, session="four")
+    attempt(stores, outcome=SIGNED_IN, means="basic")
+    attempt(stores, outcome=REFUSED)
+
+    found = stores.sign_ins.find_sessions("alice", start - timedelta(hours=29))
+    everything = stores.sign_ins.find_sessions("alice", start - timedelta(days=7))
+
+    assert [session.id for session in found] == ["three"]
+    assert [session.id for session in everything] == ["three", "one"]
+    assert (found[0].address, found[0].user_agent) == (HERE, "curl/8")
+
+
+def test_many_open_sessions_are_found(stores: Stores) -> None:
+    for number in range(130):
+        attempt(stores, outcome=SIGNED_IN, session=f"s{number}")
+    for number in range(0, 130, 2):
+        attempt(stores, outcome=SIGNED_OUT, session=f"s{number}")
+
+    found = stores.sign_ins.find_sessions("alice", now() - timedelta(hours=1))
+
+    assert {session.id for session in found} == {f"s{number}" for number in range(1, 130, 2)}
+
+
+def test_an_attempt_without_a_name_waits_for_the_failures_of_its_address_alone(
+    stores: Stores,
+) -> None:
+    for number in range(7):
+        attempt(stores, "", address=f"203.0.113.{number}", means="token")
+    for _ in range(7):
+        attempt(stores, "", means="token")
+
+    assert stores.sign_ins.find_wait(None, HERE, now()) == timedelta()
+    assert stores.sign_ins.find_wait(None, THERE, now()) == timedelta()
+    attempt(stores, "", means="token")
+    assert stores.sign_ins.find_wait(None, HERE, now()) > timedelta()
+    assert stores.sign_ins.find_wait(None, THERE, now()) == timedelta()
+
+
+def test_what_a_proxy_says_is_one_row_a_day_whether_it_is_taken_or_not(stores: Stores) -> None:
+    for outcome in (SIGNED_IN, REFUSED):
+        for _ in range(3):
+            attempt(stores, outcome=outcome, means=HEADER)
+    attempt(stores, outcome=SIGNED_IN, means="basic")
+    attempt(stores, outcome=SIGNED_IN, means="token ci")
+    attempt(stores, outcome=SIGNED_IN, means="token other")
+
+    means = [row.means for row in stores.sign_ins.find_page({}).items]
+
+    assert sorted(means) == ["basic", HEADER, HEADER, "token ci", "token other"]
 
 
 def test_the_audit_is_listed_newest_first_page_by_page(stores: Stores) -> None:
