@@ -1,14 +1,18 @@
-"""What an ACL of many regexes costs: the repository page for each of several ACLs.
+"""What access costs: an ACL of many regexes, and a sign-in with each request.
 
     python benchmarks/access.py [--repositories 100000] [--entries 1000]
 
-Prints a table: the milliseconds to find what an account may see (rule and query), and to show the
-first page of 50, as ratios to `team/*`. Uses RNS_TEST_MONGODB_URI, else the embedded database.
+Prints two tables. The first has, for each of several ACLs, the milliseconds to find what an account
+may see (rule and query), and to show the first page of 50, as ratios to `team/*`. The second has
+the milliseconds of one request to the API, and how often it runs bcrypt, by how it signs in.
+Uses RNS_TEST_MONGODB_URI, else the embedded database.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -17,11 +21,16 @@ from typing import Any
 from database import database_uri
 from pymongo import MongoClient
 
+from app import create_app
 from app.rules.access import Account, compile_rule, parse_acl
-from app.store import Stores
+from app.rules.tokens import DEFAULT_LIFETIME
+from app.settings import MongoDB, Server, Settings
+from app.store import Stores, accounts
 from app.store.catalogue import CatalogueQuery
+from app.store.sign_ins import now
 
 ROUNDS = 3
+REQUESTS = 50
 
 
 def acls(entries: int) -> dict[str, list[tuple[str, list[str]]]]:
@@ -83,6 +92,7 @@ def main() -> None:
         stores.ensure_indexes()
         fill(stores, arguments.repositories)
         measure(stores, arguments.entries)
+        measure_sign_ins(stores)
         stores._database.client.drop_database("benchmark_access")
 
 
@@ -118,6 +128,47 @@ def measure(stores: Stores, entries: int) -> None:
             f"{name:42} {visible.number:8,} {rule_ms:9.1f} {page_ms:9.1f} {page_ms / base:7.1f}",
             flush=True,
         )
+
+
+def measure_sign_ins(stores: Stores) -> None:
+    """One row for each way to sign in."""
+    password = "a password"
+    stores.accounts.add("team3", password, {})
+    stores.accounts.add_acl_entry({"seq": 1, "match": {"name": "team7/*"}, "actions": ["pull"]})
+    token = stores.tokens.add("team3", "benchmark", DEFAULT_LIFETIME, now())
+    settings = Settings(server=Server(secret_key="key"), mongodb=MongoDB(uri="mongodb://unused"))
+    client = create_app(settings, stores).test_client()
+    calls = 0
+    check = accounts.bcrypt.checkpw
+
+    def counting(*given: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        return check(*given)
+
+    def basic(secret: str) -> dict[str, str]:
+        return {"Authorization": f"Basic {base64.b64encode(f'team3:{secret}'.encode()).decode()}"}
+
+    accounts.bcrypt.checkpw = counting  # type: ignore[assignment]
+    session = create_app(settings, stores).test_client()
+    found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', session.get("/login").text)
+    assert found
+    form = {"username": "team3", "password": password, "csrf_token": found[1]}
+    assert session.post("/login", data=form).status_code == 303
+    print(f"\n{'sign-in':34} {'request ms':>10} {'bcrypt per request':>19}")
+    for name, by, headers in (
+        ("session", session, {}),
+        ("token as Bearer", client, {"Authorization": f"Bearer {token}"}),
+        ("token as the password of Basic", client, basic(token)),
+        ("password of Basic", client, basic(password)),
+    ):
+        calls, durations = 0, []
+        for _ in range(REQUESTS):
+            start = time.perf_counter()
+            answer = by.get("/api/v1/repositories?limit=1", headers=headers)
+            durations.append((time.perf_counter() - start) * 1000)
+            assert answer.status_code == 200
+        print(f"{name:34} {statistics.median(durations):10.1f} {calls / REQUESTS:19.1f}")
 
 
 if __name__ == "__main__":

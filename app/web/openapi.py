@@ -31,10 +31,11 @@ Schema = dict[str, Any]
 REFERENCE = "#/components/schemas/{name}"
 ERRORS = {
     "400": "A filter that does not exist, or a value that cannot be used.",
-    "401": "No account, or a wrong password.",
-    "403": "The account is no administrator.",
+    "401": "No account, a wrong password, or a wrong token.",
+    "403": "The account is no administrator, or a token would change something.",
     "404": "There is no such resource, or the account may not see it.",
     "429": "Too many failed sign-ins; Retry-After says when to come back.",
+    "503": "The database is away, or who knows the accounts; Retry-After says when to come back.",
 }
 LIST_PARAMETERS: list[Schema] = [
     {
@@ -147,7 +148,14 @@ def describe() -> Schema:
     paths = {path: {"get": answer} for path, answer in answers.items()}
     for action, summary in ACTIONS.items():
         paths[f"/migrations/{{name}}/{action}"] = {"post": _action(action, summary)}
-    account = {"type": "http", "scheme": "basic", "description": "The registry account."}
+    schemes = {
+        "account": {"type": "http", "scheme": "basic", "description": "The registry account."},
+        "token": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API token, as rns_…; it reads, and changes nothing.",
+        },
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -157,9 +165,9 @@ def describe() -> Schema:
             "pull, and nothing else exists for it. Times are RFC 3339 in UTC.",
         },
         "servers": [{"url": "/api/v1"}],
-        "security": [{"account": []}],
+        "security": [{"account": []}, {"token": []}],
         "paths": paths,
-        "components": {"schemas": components, "securitySchemes": {"account": account}},
+        "components": {"schemas": components, "securitySchemes": schemes},
     }
 
 
@@ -183,6 +191,7 @@ def _action(action: str, summary: str) -> Schema:
     body = {"type": "object", "properties": fields, "additionalProperties": False}
     return {
         **_operation(summary, _ref("Message"), [NAME]),
+        "security": [{"account": []}],
         "requestBody": {"content": {"application/json": {"schema": body}}},
     }
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import images
 import pytest
+import requests
 from axe_playwright_python.sync_playwright import Axe
 from browser import fill_in_account, main_text, sign_in, too_wide, unlabelled_fields
 from builders import INDEX, digest, wire_event
@@ -357,6 +358,43 @@ def test_an_administrator_resumes_a_migration_and_skips_a_job(
     expect(page.locator("tbody tr").filter(has_text="waived")).to_have_count(1)
 
 
+def test_somebody_makes_a_token_uses_it_and_revokes_it(open_page: OpenPage, server: Server) -> None:
+    page = open_page("alice", javascript=False)
+    url = f"{server.url}/api/v1/repositories"
+
+    page.goto("/search/")
+    page.get_by_role("link", name="alice").click()
+    page.get_by_label("Name", exact=True).fill("nightly")
+    page.get_by_role("button", name="Make a token").click()
+    token = page.get_by_role("status").locator("#new-token").inner_text()
+    headers = {"Authorization": f"Bearer {token}"}
+    assert requests.get(url, headers=headers, timeout=10).status_code == 200
+    page.goto("/account")
+    assert token not in page.content()
+    expect(page.locator("tr").filter(has_text="nightly")).to_contain_text("127.0.0.1")
+    page.get_by_role("button", name="Revoke the token nightly").click()
+
+    expect(page.get_by_role("status")).to_have_text("Revoked the token nightly.")
+    assert requests.get(url, headers=headers, timeout=10).status_code == 401
+    assert token not in server.program.log
+
+
+def test_somebody_ends_the_sessions_of_other_browsers(open_page: OpenPage, server: Server) -> None:
+    server.add_account("ci-bot")  # the sessions of the others go on for other tests
+    here, there = open_page(), open_page()
+    for page in (here, there):
+        sign_in(page, "ci-bot")
+
+    here.goto("/account")
+    here.get_by_role("button", name="End all others").click()
+
+    expect(here.get_by_role("status")).to_contain_text("Ended")
+    there.goto("/search/")
+    expect(there.get_by_role("heading", level=1)).to_have_text("Sign in")
+    here.goto("/search/")
+    expect(here.get_by_role("button", name="Sign out")).to_be_visible()
+
+
 WINDOWS = [(360, "dark"), (360, "light"), (1440, "dark"), (1440, "light")]
 
 
@@ -385,6 +423,8 @@ def test_every_page_is_readable(
     administrator = open_page("admin", width, scheme)
     for number, path in enumerate(MIGRATION_PAGES):
         look_at(administrator, path, f"migration-{number}")
+    look_at(signed_in, "/account", "account")
+    look_at(administrator, "/access/tokens", "tokens")
     look_at(signed_in, "/search/repository?repository=no/such", "not-found")
     look_at(signed_in, "/analysis/user/login/?digest=wrong&from=yesterday", "wrong-filter")
     assert not wide, "\n".join(wide)
@@ -423,11 +463,13 @@ def test_no_page_has_a_serious_fault_for_people_with_disabilities(
     page = open_page("alice", scheme=scheme)
     for path in paths(VISIBLE, "v1", pushed.visible.digest):
         examine(page, path)
+    examine(page, "/account")
     admin = open_page("admin", scheme=scheme)
     for path in (
         "/access/",
         f"/access/?account=alice&repository={VISIBLE}",
         "/access/sign-ins",
+        "/access/tokens",
         *MIGRATION_PAGES,
     ):
         examine(admin, path)

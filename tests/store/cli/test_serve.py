@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from builders import envelope, wire_event
-from command_line import PLAN, Run
+from command_line import PLAN, Run, rows
+from fake_token_server import running_token_server
 
 from app.demo import company
 
@@ -22,6 +23,54 @@ def test_check_reports_what_is_wrong(run: Run, wire_database: Any) -> None:
     result = run("check")
     assert result.status == 1
     assert "seq 1" in result.out
+
+
+def test_check_asks_the_token_server_whether_it_refuses_a_wrong_password(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_token_server() as fake:
+        monkeypatch.setenv("RNS_DOCKER_AUTH__TOKEN_URL", fake.url)
+        right = run("check")
+        fake.lets_everybody_in = True
+        open_to_all = run("check")
+        fake.failing = (500, {}, "")
+        broken = run("check")
+
+    assert (right.status, "refuses a wrong password" in right.out) == (0, True)
+    assert "unencrypted" not in right.out
+    assert (open_to_all.status, "made-up password" in open_to_all.err) == (1, True)
+    assert (broken.status, "answers 500" in broken.err) == (1, True)
+
+
+def test_check_warns_of_passwords_that_go_unencrypted(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RNS_DOCKER_AUTH__TOKEN_URL", "http://auth.invalid/auth")
+
+    result = run("check")
+
+    assert "passwords go there unencrypted: http://auth.invalid/auth" in result.out
+    assert result.status == 1
+
+
+def test_check_reads_the_acl_of_a_file(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "auth_config.yml"
+    monkeypatch.setenv("RNS_DOCKER_AUTH__ACL_FILE", str(file))
+
+    missing = run("check")
+    file.write_text("acl: [{match: {name: '/(/'}, actions: [pull]}]")
+    invalid = run("check")
+    file.write_text("acl: [{match: {name: 'team/*'}, actions: [pull]}]")
+    right = run("check")
+
+    assert (missing.status, "docker_auth.acl_file: " in missing.err) == (1, True)
+    assert (invalid.status, "seq 1: invalid" in invalid.out) == (1, True)
+    assert right.status == 0
+    [entry] = rows(run("acl", "list", "--json"))
+    assert entry["match"] == {"name": "team/*"}
+    assert "change it there" in run("acl", "add", "--seq", "2", "--actions", "*").err
 
 
 def test_demo_fills_the_catalogue_once_and_is_removed_without_trace(

@@ -152,6 +152,20 @@ def test_the_description_is_for_whoever_has_an_account(client: FlaskClient) -> N
     assert client.get(f"{PREFIX}/openapi.json", headers=basic("mallory")).status_code == 200
 
 
+def test_a_token_is_described_as_what_reads_and_changes_nothing(description: Any) -> None:
+    schemes = description["components"]["securitySchemes"]
+    reads, changes = [], []
+    for methods in description["paths"].values():
+        for method, operation in methods.items():
+            security = operation.get("security", description["security"])
+            (reads if method == "get" else changes).append(security)
+
+    assert schemes["token"]["scheme"] == "bearer"
+    assert all({"token": []} in security for security in reads)
+    assert changes
+    assert all(security == [{"account": []}] for security in changes)
+
+
 def described(description: Any, path: str, method: str, code: str) -> Any:
     """The schema of an answer, with what it refers to."""
     answer = description["paths"][path][method]["responses"][code]
