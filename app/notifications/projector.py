@@ -9,6 +9,7 @@ import secrets
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -19,7 +20,7 @@ from app.errors import AppError, StoreUnavailable
 from app.notifications.derivation import After, Derivation
 from app.rules.events import Event, Rejected, parse_envelope, reject
 from app.store import Stores, deadline
-from app.store.inbox import Letter, Progress, id_at
+from app.store.inbox import Letter, Progress
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -29,15 +30,17 @@ WANTED = "projector wanted"  # held by a command that has events to load: server
 HELD = timedelta(seconds=2.5)  # without a renewal; so another one takes over within 3 s
 RENEWED_S = 0.7
 POLL_S = 0.2  # what another process received is seen after so long
-GATHER_S = 0.25  # what comes together is worked in together
+GATHER_S = 0.4  # between the beginnings of two batches, unless more waits than one holds
 NOTED_S = 1.0  # between two notes that nothing waits
 LOOK_S = 0.4  # between two tries to take the lease
 TURN_S = 60.0  # no step takes longer, whatever the database does
-BATCH = 200  # envelopes at once
-MAX_BATCH_BYTES = 1024 * 1024
-AT_ONCE = 500  # events
+READ, READ_BYTES = 4_000, 8 * 2**20  # envelopes that are read at once
+BATCH_BYTES = 2**20  # of the envelopes that are worked in at once
+AT_ONCE, FEWEST = 1_000, 50  # events; so many that they take about a second
+LONG_S, SHORT_S = 1.0, 0.4  # for a batch
 MAX_FAILURES = 3  # of one envelope
 RECENT = timedelta(minutes=2)  # is folded anew by who takes over
+SLICE = timedelta(seconds=1)  # of it at once
 COMPLAIN_S = 60.0  # between two log lines that say the same
 
 came = threading.Event()
@@ -112,8 +115,8 @@ class Projector:
         self._stores = stores
         self._held = Held(stores, passing=passing)
         self._derivation = Derivation(stores, after, self._held.keep)
-        self._until: str = ""  # bound of the ids that are read; "" none
-        self._span = timedelta(seconds=1)
+        self._waiting: deque[Letter] = deque()  # read, and not worked in
+        self._at_once = FEWEST * 4  # events
         self._progress = Progress(until=datetime.now(UTC))
         self._note_at = 0.0
 
@@ -129,13 +132,23 @@ class Projector:
                     return None
                 self._held.keep()
                 began = time.monotonic()
-                letters = self._read()
+                letters = self._next()
             self._work_in(letters)
             with deadline(TURN_S):
                 self._note_progress(letters, began)
         except LeaseLost:
+            self._waiting.clear()
+            self._at_once = max(FEWEST, self._at_once // 2)
             return None
+        except Exception:
+            self._waiting.clear()
+            raise
         return bool(letters)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more waits than the last batch held."""
+        return bool(self._waiting)
 
     def drain(self) -> int:
         """Work in all that waits; returns how many turns that took. Waits for the lease."""
@@ -176,36 +189,28 @@ class Projector:
         if not self._held.take():
             return False
         self._derivation.forget()
-        self._until = ""
+        self._waiting.clear()
         # What an older holder stored last may not be what follows from all that is on record.
-        recent = self._stores.events.find_since(datetime.now(UTC) - RECENT)
-        if recent:
-            self._derivation.fold_anew(recent)
+        now = datetime.now(UTC)
+        since = now - RECENT
+        while since <= now:  # in slices: the lease has to be renewed
+            self._held.keep()
+            until = since + SLICE if since + SLICE <= now else None
+            events = self._stores.events.find_all_between(since, until)
+            if events:
+                self._derivation.fold_anew(events)
+            since += SLICE
         return True
 
-    def _read(self) -> list[Letter]:
-        """The oldest envelopes.
-
-        The embedded database reads all that is asked for, whatever the limit: so where many wait
-        it is asked for what came in a time of about one batch.
-        """
-        now = datetime.now(UTC)
-        while True:
-            letters = self._stores.inbox.find_oldest(BATCH, MAX_BATCH_BYTES, self._until)
-            if not self._until or letters:
-                break
-            self._span *= 4
-            self._until = _bound(
-                now, datetime.fromtimestamp(int(self._until) / 1e6, UTC) + self._span
-            )
-        if not letters:
-            return letters
-        first, last = letters[0].received_at, letters[-1].received_at
-        if len(letters) == BATCH:
-            self._span = max(last - first, timedelta(milliseconds=10))
-        self._until = (
-            _bound(now, last + 2 * self._span) if self._until or len(letters) == BATCH else ""
-        )
+    def _next(self) -> list[Letter]:
+        """The oldest envelopes: as many as one batch may hold."""
+        if not self._waiting:
+            self._waiting.extend(self._stores.inbox.find_oldest(READ, READ_BYTES))
+        letters: list[Letter] = []
+        size = 0
+        while self._waiting and len(letters) < self._at_once and size < BATCH_BYTES:
+            letters.append(self._waiting.popleft())
+            size += len(letters[-1].body)
         return letters
 
     def _work_in(self, letters: Sequence[Letter]) -> None:
@@ -230,12 +235,22 @@ class Projector:
         if rejected:
             with deadline(TURN_S):
                 self._stores.rejected.add(rejected)
-        for start in range(0, len(events), AT_ONCE):
+        while events:
+            some, events = events[: self._at_once], events[self._at_once :]
+            began = time.monotonic()
             with deadline(TURN_S):
-                self._derivation.work_in(events[start : start + AT_ONCE])
+                self._derivation.work_in(some)
+            self._adapt(len(some), time.monotonic() - began)
         with deadline(TURN_S):
             self._held.keep()
             self._stores.inbox.remove([letter.id for letter in letters])
+
+    def _adapt(self, number: int, seconds: float) -> None:
+        """Work in fewer events at once where they take long: the lease has to be renewed."""
+        if seconds > LONG_S:
+            self._at_once = max(FEWEST, self._at_once // 2)
+        elif seconds < SHORT_S and number == self._at_once:
+            self._at_once = min(AT_ONCE, self._at_once * 2)
 
     def _work_in_alone(self, letter: Letter) -> None:
         """Work one envelope in; the third time that it fails it is kept as rejected."""
@@ -272,10 +287,6 @@ class Projector:
         self._stores.inbox.note_progress(self._progress)
 
 
-def _bound(now: datetime, moment: datetime) -> str:
-    return "" if moment >= now else id_at(moment)
-
-
 class ProjectorThread(threading.Thread):
     """Works the inbox in while the process lives, whenever this process holds the lease."""
 
@@ -289,6 +300,8 @@ class ProjectorThread(threading.Thread):
         """Until the process ends; an outage of the database is waited out."""
         projector = self._make()
         while not self._ended.is_set():
+            came.clear()
+            began = time.monotonic()
             try:
                 turned = projector.turn()
             except StoreUnavailable as error:
@@ -303,9 +316,8 @@ class ProjectorThread(threading.Thread):
                 self._ended.wait(LOOK_S)
             elif not turned:
                 came.wait(POLL_S)
-            if came.is_set():
-                came.clear()
-                self._ended.wait(GATHER_S)
+            elif not projector.is_behind:
+                self._ended.wait(max(0.0, began + GATHER_S - time.monotonic()))
 
     def stop(self) -> None:
         """End after this turn."""

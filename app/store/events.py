@@ -124,10 +124,13 @@ class EventStore:
         found = self._collection.find({"repository": repository, **bounds}, WITHOUT_REFERENCES)
         return [event_of(document) for document in found if document["registry"] == registry]
 
-    def find_since(self, since: datetime) -> list[Event]:
-        """What happened from `since` on, in no order."""
-        found = self._collection.find(between(position_at(since), None), WITHOUT_REFERENCES)
-        return [event_of(document) for document in found]
+    def find_all_between(self, since: datetime, until: datetime | None) -> list[Event]:
+        """What happened anywhere from `since` until before `until`, in no order.
+
+        `until` None is no bound.
+        """
+        bounds = between(position_at(since), position_at(until) if until else None)
+        return [event_of(document) for document in self._collection.find(bounds, WITHOUT_REFERENCES)]
 
     def find_by_digests(self, registry: str, digests: Sequence[str]) -> list[Event]:
         """What names one of these digests, in any repository of a registry, in no order."""
