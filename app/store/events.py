@@ -130,7 +130,9 @@ class EventStore:
         `until` None is no bound.
         """
         bounds = between(position_at(since), position_at(until) if until else None)
-        return [event_of(document) for document in self._collection.find(bounds, WITHOUT_REFERENCES)]
+        return [
+            event_of(document) for document in self._collection.find(bounds, WITHOUT_REFERENCES)
+        ]
 
     def find_by_digests(self, registry: str, digests: Sequence[str]) -> list[Event]:
         """What names one of these digests, in any repository of a registry, in no order."""

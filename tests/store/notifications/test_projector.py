@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,14 +17,16 @@ from builders import INDEX, deliver, envelope, rule, wire_event, work_in
 
 from app.errors import StoreUnavailable
 from app.notifications import projector as module
+from app.notifications.derivation import Derivation
 from app.notifications.intake import Intake, Receipt
 from app.notifications.loading import load_events, load_lines, rebuild
 from app.notifications.projector import HELD, LEASE, MAX_FAILURES, Projector
 from app.rules.events import Event, parse_envelope
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery
-from app.store.events import RecordQuery
+from app.store.events import EventStore, RecordQuery
 from app.store.inbox import Progress
+from app.store.manifests import ManifestStore
 
 RECENTLY = datetime.now(UTC) - timedelta(minutes=30)
 
@@ -281,17 +284,85 @@ def test_a_full_inbox_refuses_and_loses_nothing(
     assert "the inbox is full" in caplog.text
 
 
-def test_a_backlog_is_worked_in_in_order_whatever_its_density(stores: Stores) -> None:
-    moments = [*range(450), *(450 + n * 400 for n in range(40))]
-    for number, at in enumerate(moments):
-        received = RECENTLY + timedelta(milliseconds=at)
-        push = event("push", tag="latest", of=f"build {number}", at=number)
-        intake(stores).receive(envelope(push), "default", received + timedelta(minutes=20))
+def test_a_backlog_of_more_than_a_batch_is_worked_in_whole(stores: Stores) -> None:
+    events = [event("push", tag="latest", of=f"build {n}", at=n) for n in range(450)]
+    for push in events:
+        send(stores, push)
 
     work_in(stores)
 
-    assert len(records(stores)) == len(moments)
+    assert len(records(stores)) == len(events)
     assert stores.inbox.count() == 0
+
+
+def test_taking_over_keeps_the_lease_however_much_came_lately(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC) - timedelta(seconds=5)
+    for n in range(4):
+        deliver(stores, envelope(wire_event("push", tag="v1", at=now + timedelta(seconds=n))))
+    _shorten_the_lease(monkeypatch)
+    monkeypatch.setattr(module, "RECENT", timedelta(seconds=8))
+    fold_anew = Derivation.fold_anew
+
+    def slowly(self: Derivation, events: Sequence[Event]) -> None:
+        time.sleep(0.12 * len(events))
+        fold_anew(self, events)
+
+    monkeypatch.setattr(Derivation, "fold_anew", slowly)
+    send(stores, event("push", tag="v2"))
+
+    assert Projector(stores).turn()
+    assert tags(stores) == ["v1", "v2"]
+
+
+def test_batches_that_take_longer_than_the_lease_become_smaller_until_they_fit(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(stores, *(event("push", tag=f"v{n}", at=n) for n in range(400)))
+    _shorten_the_lease(monkeypatch)
+    learn = ManifestStore.learn
+
+    def slowly(self: ManifestStore, events: Sequence[Event]) -> Any:
+        time.sleep(len(events) * 0.002)
+        return learn(self, events)
+
+    monkeypatch.setattr(ManifestStore, "learn", slowly)
+    projector = Projector(stores)
+
+    assert False in (projector.turn() for _ in range(30))
+    assert len(records(stores)) == 400
+
+
+def _shorten_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELD", timedelta(seconds=0.35))
+    monkeypatch.setattr(module, "RENEWED_S", 0.05)
+    monkeypatch.setattr(module, "SHORT_S", 0.06)
+
+
+def test_after_an_outage_in_the_middle_of_a_backlog_nothing_is_left_out(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(300):
+        send(stores, event("push", tag="v1", of=f"build {n}", at=n))
+    add, calls = EventStore.add, itertools.count()
+
+    def fail_once(self: EventStore, events: Sequence[Event]) -> set[str]:
+        if next(calls) == 0:
+            raise StoreUnavailable("away")
+        return add(self, events)
+
+    monkeypatch.setattr(EventStore, "add", fail_once)
+    monkeypatch.setattr(Stores, "check", lambda self: (_ for _ in ()).throw(StoreUnavailable("")))
+    projector = Projector(stores)
+
+    with pytest.raises(StoreUnavailable):
+        projector.turn()
+    monkeypatch.undo()
+    projector.turn()
+
+    oldest = min(row.timestamp for row in records(stores))
+    assert oldest - RECENTLY < timedelta(seconds=1)
 
 
 def test_derived_anew_everything_is_what_it_was(stores: Stores) -> None:
