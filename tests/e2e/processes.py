@@ -187,13 +187,19 @@ class Server:
 
         eventually(is_ready, READY_S, f"{self.url}/readyz answers 200")
 
-    def wait_until_worked_in(self) -> None:
+    def wait_until_worked_in(self, within: float = WORKED_IN_S) -> None:
         """Return when no event that was accepted waits to be worked in any more."""
         database = yaml.safe_load(self.config_file.read_text())["mongodb"]
         uri = database["uri"] if database["uri"] != "embedded" else recorded_uri(self.data_dir)
         with MongoClient[Any](uri) as client:
             inbox = client[database.get("database", "registry")]["inbox"]
-            eventually(lambda: inbox.find_one() is None, WORKED_IN_S, "the inbox is empty")
+            eventually(lambda: inbox.find_one() is None, within, "the inbox is empty")
+
+    def worker_pids(self) -> list[int]:
+        """The processes of the server that answer requests."""
+        children = Path(f"/proc/{self.program.pid}/task/{self.program.pid}/children")
+        pids = {int(pid) for pid in children.read_text().split()}
+        return sorted(pids - set(database_pids(self.data_dir)))
 
     def restart_until_ready(self) -> None:
         """Start it as a supervisor does: again until it stays, since a killed one still dies."""

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import Event, Thread
 
 import pytest
@@ -126,9 +125,7 @@ def kill_the_database(server: Server) -> None:
 
 
 def kill_a_worker(server: Server) -> None:
-    children = Path(f"/proc/{server.program.pid}/task/{server.program.pid}/children")
-    pids = {int(pid) for pid in children.read_text().split()} - set(database_pids(server.data_dir))
-    os.kill(min(pids), signal.SIGKILL)
+    os.kill(min(server.worker_pids()), signal.SIGKILL)
     server.wait_until_ready()
 
 
