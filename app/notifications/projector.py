@@ -9,7 +9,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -51,7 +51,8 @@ class LeaseLost(AppError):
 class Held:
     """The right to derive, which one process has at a time.
 
-    Servers hold it as long as they live, and make way for a command, which is `passing`.
+    Servers hold it as long as they live, and make way for a command, which is `passing`. It is
+    renewed before anything is written, and from beside while something is `going_on`.
     """
 
     def __init__(self, stores: Stores, *, passing: bool) -> None:
@@ -60,6 +61,8 @@ class Held:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._until = 0.0  # monotonic
         self._renew_at = 0.0
+        self._hangs_at = 0.0
+        self._lock = threading.Lock()
 
     @property
     def is_mine(self) -> bool:
@@ -68,19 +71,20 @@ class Held:
 
     def take(self) -> bool:
         """Take or renew it; False where another process has it, or is to have it."""
-        asked_at, now = time.monotonic(), datetime.now(UTC)
-        if self._passing:
-            may_take = self._leases.take(WANTED, self._owner, now, 2 * HELD)
-        else:
-            may_take = not self._leases.is_held(WANTED, now)
-        if may_take and self._leases.take(LEASE, self._owner, now, HELD):
-            self._until = asked_at + HELD.total_seconds()
-            self._renew_at = asked_at + RENEWED_S
-            return True
-        if not may_take and self.is_mine:
-            self._leases.give_back(LEASE, self._owner)
-        self._until = 0.0
-        return False
+        with self._lock:
+            now = datetime.now(UTC)
+            if self._passing:
+                may_take = self._leases.take(WANTED, self._owner, now, 2 * HELD)
+            else:
+                may_take = not self._leases.is_held(WANTED, now)
+            if may_take and self._renew():
+                self._renew_at = time.monotonic() + RENEWED_S
+                self._hangs_at = time.monotonic() + TURN_S
+                return True
+            if not may_take and self.is_mine:
+                self._leases.give_back(LEASE, self._owner)
+            self._until = 0.0
+            return False
 
     def keep(self) -> None:
         """Renew it where that is due.
@@ -88,9 +92,26 @@ class Held:
         Raises:
             LeaseLost: another process may have it.
         """
+        self._hangs_at = time.monotonic() + TURN_S
         if not self.is_mine or (time.monotonic() >= self._renew_at and not self.take()):
-            self._until = 0.0
+            with self._lock:
+                self._until = 0.0
             raise LeaseLost("another process works the inbox in")
+
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Renew it from beside meanwhile, so that a slow database does not cost it.
+
+        Who neither takes nor keeps it for TURN_S hangs, and loses it.
+        """
+        ended = threading.Event()
+        beside = threading.Thread(target=self._beat, args=[ended], name="lease", daemon=True)
+        beside.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            beside.join()
 
     def give_back(self) -> None:
         """Let another process take it at once."""
@@ -98,6 +119,20 @@ class Held:
         self._leases.give_back(LEASE, self._owner)
         if self._passing:
             self._leases.give_back(WANTED, self._owner)
+
+    def _beat(self, ended: threading.Event) -> None:
+        half = HELD.total_seconds() / 2
+        while not ended.wait(half / 4):
+            with self._lock, contextlib.suppress(StoreUnavailable), deadline(half):
+                beat = time.monotonic()
+                if self.is_mine and beat > self._until - half and beat < self._hangs_at:
+                    self._renew()
+
+    def _renew(self) -> bool:
+        asked_at = time.monotonic()
+        is_mine = self._leases.take(LEASE, self._owner, datetime.now(UTC), HELD)
+        self._until = asked_at + HELD.total_seconds() if is_mine else 0.0
+        return is_mine
 
 
 class Projector:
@@ -124,17 +159,21 @@ class Projector:
             StoreUnavailable: the database is away; nothing is lost by another turn.
         """
         try:
-            with deadline(TURN_S):
-                if not self._held.is_mine and not self._take_over():
-                    return None
-                self._held.keep()
-                began = time.monotonic()
-                letters = self._read()
-            self._work_in(letters)
-            with deadline(TURN_S):
-                self._note_progress(letters, began)
+            with self._held.going_on():
+                return self._turn()
         except LeaseLost:
             return None
+
+    def _turn(self) -> bool | None:
+        with deadline(TURN_S):
+            if not self._held.is_mine and not self._take_over():
+                return None
+            self._held.keep()
+            began = time.monotonic()
+            letters = self._read()
+        self._work_in(letters)
+        with deadline(TURN_S):
+            self._note_progress(letters, began)
         return bool(letters)
 
     def drain(self) -> int:
@@ -167,8 +206,8 @@ class Projector:
 
     def _while_mine(self, work: Callable[[], Result]) -> Result:
         while True:
-            if self._held.is_mine or self._take_over():
-                with contextlib.suppress(LeaseLost):
+            with contextlib.suppress(LeaseLost), self._held.going_on():
+                if self._held.is_mine or self._take_over():
                     return work()
             time.sleep(LOOK_S)
 

@@ -25,6 +25,7 @@ from processes import Server
 CLOCKS_S = (0.0, 2.3, -1.9)  # by which the nodes' clocks are wrong
 BACKOFF_S = 0.2
 LATE_S = 40.0  # until what was acknowledged is sent once more, at most
+MANY = 2_000  # posts that wait: then nobody does anything more, or they would never be sent
 
 
 class Client(NamedTuple):
@@ -123,11 +124,14 @@ class Node:
 
 
 class Traffic:
-    """What people and programs do with a registry's repositories; seeded."""
+    """What people and programs do with a registry's repositories; seeded.
+
+    Of the last one no push was ever told, only pulls.
+    """
 
     def __init__(self, chance: random.Random, repositories: Sequence[str], clients: int) -> None:
         self._chance = chance
-        self._repositories = repositories
+        *self._repositories, self._mirror = repositories
         self._builds = itertools.count(1)
         self._tags: dict[str, dict[str, Content]] = {name: {} for name in repositories}
         agents = ("docker/27.3.1 go/go1.22.7", "containerd/v1.7.22", "skopeo/1.16")
@@ -148,7 +152,7 @@ class Traffic:
             number = next(self._builds)
             content = Content(f"base {number // 50}")
             step = Step(0, self._chance.choice(["pull", "check"]), f"v{number % 3}", content)
-            return "mirror/base", self._chance.choice(self._clients), [step]
+            return self._mirror, self._chance.choice(self._clients), [step]
         if what < 0.24:
             return repository, Client("ops", "10.9.1.1", "regctl/0.8"), self._delete(tags)
         tag = self._chance.choice(sorted(tags))
@@ -252,7 +256,8 @@ class Busy:
         while not ended.is_set() or self._to_come:
             now = time.monotonic()
             while not ended.is_set() and next_act <= now:
-                next_act += self._act(now) / events_s
+                number = self._act(now) if self.waiting < MANY else 1
+                next_act += number / events_s
             if still_s and next_still <= now and not ended.is_set():
                 next_still = now + 1.3 * still_s
                 self._chance.choice(self.nodes).stand_still(still_s)

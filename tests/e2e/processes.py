@@ -187,13 +187,13 @@ class Server:
 
         eventually(is_ready, READY_S, f"{self.url}/readyz answers 200")
 
-    def wait_until_worked_in(self, within: float = WORKED_IN_S) -> None:
+    def wait_until_worked_in(self) -> None:
         """Return when no event that was accepted waits to be worked in any more."""
         database = yaml.safe_load(self.config_file.read_text())["mongodb"]
         uri = database["uri"] if database["uri"] != "embedded" else recorded_uri(self.data_dir)
         with MongoClient[Any](uri) as client:
             inbox = client[database.get("database", "registry")]["inbox"]
-            eventually(lambda: inbox.find_one() is None, within, "the inbox is empty")
+            eventually(lambda: inbox.find_one() is None, WORKED_IN_S, "the inbox is empty")
 
     def worker_pids(self) -> list[int]:
         """The processes of the server that answer requests."""

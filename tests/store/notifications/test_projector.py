@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import threading
@@ -238,6 +239,53 @@ def test_only_one_projector_works_at_a_time_and_another_takes_over_when_it_is_go
     assert second.turn() is False
     time.sleep(HELD.total_seconds())
     assert first.turn() in (None, False)
+
+
+def slow_down(stores: Stores, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the inbox be read so slowly."""
+    find_oldest = stores.inbox.find_oldest
+
+    def find_slowly(*arguments: Any) -> Any:
+        time.sleep(seconds)
+        return find_oldest(*arguments)
+
+    monkeypatch.setattr(stores.inbox, "find_oldest", find_slowly)
+
+
+def test_a_step_that_takes_longer_than_the_lease_does_not_cost_it(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HELD", timedelta(seconds=0.5))
+    monkeypatch.setattr(module, "RENEWED_S", 0.1)
+    slow_down(stores, monkeypatch, 1.0)
+    send(stores, event("push", tag="v1"))
+    other, turns = Projector(stores), list[bool | None]()
+    looking = threading.Timer(0.8, lambda: turns.append(other.turn()))
+    looking.start()
+
+    projector = Projector(stores)
+    assert projector.turn() is True
+    looking.join()
+    projector.stop()
+
+    assert turns == [None]
+    assert len(records(stores)) == 1
+
+
+def test_who_hangs_loses_the_lease_and_writes_nothing_more(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HELD", timedelta(seconds=0.3))
+    monkeypatch.setattr(module, "RENEWED_S", 0.1)
+    monkeypatch.setattr(module, "TURN_S", 0.3)
+    monkeypatch.setattr(module, "deadline", lambda seconds: contextlib.nullcontext())
+    slow_down(stores, monkeypatch, 1.0)
+    send(stores, event("push", tag="v1"))
+
+    assert Projector(stores).turn() is None
+
+    assert records(stores) == []
+    assert stores.inbox.count() == 1
 
 
 def test_a_server_makes_way_for_a_command_and_goes_on_after_it(stores: Stores) -> None:
