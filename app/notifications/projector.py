@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -36,11 +36,10 @@ LOOK_S = 0.4  # between two tries to take the lease
 TURN_S = 60.0  # no step takes longer, whatever the database does
 READ, READ_BYTES = 4_000, 8 * 2**20  # envelopes that are read at once
 BATCH_BYTES = 2**20  # of the envelopes that are worked in at once
-AT_ONCE, FEWEST = 1_000, 50  # events; so many that they take about a second
-LONG_S, SHORT_S = 1.0, 0.4  # for a batch
+AT_ONCE = 1_000  # events
 MAX_FAILURES = 3  # of one envelope
 RECENT = timedelta(minutes=2)  # is folded anew by who takes over
-SLICE = timedelta(seconds=1)  # of it at once
+SLICE = timedelta(seconds=1)  # of it at once: it may be much
 COMPLAIN_S = 60.0  # between two log lines that say the same
 
 came = threading.Event()
@@ -54,7 +53,8 @@ class LeaseLost(AppError):
 class Held:
     """The right to derive, which one process has at a time.
 
-    Servers hold it as long as they live, and make way for a command, which is `passing`.
+    Servers hold it as long as they live, and make way for a command, which is `passing`. It is
+    renewed before anything is written, and from beside while something is `going_on`.
     """
 
     def __init__(self, stores: Stores, *, passing: bool) -> None:
@@ -63,6 +63,8 @@ class Held:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._until = 0.0  # monotonic
         self._renew_at = 0.0
+        self._hangs_at = 0.0
+        self._lock = threading.Lock()
 
     @property
     def is_mine(self) -> bool:
@@ -71,19 +73,20 @@ class Held:
 
     def take(self) -> bool:
         """Take or renew it; False where another process has it, or is to have it."""
-        asked_at, now = time.monotonic(), datetime.now(UTC)
-        if self._passing:
-            may_take = self._leases.take(WANTED, self._owner, now, 2 * HELD)
-        else:
-            may_take = not self._leases.is_held(WANTED, now)
-        if may_take and self._leases.take(LEASE, self._owner, now, HELD):
-            self._until = asked_at + HELD.total_seconds()
-            self._renew_at = asked_at + RENEWED_S
-            return True
-        if not may_take and self.is_mine:
-            self._leases.give_back(LEASE, self._owner)
-        self._until = 0.0
-        return False
+        with self._lock:
+            now = datetime.now(UTC)
+            if self._passing:
+                may_take = self._leases.take(WANTED, self._owner, now, 2 * HELD)
+            else:
+                may_take = not self._leases.is_held(WANTED, now)
+            if may_take and self._renew():
+                self._renew_at = time.monotonic() + RENEWED_S
+                self._hangs_at = time.monotonic() + TURN_S
+                return True
+            if not may_take and self.is_mine:
+                self._leases.give_back(LEASE, self._owner)
+            self._until = 0.0
+            return False
 
     def keep(self) -> None:
         """Renew it where that is due.
@@ -91,9 +94,26 @@ class Held:
         Raises:
             LeaseLost: another process may have it.
         """
+        self._hangs_at = time.monotonic() + TURN_S
         if not self.is_mine or (time.monotonic() >= self._renew_at and not self.take()):
-            self._until = 0.0
+            with self._lock:
+                self._until = 0.0
             raise LeaseLost("another process works the inbox in")
+
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Renew it from beside meanwhile, so that a slow database does not cost it.
+
+        Who neither takes nor keeps it for TURN_S hangs, and loses it.
+        """
+        ended = threading.Event()
+        beside = threading.Thread(target=self._beat, args=[ended], name="lease", daemon=True)
+        beside.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            beside.join()
 
     def give_back(self) -> None:
         """Let another process take it at once."""
@@ -101,6 +121,20 @@ class Held:
         self._leases.give_back(LEASE, self._owner)
         if self._passing:
             self._leases.give_back(WANTED, self._owner)
+
+    def _beat(self, ended: threading.Event) -> None:
+        half = HELD.total_seconds() / 2
+        while not ended.wait(half / 4):
+            with self._lock, contextlib.suppress(StoreUnavailable), deadline(half):
+                beat = time.monotonic()
+                if self.is_mine and beat > self._until - half and beat < self._hangs_at:
+                    self._renew()
+
+    def _renew(self) -> bool:
+        asked_at = time.monotonic()
+        is_mine = self._leases.take(LEASE, self._owner, datetime.now(UTC), HELD)
+        self._until = asked_at + HELD.total_seconds() if is_mine else 0.0
+        return is_mine
 
 
 class Projector:
@@ -116,7 +150,6 @@ class Projector:
         self._held = Held(stores, passing=passing)
         self._derivation = Derivation(stores, after, self._held.keep)
         self._waiting: deque[Letter] = deque()  # read, and not worked in
-        self._at_once = FEWEST * 4  # events
         self._progress = Progress(until=datetime.now(UTC))
         self._note_at = 0.0
 
@@ -127,22 +160,25 @@ class Projector:
             StoreUnavailable: the database is away; nothing is lost by another turn.
         """
         try:
-            with deadline(TURN_S):
-                if not self._held.is_mine and not self._take_over():
-                    return None
-                self._held.keep()
-                began = time.monotonic()
-                letters = self._next()
-            self._work_in(letters)
-            with deadline(TURN_S):
-                self._note_progress(letters, began)
+            with self._held.going_on():
+                return self._turn()
         except LeaseLost:
             self._waiting.clear()
-            self._at_once = max(FEWEST, self._at_once // 2)
             return None
         except Exception:
             self._waiting.clear()
             raise
+
+    def _turn(self) -> bool | None:
+        if not self._held.is_mine and not self._take_over():
+            return None
+        with deadline(TURN_S):
+            self._held.keep()
+            began = time.monotonic()
+            letters = self._next()
+        self._work_in(letters)
+        with deadline(TURN_S):
+            self._note_progress(letters, began)
         return bool(letters)
 
     @property
@@ -180,25 +216,26 @@ class Projector:
 
     def _while_mine(self, work: Callable[[], Result]) -> Result:
         while True:
-            if self._held.is_mine or self._take_over():
-                with contextlib.suppress(LeaseLost):
+            with contextlib.suppress(LeaseLost), self._held.going_on():
+                if self._held.is_mine or self._take_over():
                     return work()
             time.sleep(LOOK_S)
 
     def _take_over(self) -> bool:
-        if not self._held.take():
-            return False
+        with deadline(TURN_S):
+            if not self._held.take():
+                return False
         self._derivation.forget()
         self._waiting.clear()
         # What an older holder stored last may not be what follows from all that is on record.
         now = datetime.now(UTC)
         since = now - RECENT
-        while since <= now:  # in slices: the lease has to be renewed
-            self._held.keep()
+        while since <= now:
             until = since + SLICE if since + SLICE <= now else None
-            events = self._stores.events.find_all_between(since, until)
-            if events:
-                self._derivation.fold_anew(events)
+            with deadline(TURN_S):
+                self._held.keep()
+                if events := self._stores.events.find_all_between(since, until):
+                    self._derivation.fold_anew(events)
             since += SLICE
         return True
 
@@ -208,7 +245,7 @@ class Projector:
             self._waiting.extend(self._stores.inbox.find_oldest(READ, READ_BYTES))
         letters: list[Letter] = []
         size = 0
-        while self._waiting and len(letters) < self._at_once and size < BATCH_BYTES:
+        while self._waiting and len(letters) < AT_ONCE and size < BATCH_BYTES:
             letters.append(self._waiting.popleft())
             size += len(letters[-1].body)
         return letters
@@ -235,22 +272,12 @@ class Projector:
         if rejected:
             with deadline(TURN_S):
                 self._stores.rejected.add(rejected)
-        while events:
-            some, events = events[: self._at_once], events[self._at_once :]
-            began = time.monotonic()
+        for start in range(0, len(events), AT_ONCE):
             with deadline(TURN_S):
-                self._derivation.work_in(some)
-            self._adapt(len(some), time.monotonic() - began)
+                self._derivation.work_in(events[start : start + AT_ONCE])
         with deadline(TURN_S):
             self._held.keep()
             self._stores.inbox.remove([letter.id for letter in letters])
-
-    def _adapt(self, number: int, seconds: float) -> None:
-        """Work in fewer events at once where they take long: the lease has to be renewed."""
-        if seconds > LONG_S:
-            self._at_once = max(FEWEST, self._at_once // 2)
-        elif seconds < SHORT_S and number == self._at_once:
-            self._at_once = min(AT_ONCE, self._at_once * 2)
 
     def _work_in_alone(self, letter: Letter) -> None:
         """Work one envelope in; the third time that it fails it is kept as rejected."""

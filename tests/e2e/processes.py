@@ -195,6 +195,12 @@ class Server:
             inbox = client[database.get("database", "registry")]["inbox"]
             eventually(lambda: inbox.find_one() is None, WORKED_IN_S, "the inbox is empty")
 
+    def worker_pids(self) -> list[int]:
+        """The processes of the server that answer requests."""
+        children = Path(f"/proc/{self.program.pid}/task/{self.program.pid}/children")
+        pids = {int(pid) for pid in children.read_text().split()}
+        return sorted(pids - set(database_pids(self.data_dir)))
+
     def restart_until_ready(self) -> None:
         """Start it as a supervisor does: again until it stays, since a killed one still dies."""
         for _ in range(10):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import threading
@@ -26,7 +27,6 @@ from app.store import Stores
 from app.store.catalogue import CatalogueQuery
 from app.store.events import EventStore, RecordQuery
 from app.store.inbox import Progress
-from app.store.manifests import ManifestStore
 
 RECENTLY = datetime.now(UTC) - timedelta(minutes=30)
 
@@ -243,6 +243,53 @@ def test_only_one_projector_works_at_a_time_and_another_takes_over_when_it_is_go
     assert first.turn() in (None, False)
 
 
+def slow_down(stores: Stores, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the inbox be read so slowly."""
+    find_oldest = stores.inbox.find_oldest
+
+    def find_slowly(*arguments: Any) -> Any:
+        time.sleep(seconds)
+        return find_oldest(*arguments)
+
+    monkeypatch.setattr(stores.inbox, "find_oldest", find_slowly)
+
+
+def test_a_step_that_takes_longer_than_the_lease_does_not_cost_it(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HELD", timedelta(seconds=0.5))
+    monkeypatch.setattr(module, "RENEWED_S", 0.1)
+    slow_down(stores, monkeypatch, 1.0)
+    send(stores, event("push", tag="v1"))
+    other, turns = Projector(stores), list[bool | None]()
+    looking = threading.Timer(0.8, lambda: turns.append(other.turn()))
+    looking.start()
+
+    projector = Projector(stores)
+    assert projector.turn() is True
+    looking.join()
+    projector.stop()
+
+    assert turns == [None]
+    assert len(records(stores)) == 1
+
+
+def test_who_hangs_loses_the_lease_and_writes_nothing_more(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HELD", timedelta(seconds=0.3))
+    monkeypatch.setattr(module, "RENEWED_S", 0.1)
+    monkeypatch.setattr(module, "TURN_S", 0.3)
+    monkeypatch.setattr(module, "deadline", lambda seconds: contextlib.nullcontext())
+    slow_down(stores, monkeypatch, 1.0)
+    send(stores, event("push", tag="v1"))
+
+    assert Projector(stores).turn() is None
+
+    assert records(stores) == []
+    assert stores.inbox.count() == 1
+
+
 def test_a_server_makes_way_for_a_command_and_goes_on_after_it(stores: Stores) -> None:
     server, command = Projector(stores), Projector(stores, passing=True)
     assert server.turn() is False
@@ -295,49 +342,26 @@ def test_a_backlog_of_more_than_a_batch_is_worked_in_whole(stores: Stores) -> No
     assert stores.inbox.count() == 0
 
 
-def test_taking_over_keeps_the_lease_however_much_came_lately(
+def test_taking_over_has_a_deadline_for_each_step_however_much_came_lately(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = datetime.now(UTC) - timedelta(seconds=5)
     for n in range(4):
         deliver(stores, envelope(wire_event("push", tag="v1", at=now + timedelta(seconds=n))))
-    _shorten_the_lease(monkeypatch)
+    monkeypatch.setattr(module, "TURN_S", 0.4)
     monkeypatch.setattr(module, "RECENT", timedelta(seconds=8))
-    fold_anew = Derivation.fold_anew
+    fold_anew, folded = Derivation.fold_anew, Counter[str]()
 
     def slowly(self: Derivation, events: Sequence[Event]) -> None:
-        time.sleep(0.12 * len(events))
+        time.sleep(0.15 * len(events))
+        folded.update(event.id for event in events)
         fold_anew(self, events)
 
     monkeypatch.setattr(Derivation, "fold_anew", slowly)
     send(stores, event("push", tag="v2"))
 
     assert Projector(stores).turn()
-    assert tags(stores) == ["v1", "v2"]
-
-
-def test_batches_that_take_longer_than_the_lease_become_smaller_until_they_fit(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    send(stores, *(event("push", tag=f"v{n}", at=n) for n in range(400)))
-    _shorten_the_lease(monkeypatch)
-    learn = ManifestStore.learn
-
-    def slowly(self: ManifestStore, events: Sequence[Event]) -> Any:
-        time.sleep(len(events) * 0.002)
-        return learn(self, events)
-
-    monkeypatch.setattr(ManifestStore, "learn", slowly)
-    projector = Projector(stores)
-
-    assert False in (projector.turn() for _ in range(30))
-    assert len(records(stores)) == 400
-
-
-def _shorten_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HELD", timedelta(seconds=0.35))
-    monkeypatch.setattr(module, "RENEWED_S", 0.05)
-    monkeypatch.setattr(module, "SHORT_S", 0.06)
+    assert list(folded.values()) == [1, 1, 1, 1]
 
 
 def test_after_an_outage_in_the_middle_of_a_backlog_nothing_is_left_out(
