@@ -29,6 +29,7 @@ from app.web import (
     search,
     signin,
 )
+from app.web.client import ClientAddress
 from app.web.runtime import Runtime, json_response, runtime
 
 logger = logging.getLogger(__name__)
@@ -64,10 +65,12 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     intake = Intake(stores, settings.notifications.max_inbox_bytes)
     app.extensions["rns"] = Runtime(settings, stores, intake, plans)
     app.session_interface = _Sessions()
-    if proxies := settings.server.trusted_proxies:
+    proxies = settings.server.trusted_proxies
+    if proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
+            app.wsgi_app, x_for=0, x_proto=proxies, x_host=proxies
         )
+    app.wsgi_app = ClientAddress(app.wsgi_app, proxies)  # type: ignore[method-assign]
     csrf = CSRFProtect(app)
     csrf.exempt(notifications.bp)
     csrf.exempt(api.bp)  # it refuses forgery itself, and lets programs in

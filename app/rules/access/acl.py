@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 import msgspec
@@ -141,11 +141,3 @@ def _parse_network(text: object) -> IPv4Network | IPv6Network:
     if isinstance(network, IPv6Network) and (mapped := network.network_address.ipv4_mapped):
         return IPv4Network((mapped, network.prefixlen - 96))
     return network
-
-
-def parse_address(text: str | None) -> IPv4Address | IPv6Address | None:
-    """A client's address, or None where the text is none."""
-    try:
-        return _parse_network(text).network_address if text and "/" not in text else None
-    except ValueError:
-        return None

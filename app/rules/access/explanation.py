@@ -8,8 +8,9 @@ from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
 
-from app.rules.access.acl import FIELDS, Account, Acl, Entry, Problem, parse_address
+from app.rules.access.acl import FIELDS, Account, Acl, Entry, Problem
 from app.rules.access.matching import Request, conditions_of, hold, matches, variables_of
+from app.rules.addresses import parse_ip
 from app.rules.patterns import TooComplex, is_regex
 
 
@@ -51,7 +52,7 @@ def explain(
     administrators: Collection[str],
 ) -> Explanation:
     """Say which entry decides about one repository; agrees with compile_rule for all arguments."""
-    request, client = Request(account, service, repository), parse_address(address)
+    request, client = Request(account, service, repository), parse_ip(address or "")
     decider: Entry | None = None
     steps = []
     for place, entry in enumerate(acl.entries, 1):

@@ -238,6 +238,68 @@ def test_lines_of_an_htpasswd_file_that_are_not_bcrypt_are_reported(
     assert stores.accounts.htpasswd.problems == ["line 3: old: not bcrypt; use htpasswd -B"]
 
 
+# Addresses
+
+
+def behind_proxies(make_app: Callable[..., Flask], proxies: int = 1) -> FlaskClient:
+    return make_app(server=Server(trusted_proxies=proxies)).test_client()
+
+
+def test_an_ip_entry_sees_the_client_that_a_proxy_names_with_its_port(
+    app: Flask, make_app: Callable[..., Flask], mock_stores: Stores, store: Store
+) -> None:
+    store(wire_event("push", "team/app", tag="v1"))
+    mock_stores.accounts.add_acl_entry({"seq": 1, "match": {"ip": "6.6.6.6"}, "actions": []})
+    client = behind_proxies(make_app)
+
+    def seen_from(forwarded_for: str) -> Any:
+        return names(client, basic("alice") | {"X-Forwarded-For": forwarded_for})
+
+    assert seen_from("6.6.6.7:4711") == ["team/app"]
+    for denied in ("6.6.6.6", "6.6.6.6:4711", "[::ffff:6.6.6.6]:4711", "6.6.6.7, 6.6.6.6:1"):
+        assert seen_from(denied) == [], denied
+
+
+def test_an_address_that_cannot_be_read_is_that_of_the_proxy(
+    app: Flask, make_app: Callable[..., Flask], mock_stores: Stores, store: Store
+) -> None:
+    store(wire_event("push", "team/app", tag="v1"))
+    mock_stores.accounts.add_acl_entry({"seq": 1, "match": {"ip": "127.0.0.1"}, "actions": []})
+    client = behind_proxies(make_app)
+
+    assert names(client, basic("alice") | {"X-Forwarded-For": "10.0.0.1"}) == ["team/app"]
+    assert names(client, basic("alice") | {"X-Forwarded-For": "unknown"}) == []
+
+
+def test_each_port_of_an_address_is_one_throttle(
+    app: Flask, make_app: Callable[..., Flask], mock_stores: Stores
+) -> None:
+    client = behind_proxies(make_app)
+
+    for port in range(sign_ins.MAX_OF_ACCOUNT_AND_ADDRESS):
+        headers = basic("alice", "wrong") | {"X-Forwarded-For": f"6.6.6.6:{4711 + port}"}
+        assert client.get(API, headers=headers).status_code == 401
+
+    for port, status in (("6.6.6.6:1", 429), ("6.6.6.7:1", 200)):
+        headers = basic("alice") | {"X-Forwarded-For": port}
+        assert client.get(API, headers=headers).status_code == status
+    assert {row.address for row in mock_stores.sign_ins.find_page({}).items} == {
+        "6.6.6.6",
+        "6.6.6.7",
+    }
+
+
+def test_the_audit_is_found_by_an_address_however_it_is_written(
+    client: FlaskClient, sign_in: SignIn
+) -> None:
+    fail(client, 1)
+
+    admin = sign_in("admin")
+    found = admin.get("/api/v1/sign-ins?outcome=refused&address=[::ffff:127.0.0.1]:80").json
+
+    assert found["total"] == 1
+
+
 # Host
 
 
