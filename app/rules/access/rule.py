@@ -126,9 +126,9 @@ def _shape(steps: Sequence[tuple[Matcher, bool]], otherwise: bool) -> Shape | No
         return None
     for index in denied:
         matcher = steps[index][0]
-        is_settled = any(_covers(earlier, matcher) for earlier, _ in steps[:index])
+        is_settled = any(covers(earlier, matcher) for earlier, _ in steps[:index])
         if not is_settled and any(
-            allows and (_covers(later, matcher) or _covers(matcher, later))
+            allows and (covers(later, matcher) or covers(matcher, later))
             for later, allows in steps[index + 1 :]
         ):
             return None
@@ -143,7 +143,7 @@ def _shape(steps: Sequence[tuple[Matcher, bool]], otherwise: bool) -> Shape | No
     )
 
 
-def _covers(wide: Matcher, narrow: Matcher) -> bool:
+def covers(wide: Matcher, narrow: Matcher) -> bool:
     """Whether `wide` matches all of `narrow`. Neither covers the other: disjoint."""
     if wide.kind == "everything" or narrow.kind == "exact":
         return wide.test(narrow.text)
