@@ -103,6 +103,12 @@ class AccountStore:
         account = Account.from_document(document)
         return SignedIn(account, stored.encode())
 
+    def exists(self, name: str) -> bool:
+        """Whether the name is taken, also by an account that cannot sign in."""
+        if self.htpasswd:
+            return name in self.htpasswd.find_all()
+        return self._accounts.find_one({"username": name}, {"_id": 1}) is not None
+
     def has_any(self) -> bool:
         """Whether there is any account at all."""
         if self.htpasswd:
@@ -132,9 +138,12 @@ class AccountStore:
 
     def add(self, name: str, password: str, labels: Mapping[str, Sequence[str]]) -> bool:
         """Create an account; False when the name is taken."""
+        return self.add_hashed(name, hash_password(password), labels)
+
+    def add_hashed(self, name: str, hashed: str, labels: Mapping[str, Sequence[str]]) -> bool:
+        """Create an account that has a bcrypt hash already; False when the name is taken."""
         self._refuse_where_file()
         check_account_name(name)
-        hashed = hash_password(password)
         document: Document = {"username": name, "password": hashed}
         if labels:
             document["labels"] = {label: list(values) for label, values in labels.items()}

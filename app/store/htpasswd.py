@@ -42,7 +42,7 @@ class Htpasswd:
     def _read(self) -> None:
         hashes: dict[str, str] = {}
         problems = []
-        for number, line in enumerate(self.file.read_text("utf-8").splitlines(), 1):
+        for number, line in enumerate(self.file.read_text("utf-8-sig").splitlines(), 1):
             text = line.strip()
             if not text or text.startswith("#"):
                 continue

@@ -5,8 +5,9 @@ sees the repositories it may pull: the first entry that matches decides, none al
 """
 
 from app.rules.access.acl import Account, Acl, Problem, by_seq, find_odd_label, parse_acl
-from app.rules.access.explanation import Explanation, Step, explain
+from app.rules.access.explanation import Explanation, Step, explain, find_hidden
 from app.rules.access.order import Disorder, find_disorder
+from app.rules.access.placing import place_entries
 from app.rules.access.rule import Rule, Shape, compile_rule
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "compile_rule",
     "explain",
     "find_disorder",
+    "find_hidden",
     "find_odd_label",
     "parse_acl",
+    "place_entries",
 ]

@@ -212,9 +212,12 @@ def _check_pattern(field: str, pattern: Any) -> None:
 
 def _parse_network(text: object) -> IPv4Network | IPv6Network:
     """An address or CIDR as Go's net package reads them, so without zone and netmask."""
-    if not isinstance(text, str) or not re.fullmatch(r"[0-9A-Fa-f.:]+(/[0-9]+)?", text):
-        raise ValueError(f"ip {text!r} is not an address or CIDR")
-    network = ip_network(text, strict=False)
+    try:
+        if not isinstance(text, str) or not re.fullmatch(r"[0-9A-Fa-f.:]+(/[0-9]+)?", text):
+            raise ValueError
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"ip {text!r} is not an address or CIDR") from None
     if isinstance(network, IPv6Network) and (mapped := network.network_address.ipv4_mapped):
         return IPv4Network((mapped, network.prefixlen - 96))
     return network

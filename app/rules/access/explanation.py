@@ -60,7 +60,7 @@ def explain(
     request, client = Request(account, service, repository), parse_ip(address or "")
     decider: Entry | None = None
     matching: list[Entry] = []
-    steps = []
+    steps, hidden = [], find_hidden(acl)
     for place, entry in enumerate(acl.entries, 1):
         because = _unmet(entry, request, client)
         verdict = "no match" if because else "too late" if decider else "decides"
@@ -68,7 +68,7 @@ def explain(
             decider = entry
         if not because:
             matching.append(entry)
-        hidden_by = next((e.seq for e in acl.entries[: place - 1] if _hides(e, entry)), None)
+        hidden_by = hidden.get(entry.seq)
         steps.append(Step(entry.seq, place, entry.index, entry.allows, verdict, because, hidden_by))
     own = own_namespace and account.name and repository.startswith(f"{account.name}/")
     unsorted = ""
@@ -87,6 +87,16 @@ def explain(
     else:
         allowed, reason = False, "no entry matches, and what nothing allows is denied"
     return Explanation(allowed, reason, unsorted, tuple(steps), acl.problems)
+
+
+def find_hidden(acl: Acl) -> dict[int, int]:
+    """Entries that never decide, each with the first that matches all that it can match."""
+    found = {}
+    for place, entry in enumerate(acl.entries):
+        hidden_by = next((e.seq for e in acl.entries[:place] if _hides(e, entry)), None)
+        if hidden_by is not None:
+            found[entry.seq] = hidden_by
+    return found
 
 
 def _does(entry: Entry) -> str:

@@ -216,6 +216,17 @@ def test_a_changed_htpasswd_file_is_read_again(
     assert names(client, basic("ops", "secret")) == 401
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(
+    small: tuple[FlaskClient, Stores], htpasswd: Path
+) -> None:
+    client, _ = small
+    robot = htpasswd.read_text().splitlines()[1]
+    htpasswd.write_text(f"{robot}\n", "utf-8-sig")
+
+    assert names(client, basic("robot", "secret")) == ["team/app"]
+    assert names(client, basic("\ufeffrobot", "secret")) == 401
+
+
 def test_the_last_line_of_an_account_counts_as_in_the_registry(
     small: tuple[FlaskClient, Stores], htpasswd: Path
 ) -> None:
