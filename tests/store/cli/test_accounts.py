@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import envelope, wire_event
 from bson import Regex
+from builders import envelope, wire_event
 from command_line import Run, rows
 
 pytestmark = pytest.mark.wire
