@@ -13,6 +13,7 @@ AppError                        never raised directly
 ├─ IllegalState                 409; names the state and what would have to come first
 ├─ Throttled                    429; says when to try again
 ├─ StoreUnavailable             503; transient; raised by app.store, and app.embedded for space
+│  └─ AccountsUnavailable       503; the file with the accounts cannot be read
 └─ RegistryError                raised by app.registry; `error_class` tells what happened there
 
 Lower layers raise; only the web layer's handlers and the command line catch.
@@ -99,3 +100,7 @@ class StoreUnavailable(AppError):
 
     status = 503
     transient = True
+
+
+class AccountsUnavailable(StoreUnavailable):
+    """Nobody can sign in: the file with the accounts cannot be read. Names it, for the log only."""

@@ -10,9 +10,11 @@ import click
 from tqdm import tqdm
 
 from app import demo as demo_data
+from app.cli.accounts import order_lines
 from app.cli.shared import open_projector, open_stores
 from app.errors import AppError
 from app.migration import load_plans
+from app.rules.access import find_disorder
 from app.server import check_port
 from app.settings import Settings
 
@@ -40,15 +42,16 @@ def check(settings: Settings) -> None:
     stores = open_stores(settings)
     stores.check()
     print("database       ok")
-    problems = list(stores.accounts.load_acl().problems)
+    acl = stores.accounts.load_acl()
     accounts = len(stores.accounts.find_all())
     print(f"accounts       {accounts or 'none: add one with rns accounts add NAME'}")
-    for line in stores.accounts.htpasswd.problems if stores.accounts.htpasswd else ():
-        print(f"htpasswd       {line}")
-    for problem in problems:
-        where = "without seq" if problem.seq is None else f"seq {problem.seq}"
-        print(f"ACL entry      {where}: {problem.message}")
-    if not stores.accounts.load_acl().is_valid:
+    for line in stores.accounts.find_problems():
+        print(f"account        {line}")
+    for problem in acl.problems:
+        print(f"ACL entry      {problem.where}: {problem.message}")
+    for line in order_lines(find_disorder(acl)):
+        print(f"ACL order      {line}")
+    if not acl.is_valid:
         raise AppError("the ACL has an invalid entry, so only administrators see anything")
 
 

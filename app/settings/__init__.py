@@ -29,6 +29,7 @@ from app.settings.schema import (
     Target,
 )
 from app.settings.values import parse_bind, parse_duration
+from app.settings.yaml_file import parse_yaml
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
@@ -54,4 +55,5 @@ __all__ = [
     "load_settings",
     "parse_bind",
     "parse_duration",
+    "parse_yaml",
 ]

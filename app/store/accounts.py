@@ -6,6 +6,7 @@ The documents stay in docker_auth's shape, so both programs work on the same one
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import threading
 import time
@@ -18,15 +19,18 @@ import msgspec
 from pymongo.collection import Collection
 
 from app.errors import InvalidQuery
-from app.rules.access import Account, Acl, parse_acl
+from app.rules.access import Account, Acl, Problem, find_odd_label, parse_acl
 from app.store.errors import translate_errors
 from app.store.htpasswd import Htpasswd
 from app.store.paging import Document
+
+logger = logging.getLogger(__name__)
 
 BCRYPT_ROUNDS = 10  # docker_auth's own example hashes have 10 as well
 MAX_PASSWORD_BYTES = 72  # what bcrypt reads; bcrypt 5 refuses more
 
 ACL_LIFETIME_S = 5.0  # after which a changed ACL is seen
+MAX_LOGGED = 20  # problems of an ACL
 
 # Where accounts come from a file and there is no ACL, as the registry itself has it.
 _EVERY_ACCOUNT = {"seq": 0, "match": {"account": "/./"}, "actions": ["*"]}
@@ -56,6 +60,7 @@ class AccountStore:
         self._lock = threading.Lock()
         self._documents: list[Document] | None = None
         self._parsed = Acl((), (), True)
+        self._logged: tuple[Problem, ...] = ()
         self._read_at = 0.0
 
     # Accounts
@@ -83,7 +88,7 @@ class AccountStore:
         return int(rounds) if rounds.isdecimal() and 4 <= int(rounds) <= 16 else BCRYPT_ROUNDS
 
     def find(self, name: str) -> SignedIn | None:
-        """An account that has a password, or None."""
+        """An account that has a password and labels that docker_auth can read, or None."""
         if not name:
             return None
         if self.htpasswd:
@@ -93,8 +98,16 @@ class AccountStore:
         stored = document.get("password") if document else None
         if document is None or not isinstance(stored, str) or not stored:
             return None
+        if find_odd_label(document):
+            return None
         account = Account.from_document(document)
         return SignedIn(account, stored.encode())
+
+    def exists(self, name: str) -> bool:
+        """Whether the name is taken, also by an account that cannot sign in."""
+        if self.htpasswd:
+            return name in self.htpasswd.find_all()
+        return self._accounts.find_one({"username": name}, {"_id": 1}) is not None
 
     def has_any(self) -> bool:
         """Whether there is any account at all."""
@@ -109,11 +122,28 @@ class AccountStore:
         documents = self._accounts.find({"username": {"$type": "string"}}).sort("username", 1)
         return [Account.from_document(document) for document in documents]
 
+    def find_problems(self) -> list[str]:
+        """Why accounts cannot sign in, a line each, or lines of the file that are no accounts."""
+        if self.htpasswd:
+            self.htpasswd.find_all()
+            return self.htpasswd.problems
+        found = []
+        for document in self._accounts.find({"username": {"$gt": ""}}).sort("username", 1):
+            name, stored = document["username"], document.get("password")
+            if not isinstance(stored, str) or not stored:
+                found.append(f"{name}: has no password, and cannot sign in")
+            elif odd := find_odd_label(document):
+                found.append(f"{name}: {odd}, so it cannot sign in, as with docker_auth")
+        return found
+
     def add(self, name: str, password: str, labels: Mapping[str, Sequence[str]]) -> bool:
         """Create an account; False when the name is taken."""
+        return self.add_hashed(name, hash_password(password), labels)
+
+    def add_hashed(self, name: str, hashed: str, labels: Mapping[str, Sequence[str]]) -> bool:
+        """Create an account that has a bcrypt hash already; False when the name is taken."""
         self._refuse_where_file()
         check_account_name(name)
-        hashed = hash_password(password)
         document: Document = {"username": name, "password": hashed}
         if labels:
             document["labels"] = {label: list(values) for label, values in labels.items()}
@@ -139,12 +169,23 @@ class AccountStore:
         """The whole ACL, parsed; at most ACL_LIFETIME_S old, and the same object while it is."""
         with self._lock:
             if self._documents is None or time.monotonic() - self._read_at > ACL_LIFETIME_S:
-                documents = list(self._acl.find())
+                documents = self.find_acl_documents()
                 if documents != self._documents:
                     self._documents = documents
                     self._parsed = self.parse(documents)
+                    self._log(self._parsed.problems)
                 self._read_at = time.monotonic()
             return self._parsed
+
+    def _log(self, problems: tuple[Problem, ...]) -> None:
+        """Name the problems in the log, once until others come or go."""
+        if problems == self._logged:
+            return
+        self._logged = problems
+        for problem in problems[:MAX_LOGGED]:
+            logger.warning("ACL entry %s: %s", problem.where, problem.message)
+        if len(problems) > MAX_LOGGED:
+            logger.warning("%d more ACL entries have problems", len(problems) - MAX_LOGGED)
 
     def parse(self, documents: Sequence[Mapping[str, Any]]) -> Acl:
         """The ACL of these entries; without any, an htpasswd file lets its accounts see all."""
@@ -161,9 +202,11 @@ class AccountStore:
             )
 
     def find_acl_documents(self) -> list[Document]:
-        """The ACL entries as docker_auth stores them, in plain JSON values, by `seq`."""
-        documents = self._acl.find({}, {"_id": 0}).sort("seq", 1)
-        return [json.loads(json.dumps(document, default=str)) for document in documents]
+        """The ACL entries as they are stored, and in that order, in which docker_auth takes them.
+
+        Their values may be anything that BSON has; `plain` makes them fit to be shown.
+        """
+        return list(self._acl.find({}, {"_id": 0}))
 
     def add_acl_entry(self, entry: Mapping[str, Any]) -> bool:
         """Add an entry; False when its `seq` is taken (the order would be undefined)."""
@@ -181,6 +224,11 @@ class AccountStore:
         deleted = self._acl.delete_many({"seq": seq}).deleted_count
         self._forget_acl()
         return deleted
+
+
+def plain(document: Mapping[str, Any]) -> Document:
+    """A document in plain JSON values; those that JSON has not are text."""
+    return json.loads(json.dumps(document, default=str))  # type: ignore[no-any-return]
 
 
 def check_account_name(name: str) -> None:

@@ -13,6 +13,7 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
+from app.rules.addresses import parse_ip
 from app.rules.clients import OWN_CLIENT
 from app.rules.events import Descriptor, Event, position_at
 from app.rules.kinds import SUPPLEMENTS
@@ -242,10 +243,8 @@ def _seen_by(scope: Scope, event: Event) -> Event:
 
 def address_key(address: str) -> str | None:
     """An address as 32 hexadecimal digits (IPv4 as IPv4-mapped), so that a CIDR is a range."""
-    try:
-        return _hex(ipaddress.ip_address(address))
-    except ValueError:
-        return None
+    parsed = parse_ip(address)
+    return None if parsed is None else _hex(parsed)
 
 
 def _hex(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 bp = Blueprint("signin", __name__)
 
 SESSION_LIFETIME = timedelta(days=7)  # however active
+MAX_NAME_LENGTH = 255  # of a name that was tried, in the audit and the log
 WRONG = "The user name or the password is wrong."
 TOO_LONG = f"A password has at most {MAX_PASSWORD_BYTES} bytes: bcrypt reads no more."
 
@@ -118,19 +119,20 @@ def _authenticate(
         Throttled: too many attempts failed before this one.
     """
     stores, address = runtime().stores, request.remote_addr or ""
-    wait = stores.sign_ins.find_wait(name, address, now())
+    shown = name[:MAX_NAME_LENGTH]
+    wait = stores.sign_ins.find_wait(shown, address, now())
     if wait > timedelta():
         seconds = math.ceil(wait.total_seconds())
-        logger.warning("sign-in of %r from %s: throttled for %d s", name, address, seconds)
+        logger.warning("sign-in of %r from %s: throttled for %d s", shown, address, seconds)
         raise Throttled(f"Too many failed sign-ins: try again in {seconds} seconds.", seconds)
     signed_in = stores.accounts.sign_in(name, password)
-    _record(name, means, SIGNED_IN if signed_in else REFUSED, session_id if signed_in else None)
+    _record(shown, means, SIGNED_IN if signed_in else REFUSED, session_id if signed_in else None)
     return signed_in
 
 
 def _record(name: str, means: str, outcome: str, session_id: str | None) -> None:
     agent, address = request.user_agent.string[:512], request.remote_addr or ""
-    row = SignIn(now(), name[:255], address, means, outcome, agent)
+    row = SignIn(now(), name, address, means, outcome, agent)
     runtime().stores.sign_ins.add(row, session_id)
     if means == "form" or outcome == REFUSED:
         logger.info("%s: %r from %s", outcome, name, address)
@@ -204,7 +206,7 @@ def login() -> Any:
     """Sign in: 200 the form, 303 to `next`, 401 the form again."""
     form = SignInForm()
     target = local_path(request.values.get("next", "")) or url_for("search.home")
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("login.html", form=form, next=target)
     message = "Fill in user name and password."
     if form.validate():

@@ -47,6 +47,12 @@ def test_the_shipped_file_says_the_defaults() -> None:
     assert load_settings(SHIPPED, {}) == Settings()
 
 
+def test_a_byte_order_mark_is_no_part_of_the_file(load: Load) -> None:
+    assert load("\ufeffserver: {workers: 3}").server.workers == 3
+    assert load("\ufeff---\nserver: {workers: 3}").server.workers == 3
+    assert load("\ufeff") == Settings()
+
+
 def test_the_shipped_file_names_every_key_but_those_of_secret_files() -> None:
     document = yaml.safe_load(SHIPPED.read_text("utf-8"))
     missing = {

@@ -245,6 +245,7 @@ RECORD_FILTERS = [
     (f"digest={digest('image')}", 2),
     ("actor=k8s", 1),
     ("address=10.9.8.7", 1),
+    ("address=[::ffff:10.9.8.7]:1234", 1),
     ("address=10.0.0.0/8", 2),
     ("address=10.9.0.0/16", 1),
     ("address=fd00::/8", 0),
