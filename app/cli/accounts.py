@@ -193,6 +193,8 @@ def acl_explain(
         return
     if not answer.is_known and account:
         print(f"There is no account {account}: explained as one without labels.")
+    if not account and not settings.access.anonymous:
+        print("Nobody sees anything here without signing in: access.anonymous is false.")
     _print_explanation(answer.explanation, answer.entries)
     if answer.what_if:
         print("\nWith the entry that is not saved:")

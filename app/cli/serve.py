@@ -43,6 +43,8 @@ def check(settings: Settings) -> None:
     problems = list(stores.accounts.load_acl().problems)
     accounts = len(stores.accounts.find_all())
     print(f"accounts       {accounts or 'none: add one with rns accounts add NAME'}")
+    if settings.access.anonymous and stores.accounts.find_anonymous() is None:
+        print('anonymous      access.anonymous has no effect: there is no account ""')
     for line in stores.accounts.htpasswd.problems if stores.accounts.htpasswd else ():
         print(f"htpasswd       {line}")
     for problem in problems:

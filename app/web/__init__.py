@@ -12,7 +12,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
-from app.errors import AppError, NotAuthenticated, StoreUnavailable, Throttled
+from app.errors import AppError, NotAuthenticated, NotFound, StoreUnavailable, Throttled
 from app.migration import load_plans
 from app.notifications.intake import Intake
 from app.settings import Settings
@@ -23,6 +23,7 @@ from app.web import (
     api,
     display,
     health,
+    lists,
     metrics,
     migration,
     notifications,
@@ -118,11 +119,14 @@ def _app_error(error: AppError) -> Response:
         logger.error("%s %s: %s", request.method, request.path, error)
         message = "Nothing can be stored or read just now. Nothing was lost; try again in a moment."
         return _failure(503, message, {"Retry-After": str(RETRY_AFTER_S)})
-    is_browser = request.method == "GET" and not _wants_json() and not request.authorization
+    if isinstance(error, NotFound) and signin.is_anonymous():
+        error = NotAuthenticated(signin.SIGN_IN)  # the account may see it, if it exists
+    is_program = _wants_json() or lists.asks_for_file()
+    is_browser = request.method == "GET" and not is_program and not request.authorization
     if isinstance(error, NotAuthenticated) and is_browser:
         return redirect(url_for("signin.login", next=request.full_path.rstrip("?")))  # type: ignore[return-value]
     headers: dict[str, str] = {}
-    if isinstance(error, NotAuthenticated) and _wants_json():
+    if isinstance(error, NotAuthenticated) and is_program:
         headers["WWW-Authenticate"] = 'Basic realm="registry account", charset="UTF-8"'
     if isinstance(error, Throttled):
         headers["Retry-After"] = str(error.retry_after_s)
