@@ -194,6 +194,8 @@ def acl_explain(
         return
     if not answer.is_known and account:
         print(f"There is no account {account}: explained as one without labels.")
+    if not account and not settings.access.anonymous:
+        print("Nobody sees anything here without signing in: access.anonymous is false.")
     _print_explanation(answer.explanation, answer.entries)
     for line in order_lines(answer.disorder):
         print(f"order: {line}")

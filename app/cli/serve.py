@@ -45,6 +45,8 @@ def check(settings: Settings) -> None:
     acl = stores.accounts.load_acl()
     accounts = len(stores.accounts.find_all())
     print(f"accounts       {accounts or 'none: add one with rns accounts add NAME'}")
+    if settings.access.anonymous and stores.accounts.find_anonymous() is None:
+        print('anonymous      access.anonymous has no effect: there is no account ""')
     for line in stores.accounts.find_problems():
         print(f"account        {line}")
     for problem in acl.problems:

@@ -67,10 +67,16 @@ class DockerAuth(_Section, frozen=True):
 
 
 class Access(_Section, frozen=True):
-    """`own_namespace`: after the ACL, an account sees the repositories under its own name."""
+    """`own_namespace`: after the ACL, an account sees the repositories under its own name.
+
+    `anonymous`: docker_auth's account "" sees repositories and tags without signing in. `records`:
+    what an account that is no administrator sees of other people.
+    """
 
     own_namespace: bool = True
     administrators: list[str] = msgspec.field(default_factory=lambda: ["admin"])
+    anonymous: bool = False
+    records: Literal["all", "without_addresses", "own"] = "all"
 
 
 class Registry(_Section, frozen=True):

@@ -109,6 +109,19 @@ class AccountStore:
             return name in self.htpasswd.find_all()
         return self._accounts.find_one({"username": name}, {"_id": 1}) is not None
 
+    def find_anonymous(self) -> Account | None:
+        """The account "" of whoever does not sign in, or None.
+
+        As docker_auth has it: it exists if there is a document for it, and is let in without a
+        password, or with that of the empty one.
+        """
+        document = None if self.htpasswd else self._accounts.find_one({"username": ""})
+        if document is None:
+            return None
+        stored = document.get("password")
+        is_open = stored is None or (isinstance(stored, str) and _is_of_nothing(stored))
+        return Account.from_document(document) if is_open else None
+
     def has_any(self) -> bool:
         """Whether there is any account at all."""
         if self.htpasswd:
@@ -256,6 +269,12 @@ def hash_password(password: str) -> str:
 def _dummy_hash(rounds: int) -> bytes:
     """Of a random password that nobody keeps."""
     return bcrypt.hashpw(secrets.token_bytes(16).hex().encode(), bcrypt.gensalt(rounds))
+
+
+@lru_cache(maxsize=1)
+def _is_of_nothing(hashed: str) -> bool:
+    """Whether it is a hash of the empty password."""
+    return _matches(b"", hashed.encode())
 
 
 def _matches(secret: bytes, hashed: bytes) -> bool:

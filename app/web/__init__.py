@@ -19,6 +19,7 @@ from app.errors import (
     AccountsUnavailable,
     AppError,
     NotAuthenticated,
+    NotFound,
     StoreUnavailable,
     Throttled,
 )
@@ -32,6 +33,7 @@ from app.web import (
     api,
     display,
     health,
+    lists,
     metrics,
     migration,
     notifications,
@@ -155,13 +157,14 @@ def _app_error(error: AppError) -> Response:
     if isinstance(error, StoreUnavailable):
         logger.error("%s %s: %s", request.method, request.path, error)
         return _failure(503, _say_unavailable(error), {"Retry-After": str(RETRY_AFTER_S)})
-    is_browser = (
-        request.method in ("GET", "HEAD") and not _wants_json() and not request.authorization
-    )
+    if isinstance(error, NotFound) and signin.is_anonymous():
+        error = NotAuthenticated(signin.SIGN_IN)  # the account may see it, if it exists
+    is_program = _wants_json() or lists.asks_for_file() or bool(request.authorization)
+    is_browser = request.method in ("GET", "HEAD") and not is_program
     if isinstance(error, NotAuthenticated) and is_browser:
         return redirect(url_for("signin.login", next=request.full_path.rstrip("?")))  # type: ignore[return-value]
     headers: dict[str, str] = {}
-    if isinstance(error, NotAuthenticated) and _wants_json():
+    if isinstance(error, NotAuthenticated) and is_program:
         headers["WWW-Authenticate"] = 'Basic realm="registry account", charset="UTF-8"'
     if isinstance(error, Throttled):
         headers["Retry-After"] = str(error.retry_after_s)

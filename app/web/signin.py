@@ -7,6 +7,7 @@ import hmac
 import logging
 import math
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from werkzeug.wrappers import Response
 from app.errors import NotAuthenticated, NotAuthorized, Throttled
 from app.rules.access import Account, compile_rule
 from app.store.accounts import MAX_PASSWORD_BYTES, SignedIn
-from app.store.scope import Scope
+from app.store.scope import Records, Scope
 from app.store.sign_ins import REFUSED, SIGNED_IN, SIGNED_OUT, SignIn, now
 from app.web.forms import SignInForm
 from app.web.runtime import runtime
@@ -27,6 +28,7 @@ bp = Blueprint("signin", __name__)
 
 SESSION_LIFETIME = timedelta(days=7)  # however active
 MAX_NAME_LENGTH = 255  # of a name that was tried, in the audit and the log
+SIGN_IN = "Sign in with your registry account."
 WRONG = "The user name or the password is wrong."
 TOO_LONG = f"A password has at most {MAX_PASSWORD_BYTES} bytes: bcrypt reads no more."
 
@@ -40,15 +42,27 @@ class Viewer(msgspec.Struct, frozen=True):
 
 
 def viewer() -> Viewer:
-    """The one who asks, by HTTP Basic or session.
+    """The account that asks, by HTTP Basic or session.
 
     Raises:
-        NotAuthenticated: neither, and the ACL shows nothing to the anonymous account.
+        NotAuthenticated: neither.
+    """
+    found = visitor()
+    if not found.name:
+        raise NotAuthenticated(SIGN_IN)
+    return found
+
+
+def visitor() -> Viewer:
+    """The one who asks for repositories and tags, which the anonymous account may see too.
+
+    Raises:
+        NotAuthenticated: nobody signed in, and the anonymous account may not see anything.
     """
     if "viewer" not in g:
         g.viewer = _find_viewer()
     if g.viewer is None:
-        raise NotAuthenticated("Sign in with your registry account.")
+        raise NotAuthenticated(SIGN_IN)
     return g.viewer  # type: ignore[no-any-return]
 
 
@@ -65,14 +79,14 @@ def administrator() -> Viewer:
     return found
 
 
-def is_signed_in() -> bool:
-    """Whether somebody asks who may see anything at all.
+def is_signed_in(who: Callable[[], Viewer] = viewer) -> bool:
+    """Whether an account asks; with `visitor`, the anonymous one too.
 
     Raises:
         NotAuthenticated: wrong credentials came with the request.
     """
     try:
-        viewer()
+        who()
     except NotAuthenticated:
         if request.authorization:
             raise
@@ -92,6 +106,18 @@ def account_name() -> str:
     return found.name if found else ""
 
 
+def is_anonymous() -> bool:
+    """Whether the anonymous account asks, which would see more if it signed in."""
+    found = g.get("viewer")
+    return bool(found and not found.name)
+
+
+def shown_of_others() -> Records:
+    """What the one who asks sees of other people; asks no database."""
+    found = g.get("viewer")
+    return found.scope.records if found else "own"
+
+
 def sign_in(name: str, password: str) -> str | None:
     """Start a session; returns None, or the message to show when it did not work."""
     if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES:
@@ -106,7 +132,7 @@ def sign_in(name: str, password: str) -> str | None:
     session["account"] = name
     session["stamp"] = _stamp(signed_in)
     session["since"] = datetime.now(UTC).timestamp()
-    g.viewer = _viewer_for(signed_in)
+    g.viewer = _viewer_for(signed_in.account)
     return None
 
 
@@ -146,12 +172,17 @@ def _find_viewer() -> Viewer | None:
         signed_in = _authenticate(basic.username, basic.password, "basic")
         if signed_in is None:
             raise NotAuthenticated(WRONG)
-        return _viewer_for(signed_in)
+        return _viewer_for(signed_in.account)
     signed_in = _from_session()
     if signed_in:
-        return _viewer_for(signed_in)
-    anonymous = _viewer_for(None)
-    return anonymous if anonymous.scope.queries else None
+        return _viewer_for(signed_in.account)
+    return _find_anonymous() if runtime().settings.access.anonymous else None
+
+
+def _find_anonymous() -> Viewer | None:
+    account = runtime().stores.accounts.find_anonymous()
+    found = _viewer_for(account) if account else None
+    return found if found and found.scope.queries else None
 
 
 def _from_session() -> SignedIn | None:
@@ -179,8 +210,7 @@ def _stamp(signed_in: SignedIn) -> str:
     return hmac.new(secret, signed_in.password_hash, hashlib.sha256).hexdigest()
 
 
-def _viewer_for(signed_in: SignedIn | None) -> Viewer:
-    account = signed_in.account if signed_in else Account(name="", labels={})
+def _viewer_for(account: Account) -> Viewer:
     here = runtime()
     access = here.settings.access
     rule = compile_rule(
@@ -192,7 +222,9 @@ def _viewer_for(signed_in: SignedIn | None) -> Viewer:
         administrators=access.administrators,
     )
     is_administrator = bool(account.name) and account.name in access.administrators
-    return Viewer(account.name, is_administrator, here.stores.catalogue.find_scope(rule))
+    records: Records = "all" if is_administrator else access.records
+    scope = here.stores.catalogue.find_scope(rule, account.name, records if account.name else "own")
+    return Viewer(account.name, is_administrator, scope)
 
 
 @bp.get("/")

@@ -19,7 +19,7 @@ Labels = Mapping[str, tuple[str, ...]]
 
 
 class Account(msgspec.Struct, frozen=True):
-    """Whom docker_auth knows; the anonymous account has the name "" and no labels."""
+    """Whom docker_auth knows; the anonymous account has the name ""."""
 
     name: str
     labels: Labels

@@ -98,6 +98,18 @@ def test_an_access_is_explained(run: Run, wire_database: Any) -> None:
     assert [step["verdict"] for step in answer["explanation"]["steps"]] == ["no match", "decides"]
 
 
+def test_what_the_anonymous_account_may_pull_is_not_shown_without_the_setting(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("acl", "add", "--seq", "10", "--actions", "pull")
+    line = "Nobody sees anything here without signing in"
+
+    assert line in run("acl", "explain", "", "team/app").out
+    assert line not in run("acl", "explain", "bob", "team/app").out
+    monkeypatch.setenv("RNS_ACCESS__ANONYMOUS", "true")
+    assert line not in run("acl", "explain", "", "team/app").out
+
+
 def test_what_an_entry_would_change_is_shown_and_not_saved(run: Run, wire_database: Any) -> None:
     run("events", "import", stdin=envelope(wire_event(repository="team/app")).decode())
     entry = json.dumps({"seq": 1, "match": {"name": "team/*"}, "actions": ["pull"]})

@@ -18,11 +18,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from routes import MIGRATION, find_routes
 from werkzeug.datastructures import MultiDict
 
 from app import create_app
 from app.rules.access import Account, compile_rule, parse_acl
-from app.settings import Migration, MongoDB, Server, Settings, Source, Target
+from app.settings import MongoDB, Server, Settings
 from app.store import Stores
 from app.store.paging import LONGEST_SLICE
 from app.web import forms
@@ -34,13 +35,6 @@ OPEN = {"static", "health.live", "health.ready", "signin.login"}
 FORM = {"search.repositories_form", "search.tags_form", "analysis.records_form"}
 ADMINISTRATORS_ALONE = re.compile(r"/access/|/migration/|/api/v1/(sign-ins|access|migrations)")
 
-# Of a plan that find_routes names.
-MIGRATION = Migration(
-    name="none",
-    source=Source(url="https://old.invalid"),
-    target=Target(url="https://new.invalid"),
-)
-
 
 @pytest.fixture(name="settings")
 def settings_with_everything(settings: Settings) -> Settings:
@@ -49,23 +43,6 @@ def settings_with_everything(settings: Settings) -> Settings:
         migrations=[MIGRATION],
         server=msgspec.structs.replace(settings.server, metrics_token="token-of-prometheus"),
     )
-
-
-def find_routes(app: Flask, method: str) -> list[tuple[str, str]]:
-    """Endpoint and path of each route, with one path for each value of an `any` converter."""
-    routes = []
-    for rule in app.url_map.iter_rules():
-        if method not in (rule.methods or ()):
-            continue
-        path = str(rule)
-        values = [""]
-        if found := re.search(r"<any\((.*?)\):\w+>", path):
-            values = [value.strip(" '\"") for value in found[1].split(",")]
-        for value in values:
-            filled = re.sub(r"<any\(.*?\):\w+>", value, path)
-            filled = re.sub(r"<path:filename>", "site.css", filled)
-            routes.append((rule.endpoint, re.sub(r"<.*?>", "none", filled)))
-    return sorted(set(routes))
 
 
 # Who may open what
