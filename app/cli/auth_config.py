@@ -149,7 +149,7 @@ def _plain(value: Any) -> Any:
 
 
 def _user(name: str, given: Any) -> User:
-    document = given if isinstance(given, Mapping) else {}
+    document = _plain(given) if isinstance(given, Mapping) else {}
     labels, password = document.get("labels") or {}, document.get("password")
     try:
         check_account_name(name)

@@ -42,13 +42,14 @@ def check(settings: Settings) -> None:
     stores = open_stores(settings)
     stores.check()
     print("database       ok")
-    acl = stores.accounts.load_acl()
+    acl = stores.accounts.parse(stores.accounts.find_acl_documents())
     accounts = len(stores.accounts.find_all())
     print(f"accounts       {accounts or 'none: add one with rns accounts add NAME'}")
     if settings.access.anonymous and stores.accounts.find_anonymous() is None:
         print('anonymous      access.anonymous has no effect: there is no account ""')
+    source = "htpasswd" if stores.accounts.htpasswd else "account"
     for line in stores.accounts.find_problems():
-        print(f"account        {line}")
+        print(f"{source:<15}{line}")
     for problem in acl.problems:
         print(f"ACL entry      {problem.where}: {problem.message}")
     for line in order_lines(find_disorder(acl)):
