@@ -12,8 +12,8 @@ AppError                        never raised directly
 ├─ NotFound                     404
 ├─ IllegalState                 409; names the state and what would have to come first
 ├─ Throttled                    429; says when to try again
-├─ SignInUnavailable            503; transient; whoever knows the accounts does not tell
 ├─ StoreUnavailable             503; transient; raised by app.store, and app.embedded for space
+│  └─ AccountsUnavailable       503; whoever knows the accounts does not tell
 └─ RegistryError                raised by app.registry; `error_class` tells what happened there
 
 Lower layers raise; only the web layer's handlers and the command line catch.
@@ -95,15 +95,15 @@ class Throttled(AppError):
         self.retry_after_s = retry_after_s
 
 
-class SignInUnavailable(AppError):
-    """docker_auth's token server cannot be asked, or cannot be believed; nobody is let in."""
-
-    status = 503
-    transient = True
-
-
 class StoreUnavailable(AppError):
     """The database is away, too slow or refuses writes; the sender should try again."""
 
     status = 503
     transient = True
+
+
+class AccountsUnavailable(StoreUnavailable):
+    """Nobody can sign in: the file with the accounts, or docker_auth's token server, does not tell.
+
+    Names it, for the log only.
+    """

@@ -1,10 +1,13 @@
-"""Log lines that stay lines, and tell no token of ours, whatever came from outside."""
+"""Log lines that stay lines, and short, whatever came from outside; no token of ours is in one."""
 
 from __future__ import annotations
 
 import logging
 import re
 from typing import Any
+
+MAX_LINE_BYTES = 1000
+MAX_TRACEBACK_LINES = 100
 
 LOGGING: dict[str, Any] = {
     "version": 1,
@@ -34,7 +37,7 @@ def hide_tokens(text: str) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Escapes control characters in the message; a traceback keeps its lines."""
+    """Escapes control characters and cuts what is long; the lines of a traceback are indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The formatted line, with its traceback if there is one."""
@@ -42,5 +45,22 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The formatted line, before a traceback is added."""
-        text = super().formatMessage(record)
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return _line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback. An error's message may have any number of lines, of any length."""
+        lines = super().formatException(ei).splitlines()
+        half = MAX_TRACEBACK_LINES // 2
+        if len(lines) > MAX_TRACEBACK_LINES:
+            lines[half:-half] = ["…"]
+        return "\n".join(f"  {_line(line)}" for line in lines)
+
+
+def _line(text: str) -> str:
+    line = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode()
+        for c in text[: MAX_LINE_BYTES + 1]
+    )
+    if len(line.encode("utf-8", "replace")) <= MAX_LINE_BYTES:
+        return line
+    return line.encode("utf-8", "replace")[:MAX_LINE_BYTES].decode("utf-8", "ignore") + "…"

@@ -11,9 +11,19 @@ from typing import Any
 import msgspec
 
 from app.errors import InvalidQuery
-from app.rules.access import Account, Acl, Explanation, compile_rule, explain, parse_acl
+from app.rules.access import (
+    Account,
+    Acl,
+    Disorder,
+    Explanation,
+    compile_rule,
+    explain,
+    find_disorder,
+    parse_acl,
+)
 from app.settings import Settings
 from app.store import Stores
+from app.store.accounts import plain
 
 MAX_NAMED = 20  # repositories gained or lost that are named
 
@@ -32,7 +42,9 @@ class Change(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """Why one account may or may not see one repository.
 
-    `entries` are the ACL's documents without `_id`; a step's or problem's `index` counts in them.
+    `entries` are the ACL's documents without `_id`, as they are stored; a step's or problem's
+    `index` counts in them. `disorder` are entries of the whole list that docker_auth's code, which
+    does not sort, tries in another order.
     """
 
     account: str
@@ -42,6 +54,7 @@ class Answer(msgspec.Struct, frozen=True):
     address: str
     explanation: Explanation
     entries: Sequence[Mapping[str, Any]]
+    disorder: Sequence[Disorder]
     what_if: Change | None
 
 
@@ -91,12 +104,13 @@ def explain_access(
     }
     what_if = None
     if entry is not None:
-        changed = [d for d in documents if d.get("seq") != entry["seq"]] + [dict(entry)]
+        seq = parse_acl([entry]).entries[0].seq
+        changed = [d for d in documents if d.get("seq") != seq] + [dict(entry)]
         new = stores.accounts.parse(changed)
         gained, lost = _differences(stores, who, acl, new, circumstances)
         what_if = Change(
             explanation=explain(new, who, repository, **circumstances),
-            entries=changed,
+            entries=[plain(document) for document in changed],
             gained=len(gained),
             lost=len(lost),
             gained_names=gained[:MAX_NAMED],
@@ -109,7 +123,8 @@ def explain_access(
         repository=repository,
         address=address,
         explanation=explain(acl, who, repository, **circumstances),
-        entries=documents,
+        entries=[plain(document) for document in documents],
+        disorder=find_disorder(acl),
         what_if=what_if,
     )
 

@@ -10,7 +10,6 @@ import msgspec
 from app.errors import NotFound
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Move, SeenBy
-from app.store.events import RecordQuery
 from app.store.scope import Scope
 
 
@@ -20,7 +19,7 @@ class Interval(msgspec.Struct, frozen=True):
     digest: str
     since: datetime
     until: datetime | None
-    actor: str  # who moved it there
+    actor: str | None  # who moved it there; None where the viewer may not know
     seen_by: SeenBy  # a pull tells neither who did, nor when: `since` or before
 
 
@@ -28,7 +27,8 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
     """One who has it: an account at an address with a client, newest pull first in a list.
 
     `pulls` counts an index with its children once; `checks` are HEADs that no pull followed,
-    as of a client that had it already. `first` and `last` are of either.
+    as of a client that had it already. `first` and `last` are of either. Others are one row for
+    each repository where the viewer may not know from where and with what they pulled.
     """
 
     actor: str
@@ -60,10 +60,9 @@ def recall_digest(stores: Stores, scope: Scope, digest: str, registry: str | Non
 
     Where nothing of it may be seen, its children are not told either.
     """
-    seen = stores.events.find_page(RecordQuery(digest=digest, parts=True), scope, limit=1).items
     pushed = stores.catalogue.find_tags(CatalogueQuery(digest=digest, deleted=True), scope, limit=1)
     registries = [registry] if registry else stores.catalogue.find_registries()
-    is_known = seen or pushed.items
+    is_known = pushed.items or stores.events.find_registry(digest, scope)
     digests = _with_children(stores, registries, [digest]) if is_known else [digest]
     consumers = _find_consumers(stores, scope, digests, None, registry)
     return Recall(digests, [], consumers, stores.days.find_kept_since())
@@ -85,12 +84,12 @@ def recall_tag(
     Raises:
         NotFound: no such tag, or none that may be seen.
     """
-    found = stores.catalogue.get_tag(registry, repository, tag)
-    if found is None or not scope.may_see(repository):
+    found = stores.catalogue.get_tag(registry, repository, tag, scope)
+    if found is None:
         raise NotFound("There is no such tag.")
     intervals = [
         interval
-        for interval in _intervals(stores.catalogue.find_history(found))
+        for interval in _intervals(stores.catalogue.find_history(found, scope))
         if (until is None or interval.since < until)
         and (since is None or interval.until is None or interval.until > since)
     ]

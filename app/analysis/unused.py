@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 
 import msgspec
 
+from app.errors import InvalidQuery
 from app.rules.clients import CLIENTS, NOT_USE, RUNTIMES
 from app.rules.references import digest_tag_subject
 from app.rules.sizes import add_sizes
@@ -96,7 +97,12 @@ def find_unused(stores: Stores, scope: Scope, query: UnusedQuery, now: datetime)
     A tag is needed whose digest was used in its repository, also by another tag or by digest, or is
     the child of an index that was, or is an index with such a child; a signature, or list of
     referrers, while its subject is needed.
+
+    Raises:
+        InvalidQuery: who does not see the clients of others asks which of them count.
     """
+    if query.clients != USERS and not scope.locates_others:
+        raise InvalidQuery("clients: those of other people are not shown to you (access.records)")
     calendar = stores.days.calendar
     today = calendar.day_of(now)
     first = today - timedelta(days=query.days)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from app.cli import accounts, catalogue, events, migrate, serve, tokens, usage
+from app.cli import accounts, catalogue, events, imports, migrate, serve, tokens, usage
 from app.errors import AppError
 from app.settings import load_settings
 from app.version import VERSION
@@ -42,6 +42,8 @@ def cli(context: click.Context, config: Path | None) -> None:
     context.obj = load_settings(config)
 
 
+accounts.accounts.add_command(imports.accounts_import)
+accounts.acl.add_command(imports.acl_import)
 for command in (
     serve.serve,
     serve.check,

@@ -12,8 +12,9 @@ import msgspec
 from app.analysis.explain import explain_access, parse_entry
 from app.cli.shared import as_json, open_stores, print_rows
 from app.errors import InvalidQuery
-from app.rules.access import Explanation, parse_acl
+from app.rules.access import Disorder, Explanation, by_seq, parse_acl
 from app.settings import Settings
+from app.store.accounts import plain
 from app.store.events import address_key
 
 
@@ -156,7 +157,7 @@ def acl_add(
 def acl_list(settings: Settings, as_json: bool) -> None:
     """List the entries in the order in which they are tried."""
     stores = open_stores(settings)
-    rows = stores.accounts.find_acl_documents()
+    rows = [plain(document) for document in by_seq(stores.accounts.find_acl_documents())]
     print_rows(rows, ["seq", "match", "actions", "comment"], as_json)
 
 
@@ -198,7 +199,11 @@ def acl_explain(
         return
     if not answer.is_known and account:
         print(f"There is no account {account}: explained as one without labels.")
+    if not account and not settings.access.anonymous:
+        print("Nobody sees anything here without signing in: access.anonymous is false.")
     _print_explanation(answer.explanation, answer.entries)
+    for line in order_lines(answer.disorder):
+        print(f"order: {line}")
     if answer.what_if:
         print("\nWith the entry that is not saved:")
         _print_explanation(answer.what_if.explanation, answer.what_if.entries)
@@ -212,16 +217,20 @@ def acl_explain(
 
 def _print_explanation(explanation: Explanation, entries: Sequence[Mapping[str, Any]]) -> None:
     print(f"{'may pull' if explanation.allowed else 'may not pull'}: {explanation.reason}")
+    if explanation.unsorted:
+        print(
+            f"docker_auth's code does not sort, and would answer otherwise: {explanation.unsorted}"
+        )
     rows = []
     for step in explanation.steps:
         document = entries[step.index] if step.index < len(entries) else {}
         says = step.because or step.verdict
         if step.hidden_by is not None:
-            says += f"; never decides: seq {step.hidden_by:g} matches all that it matches"
+            says += f"; never decides: seq {step.hidden_by} matches all that it matches"
         rows.append(
             {
                 "place": step.place,
-                "seq": f"{step.seq:g}",
+                "seq": step.seq,
                 "match": document.get("match"),
                 "actions": document.get("actions"),
                 "says": says,
@@ -230,5 +239,13 @@ def _print_explanation(explanation: Explanation, entries: Sequence[Mapping[str, 
     if rows:
         print_rows(rows, ["place", "seq", "match", "actions", "says"], as_json=False)
     for problem in explanation.problems:
-        where = "without seq" if problem.seq is None else f"seq {problem.seq:g}"
-        print(f"problem: {where}: {problem.message}")
+        print(f"problem: {problem.where}: {problem.message}")
+
+
+def order_lines(disorder: Sequence[Disorder]) -> list[str]:
+    """What to say of entries that docker_auth's code, which does not sort, tries otherwise."""
+    return [
+        f"seq {pair.first} comes before seq {pair.second}, and is stored after it: docker_auth's"
+        " code does not sort, and lets the latter decide where both match"
+        for pair in disorder
+    ]

@@ -38,7 +38,7 @@ def catalogue_import(settings: Settings, name: str) -> None:
         open_projector(settings, stores) as projector,
     ):
         for push in tqdm(find_pushes(client, name), unit="tag", disable=None):
-            known = stores.catalogue.get_tag(name, push.repository, push.tag or "")
+            known = stores.catalogue.get_tag(name, push.repository, push.tag or "", None)
             if known and not known.deleted and known.digest == push.digest:
                 continue
             projector.alone(partial(_import_push, stores, push))

@@ -10,10 +10,12 @@ import click
 from tqdm import tqdm
 
 from app import demo as demo_data
+from app.cli.accounts import order_lines
 from app.cli.shared import open_projector, open_stores
 from app.errors import AppError
 from app.migration import load_plans
 from app.registry.token_server import TokenServer
+from app.rules.access import find_disorder
 from app.server import check_port
 from app.server.preparation import token_server_of
 from app.settings import Settings
@@ -42,20 +44,24 @@ def check(settings: Settings) -> None:
     stores = open_stores(settings)
     stores.check()
     print("database       ok")
-    problems = list(stores.accounts.load_acl().problems)
+    acl = stores.accounts.parse(stores.accounts.find_acl_documents())
     if token_server := token_server_of(settings):
         _check_token_server(token_server)
     else:
         accounts = len(stores.accounts.find_all())
         print(f"accounts       {accounts or 'none: add one with rns accounts add NAME'}")
-    for line in stores.accounts.htpasswd.problems if stores.accounts.htpasswd else ():
-        print(f"htpasswd       {line}")
+    if settings.access.anonymous and stores.accounts.find_anonymous() is None:
+        print('anonymous      access.anonymous has no effect: there is no account ""')
+    source = "htpasswd" if stores.accounts.htpasswd else "account"
+    for line in stores.accounts.find_problems():
+        print(f"{source:<15}{line}")
     if stores.accounts.acl_file and stores.accounts.acl_file.problem:
         raise AppError(stores.accounts.acl_file.problem)
-    for problem in problems:
-        where = "without seq" if problem.seq is None else f"seq {problem.seq}"
-        print(f"ACL entry      {where}: {problem.message}")
-    if not stores.accounts.load_acl().is_valid:
+    for problem in acl.problems:
+        print(f"ACL entry      {problem.where}: {problem.message}")
+    for line in order_lines(find_disorder(acl)):
+        print(f"ACL order      {line}")
+    if not acl.is_valid:
         raise AppError("the ACL has an invalid entry, so only administrators see anything")
 
 

@@ -53,13 +53,14 @@ class Intake:
         envelope = parse_envelope(body, registry, now)
         receipt = Receipt(len(envelope.events), envelope.ignored, len(envelope.rejected))
         if envelope.kept:
-            self._refuse_when_full()
+            self.refuse_when_full()
             kept = join_events(envelope.kept) if envelope.ignored else body
             self._inbox.add(registry, kept, now)
             came.set()
         return receipt
 
-    def _refuse_when_full(self) -> None:
+    def refuse_when_full(self) -> None:
+        """Raise StoreUnavailable while the inbox is full, as it was within the last 5 s."""
         if time.monotonic() >= self._look_at and self._looking.acquire(blocking=False):
             try:
                 self._look_at = time.monotonic() + LOOK_S

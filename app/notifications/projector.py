@@ -9,7 +9,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from app.errors import AppError, StoreUnavailable
 from app.notifications.derivation import After, Derivation
 from app.rules.events import Event, Rejected, parse_envelope, reject
 from app.store import Stores, deadline
-from app.store.inbox import Letter, Progress, id_at
+from app.store.inbox import Letter, Progress
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -29,15 +30,16 @@ WANTED = "projector wanted"  # held by a command that has events to load: server
 HELD = timedelta(seconds=2.5)  # without a renewal; so another one takes over within 3 s
 RENEWED_S = 0.7
 POLL_S = 0.2  # what another process received is seen after so long
-GATHER_S = 0.25  # what comes together is worked in together
+GATHER_S = 0.4  # between the beginnings of two batches, unless more waits than one holds
 NOTED_S = 1.0  # between two notes that nothing waits
 LOOK_S = 0.4  # between two tries to take the lease
 TURN_S = 60.0  # no step takes longer, whatever the database does
-BATCH = 200  # envelopes at once
-MAX_BATCH_BYTES = 1024 * 1024
-AT_ONCE = 500  # events
+READ, READ_BYTES = 4_000, 8 * 2**20  # envelopes that are read at once
+BATCH_BYTES = 2**20  # of the envelopes that are worked in at once
+AT_ONCE = 1_000  # events
 MAX_FAILURES = 3  # of one envelope
 RECENT = timedelta(minutes=2)  # is folded anew by who takes over
+SLICE = timedelta(seconds=1)  # of it at once: it may be much
 COMPLAIN_S = 60.0  # between two log lines that say the same
 
 came = threading.Event()
@@ -51,7 +53,8 @@ class LeaseLost(AppError):
 class Held:
     """The right to derive, which one process has at a time.
 
-    Servers hold it as long as they live, and make way for a command, which is `passing`.
+    Servers hold it as long as they live, and make way for a command, which is `passing`. It is
+    renewed before anything is written, and from beside while something is `going_on`.
     """
 
     def __init__(self, stores: Stores, *, passing: bool) -> None:
@@ -60,6 +63,8 @@ class Held:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._until = 0.0  # monotonic
         self._renew_at = 0.0
+        self._hangs_at = 0.0
+        self._lock = threading.Lock()
 
     @property
     def is_mine(self) -> bool:
@@ -68,19 +73,20 @@ class Held:
 
     def take(self) -> bool:
         """Take or renew it; False where another process has it, or is to have it."""
-        asked_at, now = time.monotonic(), datetime.now(UTC)
-        if self._passing:
-            may_take = self._leases.take(WANTED, self._owner, now, 2 * HELD)
-        else:
-            may_take = not self._leases.is_held(WANTED, now)
-        if may_take and self._leases.take(LEASE, self._owner, now, HELD):
-            self._until = asked_at + HELD.total_seconds()
-            self._renew_at = asked_at + RENEWED_S
-            return True
-        if not may_take and self.is_mine:
-            self._leases.give_back(LEASE, self._owner)
-        self._until = 0.0
-        return False
+        with self._lock:
+            now = datetime.now(UTC)
+            if self._passing:
+                may_take = self._leases.take(WANTED, self._owner, now, 2 * HELD)
+            else:
+                may_take = not self._leases.is_held(WANTED, now)
+            if may_take and self._renew():
+                self._renew_at = time.monotonic() + RENEWED_S
+                self._hangs_at = time.monotonic() + TURN_S
+                return True
+            if not may_take and self.is_mine:
+                self._leases.give_back(LEASE, self._owner)
+            self._until = 0.0
+            return False
 
     def keep(self) -> None:
         """Renew it where that is due.
@@ -88,9 +94,26 @@ class Held:
         Raises:
             LeaseLost: another process may have it.
         """
+        self._hangs_at = time.monotonic() + TURN_S
         if not self.is_mine or (time.monotonic() >= self._renew_at and not self.take()):
-            self._until = 0.0
+            with self._lock:
+                self._until = 0.0
             raise LeaseLost("another process works the inbox in")
+
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Renew it from beside meanwhile, so that a slow database does not cost it.
+
+        Who neither takes nor keeps it for TURN_S hangs, and loses it.
+        """
+        ended = threading.Event()
+        beside = threading.Thread(target=self._beat, args=[ended], name="lease", daemon=True)
+        beside.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            beside.join()
 
     def give_back(self) -> None:
         """Let another process take it at once."""
@@ -98,6 +121,20 @@ class Held:
         self._leases.give_back(LEASE, self._owner)
         if self._passing:
             self._leases.give_back(WANTED, self._owner)
+
+    def _beat(self, ended: threading.Event) -> None:
+        half = HELD.total_seconds() / 2
+        while not ended.wait(half / 4):
+            with self._lock, contextlib.suppress(StoreUnavailable), deadline(half):
+                beat = time.monotonic()
+                if self.is_mine and beat > self._until - half and beat < self._hangs_at:
+                    self._renew()
+
+    def _renew(self) -> bool:
+        asked_at = time.monotonic()
+        is_mine = self._leases.take(LEASE, self._owner, datetime.now(UTC), HELD)
+        self._until = asked_at + HELD.total_seconds() if is_mine else 0.0
+        return is_mine
 
 
 class Projector:
@@ -112,8 +149,7 @@ class Projector:
         self._stores = stores
         self._held = Held(stores, passing=passing)
         self._derivation = Derivation(stores, after, self._held.keep)
-        self._until: str = ""  # bound of the ids that are read; "" none
-        self._span = timedelta(seconds=1)
+        self._waiting: deque[Letter] = deque()  # read, and not worked in
         self._progress = Progress(until=datetime.now(UTC))
         self._note_at = 0.0
 
@@ -124,18 +160,31 @@ class Projector:
             StoreUnavailable: the database is away; nothing is lost by another turn.
         """
         try:
-            with deadline(TURN_S):
-                if not self._held.is_mine and not self._take_over():
-                    return None
-                self._held.keep()
-                began = time.monotonic()
-                letters = self._read()
-            self._work_in(letters)
-            with deadline(TURN_S):
-                self._note_progress(letters, began)
+            with self._held.going_on():
+                return self._turn()
         except LeaseLost:
+            self._waiting.clear()
             return None
+        except Exception:
+            self._waiting.clear()
+            raise
+
+    def _turn(self) -> bool | None:
+        if not self._held.is_mine and not self._take_over():
+            return None
+        with deadline(TURN_S):
+            self._held.keep()
+            began = time.monotonic()
+            letters = self._next()
+        self._work_in(letters)
+        with deadline(TURN_S):
+            self._note_progress(letters, began)
         return bool(letters)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more waits than the last batch held."""
+        return bool(self._waiting)
 
     def drain(self) -> int:
         """Work in all that waits; returns how many turns that took. Waits for the lease."""
@@ -167,45 +216,38 @@ class Projector:
 
     def _while_mine(self, work: Callable[[], Result]) -> Result:
         while True:
-            if self._held.is_mine or self._take_over():
-                with contextlib.suppress(LeaseLost):
+            with contextlib.suppress(LeaseLost), self._held.going_on():
+                if self._held.is_mine or self._take_over():
                     return work()
             time.sleep(LOOK_S)
 
     def _take_over(self) -> bool:
-        if not self._held.take():
-            return False
+        with deadline(TURN_S):
+            if not self._held.take():
+                return False
         self._derivation.forget()
-        self._until = ""
+        self._waiting.clear()
         # What an older holder stored last may not be what follows from all that is on record.
-        recent = self._stores.events.find_since(datetime.now(UTC) - RECENT)
-        if recent:
-            self._derivation.fold_anew(recent)
+        now = datetime.now(UTC)
+        since = now - RECENT
+        while since <= now:
+            until = since + SLICE if since + SLICE <= now else None
+            with deadline(TURN_S):
+                self._held.keep()
+                if events := self._stores.events.find_all_between(since, until):
+                    self._derivation.fold_anew(events)
+            since += SLICE
         return True
 
-    def _read(self) -> list[Letter]:
-        """The oldest envelopes.
-
-        The embedded database reads all that is asked for, whatever the limit: so where many wait
-        it is asked for what came in a time of about one batch.
-        """
-        now = datetime.now(UTC)
-        while True:
-            letters = self._stores.inbox.find_oldest(BATCH, MAX_BATCH_BYTES, self._until)
-            if not self._until or letters:
-                break
-            self._span *= 4
-            self._until = _bound(
-                now, datetime.fromtimestamp(int(self._until) / 1e6, UTC) + self._span
-            )
-        if not letters:
-            return letters
-        first, last = letters[0].received_at, letters[-1].received_at
-        if len(letters) == BATCH:
-            self._span = max(last - first, timedelta(milliseconds=10))
-        self._until = (
-            _bound(now, last + 2 * self._span) if self._until or len(letters) == BATCH else ""
-        )
+    def _next(self) -> list[Letter]:
+        """The oldest envelopes: as many as one batch may hold."""
+        if not self._waiting:
+            self._waiting.extend(self._stores.inbox.find_oldest(READ, READ_BYTES))
+        letters: list[Letter] = []
+        size = 0
+        while self._waiting and len(letters) < AT_ONCE and size < BATCH_BYTES:
+            letters.append(self._waiting.popleft())
+            size += len(letters[-1].body)
         return letters
 
     def _work_in(self, letters: Sequence[Letter]) -> None:
@@ -272,10 +314,6 @@ class Projector:
         self._stores.inbox.note_progress(self._progress)
 
 
-def _bound(now: datetime, moment: datetime) -> str:
-    return "" if moment >= now else id_at(moment)
-
-
 class ProjectorThread(threading.Thread):
     """Works the inbox in while the process lives, whenever this process holds the lease."""
 
@@ -289,6 +327,8 @@ class ProjectorThread(threading.Thread):
         """Until the process ends; an outage of the database is waited out."""
         projector = self._make()
         while not self._ended.is_set():
+            came.clear()
+            began = time.monotonic()
             try:
                 turned = projector.turn()
             except StoreUnavailable as error:
@@ -303,9 +343,8 @@ class ProjectorThread(threading.Thread):
                 self._ended.wait(LOOK_S)
             elif not turned:
                 came.wait(POLL_S)
-            if came.is_set():
-                came.clear()
-                self._ended.wait(GATHER_S)
+            elif not projector.is_behind:
+                self._ended.wait(max(0.0, began + GATHER_S - time.monotonic()))
 
     def stop(self) -> None:
         """End after this turn."""

@@ -218,7 +218,7 @@ class Auth:
         if not file:
             return self._read_variable("password_env") or self._endpoint.password
         try:
-            return Path(file).read_text("utf-8").strip()
+            return Path(file).read_text("utf-8-sig").strip()
         except (OSError, ValueError):
             raise self._error("auth", f"password_file {file} cannot be read") from None
 

@@ -17,7 +17,7 @@ import msgspec
 import requests
 import urllib3
 
-from app.errors import SignInUnavailable
+from app.errors import AccountsUnavailable
 from app.registry.auth import add_query, origin_of
 from app.rules.clients import OWN_USER_AGENT
 from app.version import VERSION
@@ -64,14 +64,14 @@ class TokenServer:
         and an empty name is docker_auth's anonymous account.
 
         Raises:
-            SignInUnavailable: it answers neither yes nor no, or says yes to everybody.
+            AccountsUnavailable: it answers neither yes nor no, or says yes to everybody.
         """
         if not name or not password or ":" in name:  # HTTP Basic ends the name at a colon
             return False
         if len(name) > MAX_NAME_LENGTH or len(password) > MAX_PASSWORD_LENGTH:
             return False
         if not self._places.acquire(timeout=TIMEOUT_S):
-            raise SignInUnavailable("docker_auth.token_url: too many sign-ins wait for its answers")
+            raise AccountsUnavailable("docker_auth.token_url: too many sign-ins wait for it")
         try:
             self._check_now_and_then()
             return self._ask(name, password)
@@ -82,10 +82,10 @@ class TokenServer:
         """Make sure that a wrong password is refused: some servers give a token to everybody.
 
         Raises:
-            SignInUnavailable: it is not, or nobody can tell.
+            AccountsUnavailable: it is not, or nobody can tell.
         """
         if self._ask(f"rns-check-{secrets.token_hex(8)}", secrets.token_urlsafe(24)):
-            raise SignInUnavailable(
+            raise AccountsUnavailable(
                 "docker_auth.token_url: gives a token for a made-up account with a made-up "
                 "password; nobody can sign in while it does"
             )
@@ -121,18 +121,18 @@ class TokenServer:
                     return self._read(answer)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             reason = type(error).__name__  # its text has the URL with the account's name
-            raise SignInUnavailable(f"docker_auth.token_url: no answer: {reason}") from None
+            raise AccountsUnavailable(f"docker_auth.token_url: no answer: {reason}") from None
 
     def _read(self, answer: requests.Response) -> bool:
         if answer.status_code == 401:
             return False
         if answer.status_code != 200:
-            raise SignInUnavailable(f"docker_auth.token_url: answers {answer.status_code}")
+            raise AccountsUnavailable(f"docker_auth.token_url: answers {answer.status_code}")
         body = answer.raw.read(MAX_BYTES, decode_content=True)
         try:
             said = msgspec.json.decode(body, type=_Answer)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             said = _Answer()
         if not (said.token or said.access_token):
-            raise SignInUnavailable("docker_auth.token_url: answers 200 without a token")
+            raise AccountsUnavailable("docker_auth.token_url: answers 200 without a token")
         return True

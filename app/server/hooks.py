@@ -14,7 +14,7 @@ from typing import Any
 from app import kept_secret_key
 from app.analysis.summaries import Closer
 from app.embedded import EmbeddedDatabase
-from app.errors import AppError, SignInUnavailable, StoreUnavailable
+from app.errors import AccountsUnavailable, AppError, StoreUnavailable
 from app.logs import LOGGING
 from app.migration import load_plans
 from app.migration.live import LiveWishes
@@ -73,7 +73,7 @@ class Hooks:
         try:
             if token_server := token_server_of(self._settings):
                 token_server.check()
-        except SignInUnavailable as error:  # events are taken in all the same
+        except AccountsUnavailable as error:  # events are taken in all the same
             logger.error("starting without sign-ins: %s", error)
 
     def post_worker_init(self, worker: Any) -> None:

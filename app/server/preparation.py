@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 from app.registry.token_server import TokenServer
 from app.settings import Settings
 from app.store import Stores
+
+logger = logging.getLogger(__name__)
+PASSWORD_FILE = "first_password"  # noqa: S105 - its name
 
 
 def prepare(stores: Stores, settings: Settings) -> None:
@@ -37,13 +44,44 @@ def prepare(stores: Stores, settings: Settings) -> None:
 def _add_first_account(stores: Stores, settings: Settings) -> None:
     name = next(iter(settings.access.administrators), "admin")
     password = secrets.token_urlsafe(12)
-    if stores.accounts.add(name, password, {}):
-        # To the terminal and not through the log, which is kept.
-        print(
-            f"\n  First account: {name}\n  Password:      {password}\n"
-            f"  Shown once; change it with: rns accounts passwd {name}\n",
-            flush=True,
+    if sys.stdout.isatty():
+        if stores.accounts.add(name, password, {}):
+            print(
+                f"\n  First account: {name}\n  Password:      {password}\n"
+                f"  Shown once; change it with: rns accounts passwd {name}\n",
+                flush=True,
+            )
+        return
+    # What is no terminal is kept, as the log of a container or a service is.
+    file = Path(settings.mongodb.data_dir) / PASSWORD_FILE
+    try:
+        _write_private(file, f"{password}\n")
+    except OSError as error:
+        logger.error(
+            "there is no account, and no password can be kept in %s: %s; rns accounts add %s",
+            file,
+            error.strerror,
+            name,
         )
+        return
+    if stores.accounts.add(name, password, {}):
+        logger.warning(
+            "first account: %s; its password is in %s: sign in, change it with rns accounts passwd"
+            " %s, and remove the file",
+            name,
+            file.absolute(),
+            name,
+        )
+    else:
+        file.unlink()
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Write a new file that nobody but its owner can read at any time."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text)
 
 
 def token_server_of(settings: Settings) -> TokenServer | None:

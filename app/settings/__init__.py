@@ -29,7 +29,7 @@ from app.settings.schema import (
     Target,
 )
 from app.settings.values import parse_bind, parse_duration
-from app.settings.yaml_file import read_yaml
+from app.settings.yaml_file import parse_yaml
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
@@ -55,5 +55,5 @@ __all__ = [
     "load_settings",
     "parse_bind",
     "parse_duration",
-    "read_yaml",
+    "parse_yaml",
 ]

@@ -69,7 +69,7 @@ def _read_secret_files(part: Any, path: str = "") -> None:
             if part.get(secret) and part[secret] != "embedded":
                 raise ConfigError(f"{below}: {secret} is given too; keep one of the two")
             try:
-                text = Path(value).read_text("utf-8").strip()
+                text = Path(value).read_text("utf-8-sig").strip()
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{below}: cannot be read: {error}") from None
             part[secret] = text.split() if secret == "tokens" else text  # noqa: S105

@@ -75,12 +75,16 @@ class DockerAuth(_Section, frozen=True):
 class Access(_Section, frozen=True):
     """`own_namespace`: after the ACL, an account sees the repositories under its own name.
 
+    `anonymous`: docker_auth's account "" sees repositories and tags without signing in. `records`:
+    what an account that is no administrator sees of other people.
     `sign_in_header` is the header in which a proxy says who signed in; it is taken only from the
     addresses of `sign_in_from` (CIDR).
     """
 
     own_namespace: bool = True
     administrators: list[str] = msgspec.field(default_factory=lambda: ["admin"])
+    anonymous: bool = False
+    records: Literal["all", "without_addresses", "own"] = "all"
     sign_in_header: str = ""
     sign_in_from: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
 

@@ -19,7 +19,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         ConfigError: it cannot be read, is no YAML or says something twice.
     """
     try:
-        text = file.read_text("utf-8")
+        text = file.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
     document = parse_yaml(text, str(file))
@@ -30,10 +30,10 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return document
 
 
-def parse_yaml(text: str, name: str) -> Any:
-    """What `text` says; a ConfigError begins with `name`."""
+def parse_yaml(text: str, name: str, kind: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+    """What `text` says, as this kind of loader reads it; a ConfigError begins with `name`."""
     try:
-        loader = yaml.SafeLoader(text)
+        loader = kind(text)
         node = loader.get_single_node()
         _refuse_duplicates(node)
         return loader.construct_document(node) if node else None

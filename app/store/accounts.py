@@ -6,10 +6,11 @@ The documents stay in docker_auth's shape, so both programs work on the same one
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -19,17 +20,27 @@ import msgspec
 from pymongo.database import Database
 
 from app.errors import InvalidQuery
-from app.rules.access import Account, Acl, Problem, parse_acl
+from app.rules.access import (
+    Account,
+    Acl,
+    Problem,
+    check_account_name,
+    find_odd_label,
+    parse_acl,
+)
 from app.settings import DockerAuth
 from app.store.acl_file import AclFile
 from app.store.errors import translate_errors
 from app.store.htpasswd import Htpasswd
 from app.store.paging import Document
 
+logger = logging.getLogger(__name__)
+
 BCRYPT_ROUNDS = 10  # docker_auth's own example hashes have 10 as well
 MAX_PASSWORD_BYTES = 72  # what bcrypt reads; bcrypt 5 refuses more
 
 ACL_LIFETIME_S = 5.0  # after which a changed ACL is seen
+MAX_LOGGED = 20  # problems of an ACL
 
 # Where accounts come from a file and there is no ACL, as the registry itself has it.
 _EVERY_ACCOUNT = {"seq": 0, "match": {"account": "/./"}, "actions": ["*"]}
@@ -64,6 +75,7 @@ class AccountStore:
         self._documents: list[Document] | None = None
         self._problem = ""
         self._parsed = Acl((), (), True)
+        self._logged: tuple[Problem, ...] = ()
         self._read_at = 0.0
 
     # Accounts
@@ -99,7 +111,10 @@ class AccountStore:
         return int(rounds) if rounds.isdecimal() and 4 <= int(rounds) <= 16 else BCRYPT_ROUNDS
 
     def find(self, name: str) -> SignedIn | None:
-        """An account that has a password, or None; any name where a token server knows them."""
+        """An account that has a password and labels that docker_auth can read, or None.
+
+        Any name where a token server knows the accounts.
+        """
         if not name:
             return None
         if self.token_url:
@@ -111,8 +126,30 @@ class AccountStore:
         stored = document.get("password") if document else None
         if document is None or not isinstance(stored, str) or not stored:
             return None
+        if find_odd_label(document):
+            return None
         account = Account.from_document(document)
         return SignedIn(account, stored.encode())
+
+    def exists(self, name: str) -> bool:
+        """Whether the name is taken, also by an account that cannot sign in."""
+        if self.htpasswd:
+            return name in self.htpasswd.find_all()
+        return self._accounts.find_one({"username": name}, {"_id": 1}) is not None
+
+    def find_anonymous(self) -> Account | None:
+        """The account "" of whoever does not sign in, or None.
+
+        As docker_auth has it: it exists if there is a document for it, and is let in without a
+        password, or with that of the empty one.
+        """
+        is_known = self.place == "collection"
+        document = self._accounts.find_one({"username": ""}) if is_known else None
+        if document is None:
+            return None
+        stored = document.get("password")
+        is_open = stored is None or (isinstance(stored, str) and _is_of_nothing(stored))
+        return Account.from_document(document) if is_open else None
 
     def has_any(self) -> bool:
         """Whether there is any account at all."""
@@ -131,11 +168,30 @@ class AccountStore:
         documents = self._accounts.find({"username": {"$type": "string"}}).sort("username", 1)
         return [Account.from_document(document) for document in documents]
 
+    def find_problems(self) -> list[str]:
+        """Why accounts cannot sign in, a line each, or lines of the file that are no accounts."""
+        if self.htpasswd:
+            self.htpasswd.find_all()
+            return self.htpasswd.problems
+        if self.token_url:
+            return []
+        found = []
+        for document in self._accounts.find({"username": {"$gt": ""}}).sort("username", 1):
+            name, stored = document["username"], document.get("password")
+            if not isinstance(stored, str) or not stored:
+                found.append(f"{name}: has no password, and cannot sign in")
+            elif odd := find_odd_label(document):
+                found.append(f"{name}: {odd}, so it cannot sign in, as with docker_auth")
+        return found
+
     def add(self, name: str, password: str, labels: Mapping[str, Sequence[str]]) -> bool:
         """Create an account; False when the name is taken."""
+        return self.add_hashed(name, hash_password(password), labels)
+
+    def add_hashed(self, name: str, hashed: str, labels: Mapping[str, Sequence[str]]) -> bool:
+        """Create an account that has a bcrypt hash already; False when the name is taken."""
         self._refuse_where_elsewhere()
         check_account_name(name)
-        hashed = hash_password(password)
         document: Document = {"username": name, "password": hashed}
         if labels:
             document["labels"] = {label: list(values) for label, values in labels.items()}
@@ -161,13 +217,24 @@ class AccountStore:
         """The whole ACL, parsed; at most ACL_LIFETIME_S old, and the same object while it is."""
         with self._lock:
             if self._documents is None or time.monotonic() - self._read_at > ACL_LIFETIME_S:
-                documents = self.acl_file.find_all() if self.acl_file else list(self._acl.find())
+                documents = self.find_acl_documents()
                 problem = self.acl_file.problem if self.acl_file else ""
                 if (documents, problem) != (self._documents, self._problem):
                     self._documents, self._problem = documents, problem
                     self._parsed = self.parse(documents)
+                    self._log(self._parsed.problems)
                 self._read_at = time.monotonic()
             return self._parsed
+
+    def _log(self, problems: tuple[Problem, ...]) -> None:
+        """Name the problems in the log, once until others come or go."""
+        if problems == self._logged:
+            return
+        self._logged = problems
+        for problem in problems[:MAX_LOGGED]:
+            logger.warning("ACL entry %s: %s", problem.where, problem.message)
+        if len(problems) > MAX_LOGGED:
+            logger.warning("%d more ACL entries have problems", len(problems) - MAX_LOGGED)
 
     def parse(self, documents: Sequence[Mapping[str, Any]]) -> Acl:
         """The ACL of these entries; without any, an htpasswd file lets its accounts see all.
@@ -176,7 +243,9 @@ class AccountStore:
         """
         if self.acl_file:
             problem = self.acl_file.problem
-            return Acl((), (Problem(None, 0, problem),), False) if problem else parse_acl(documents)
+            return (
+                Acl((), (Problem(None, -1, problem),), False) if problem else parse_acl(documents)
+            )
         return parse_acl(documents or ([_EVERY_ACCOUNT] if self.htpasswd else []))
 
     def _forget_acl(self) -> None:
@@ -196,12 +265,11 @@ class AccountStore:
             raise InvalidQuery(f"the ACL is that of {self.acl_file.file}: change it there")
 
     def find_acl_documents(self) -> list[Document]:
-        """The ACL entries as docker_auth stores them, in plain JSON values, by `seq`."""
-        if self.acl_file:
-            documents: Iterable[Document] = self.acl_file.find_all()
-        else:
-            documents = self._acl.find({}, {"_id": 0}).sort("seq", 1)
-        return [json.loads(json.dumps(document, default=str)) for document in documents]
+        """The ACL entries as they are stored, and in that order, in which docker_auth takes them.
+
+        Their values may be anything that BSON has; `plain` makes them fit to be shown.
+        """
+        return self.acl_file.find_all() if self.acl_file else list(self._acl.find({}, {"_id": 0}))
 
     def add_acl_entry(self, entry: Mapping[str, Any]) -> bool:
         """Add an entry; False when its `seq` is taken (the order would be undefined)."""
@@ -223,13 +291,9 @@ class AccountStore:
         return deleted
 
 
-def check_account_name(name: str) -> None:
-    """Raise InvalidQuery unless `name` can be an account: printable, without colon or blank ends.
-
-    HTTP Basic ends the user name at the first colon (RFC 7617).
-    """
-    if not name or len(name) > 255 or not name.isprintable() or ":" in name or name != name.strip():
-        raise InvalidQuery("account name: 1 to 255 printable characters without a colon")
+def plain(document: Mapping[str, Any]) -> Document:
+    """A document in plain JSON values; those that JSON has not are text."""
+    return json.loads(json.dumps(document, default=str))  # type: ignore[no-any-return]
 
 
 def hash_password(password: str) -> str:
@@ -248,6 +312,12 @@ def hash_password(password: str) -> str:
 def _dummy_hash(rounds: int) -> bytes:
     """Of a random password that nobody keeps."""
     return bcrypt.hashpw(secrets.token_bytes(16).hex().encode(), bcrypt.gensalt(rounds))
+
+
+@lru_cache(maxsize=1)
+def _is_of_nothing(hashed: str) -> bool:
+    """Whether it is a hash of the empty password."""
+    return _matches(b"", hashed.encode())
 
 
 def _matches(secret: bytes, hashed: bytes) -> bool:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from pathlib import Path
 
-from app.errors import ConfigError
-from app.rules.access.auth_config import acl_documents
-from app.settings import read_yaml
+from app.errors import AppError
+from app.store.auth_config import read_acl
 from app.store.paging import Document
-
-logger = logging.getLogger(__name__)
 
 
 class AclFile:
@@ -29,22 +25,25 @@ class AclFile:
         self._documents: list[Document] = []
 
     def find_all(self) -> list[Document]:
-        """The entries as documents `{seq, match, actions}`; none while there is a problem."""
+        """The entries as documents `{seq, match, actions}`; none while there is a problem.
+
+        The order of the file decides, so they are numbered from 1. What docker_auth ignores in
+        an entry is ignored here too.
+        """
         with self._lock:
             try:
                 status = os.stat(self.file)
                 seen = (status.st_mtime_ns, status.st_size, status.st_ino)
                 if seen != self._seen:
-                    self._documents = acl_documents(read_yaml(self.file))
+                    entries = read_acl(self.file)
+                    self._documents = [{**e.document, "seq": n} for n, e in enumerate(entries, 1)]
                     self._seen, self.problem = seen, ""
-            except ConfigError as error:
+            except OSError as error:
+                self._fail(f"{self.file}: {error.strerror}")
+            except AppError as error:
                 self._fail(str(error))
-            except (OSError, ValueError) as error:
-                self._fail(f"{self.file}: {getattr(error, 'strerror', None) or error}")
             return self._documents
 
     def _fail(self, reason: str) -> None:
-        problem = f"docker_auth.acl_file: {reason}; so nothing is allowed"
-        if problem != self.problem:
-            logger.error("%s", problem)
-        self._documents, self._seen, self.problem = [], None, problem
+        self.problem = f"docker_auth.acl_file: {reason}; so nothing is allowed"
+        self._documents, self._seen = [], None

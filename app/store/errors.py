@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from bson.errors import InvalidBSON
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from app.errors import StoreUnavailable
@@ -17,7 +18,10 @@ Class = TypeVar("Class", bound=type)
 
 
 def translate_errors(cls: Class) -> Class:
-    """Make every public method of a class raise StoreUnavailable where pymongo raised its own."""
+    """Make every public method of a class raise StoreUnavailable where pymongo raised its own.
+
+    A document that pymongo cannot read is no answer either.
+    """
     for name, method in list(vars(cls).items()):
         if inspect.isfunction(method) and not name.startswith("_"):
             setattr(cls, name, _translated(method))
@@ -29,7 +33,7 @@ def _translated(method: Callable[..., Any]) -> Callable[..., Any]:
     def translated(*args: Any, **kwargs: Any) -> Any:
         try:
             result = method(*args, **kwargs)
-        except PyMongoError as error:
+        except (PyMongoError, InvalidBSON) as error:
             raise _unavailable(error) from error
         return _translated_iterator(result) if inspect.isgenerator(result) else result
 
@@ -39,11 +43,11 @@ def _translated(method: Callable[..., Any]) -> Callable[..., Any]:
 def _translated_iterator(iterator: Iterator[Any]) -> Iterator[Any]:
     try:
         yield from iterator
-    except PyMongoError as error:
+    except (PyMongoError, InvalidBSON) as error:
         raise _unavailable(error) from error
 
 
-def _unavailable(error: PyMongoError) -> StoreUnavailable:
+def _unavailable(error: PyMongoError | InvalidBSON) -> StoreUnavailable:
     # Messages of pymongo name hosts, never credentials; the first line is what an operator needs.
     reason = str(error).splitlines()[0][:200] if str(error) else ""
     return StoreUnavailable(f"the database does not answer: {type(error).__name__}: {reason}")

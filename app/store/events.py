@@ -13,6 +13,7 @@ from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
+from app.rules.addresses import parse_ip
 from app.rules.clients import OWN_CLIENT
 from app.rules.events import Descriptor, Event, position_at
 from app.rules.kinds import SUPPLEMENTS
@@ -48,6 +49,14 @@ _STORED = tuple(name for name in Event.__struct_fields__ if name not in ("id", "
 DERIVED = ("part_of", "parent", "tag", "tag_from", "kind")
 WITHOUT_REFERENCES = {"references": 0}  # of pushes: nobody who lists events asks for them
 BULK = 100  # documents of one command; longer ones keep others waiting
+
+
+class LastPull(msgspec.Struct, frozen=True):
+    """The newest pull of something; `actor` is None where the viewer may not know who it was."""
+
+    timestamp: datetime
+    actor: str | None
+    parent: str | None
 
 
 class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,10 +133,15 @@ class EventStore:
         found = self._collection.find({"repository": repository, **bounds}, WITHOUT_REFERENCES)
         return [event_of(document) for document in found if document["registry"] == registry]
 
-    def find_since(self, since: datetime) -> list[Event]:
-        """What happened from `since` on, in no order."""
-        found = self._collection.find(between(position_at(since), None), WITHOUT_REFERENCES)
-        return [event_of(document) for document in found]
+    def find_all_between(self, since: datetime, until: datetime | None) -> list[Event]:
+        """What happened anywhere from `since` until before `until`, in no order.
+
+        `until` None is no bound.
+        """
+        bounds = between(position_at(since), position_at(until) if until else None)
+        return [
+            event_of(document) for document in self._collection.find(bounds, WITHOUT_REFERENCES)
+        ]
 
     def find_by_digests(self, registry: str, digests: Sequence[str]) -> list[Event]:
         """What names one of these digests, in any repository of a registry, in no order."""
@@ -157,7 +171,7 @@ class EventStore:
 
         Stable under inserts: new events appear on newer pages only.
         """
-        queries = _queries(query, scope)
+        queries = _records(query, scope)
         lower, upper = _bounds(query)
         if cursor is not None:
             upper = min(cursor, upper or cursor)
@@ -171,7 +185,7 @@ class EventStore:
         """How many events match, exact up to `cap`."""
         lower, upper = _bounds(query)
         return count_newest(
-            self._collection, _queries(query, scope), lower=lower, upper=upper, cap=cap
+            self._collection, _records(query, scope), lower=lower, upper=upper, cap=cap
         )
 
     def find_newest(self) -> Event | None:
@@ -186,11 +200,29 @@ class EventStore:
         )
         return event_of(found[0]) if found else None
 
-    def find_last(self, action: str, query: RecordQuery, scope: Scope) -> Event | None:
-        """The newest event of one action among those that `query` selects, or None."""
-        only = msgspec.structs.replace(query, action=action)
-        page = self.find_page(only, scope, limit=1)
-        return page.items[0] if page.items else None
+    def find_last_pull(self, query: RecordQuery, scope: Scope) -> LastPull | None:
+        """The newest pull, by whomever, of the image that `query` names, or None."""
+        event = self._find_last(msgspec.structs.replace(query, action="pull"), scope)
+        if event is None:
+            return None
+        actor = event.actor if scope.may_name(event.actor) else None
+        return LastPull(event.timestamp, actor, event.parent)
+
+    def find_registry(self, digest: str, scope: Scope) -> str | None:
+        """A registry that told of this digest in what the scope allows, or None."""
+        event = self._find_last(RecordQuery(digest=digest, parts=True), scope)
+        return event.registry if event else None
+
+    def _find_last(self, query: RecordQuery, scope: Scope) -> Event | None:
+        """The newest event that `query` selects, also one that the scope does not show.
+
+        Not for a query by account, address or client: that it finds something would tell of people.
+        """
+        assert not any((query.actor, query.network, query.client))
+        queries = _queries(query, scope.within(query.repository or None))
+        lower, upper = _bounds(query)
+        found = find_newest(self._collection, queries, lower=lower, upper=upper, limit=1)
+        return event_of(found[0]) if found else None
 
     def find_pulls(
         self,
@@ -199,17 +231,17 @@ class EventStore:
         repository: str | None = None,
         registry: str | None = None,
     ) -> Iterator[Event]:
-        """Every pull and check of these digests, parts and our own too; in no order.
+        """Every pull and check of these digests that is shown, parts and our own too; in no order.
 
         Our own as well: anybody may call its client as ours.
         """
         of_registry = {} if registry is None else {"registry": registry}
         for digest in digests:
-            for part in scope.within(repository):
+            for part in scope.records_within(repository):
                 query = all_of({"digest": digest}, part, of_registry)
                 for document in self._collection.find(query):
                     if document["action"] in ("pull", "check"):
-                        yield event_of(document)
+                        yield _seen_by(scope, event_of(document))
 
     def remove_registry(self, registry: str) -> int:
         """Delete every event of one registry; returns how many there were."""
@@ -229,18 +261,19 @@ class EventStore:
 
 
 def _seen_by(scope: Scope, event: Event) -> Event:
-    """`event` without the name of another repository that may not be seen."""
-    if event.from_repository is None or scope.may_see(event.from_repository):
-        return event
-    return msgspec.structs.replace(event, from_repository=None)
+    """`event` without what is not shown: another repository, from where and with what it came."""
+    hidden: dict[str, str | None] = {}
+    if event.from_repository is not None and not scope.may_see(event.from_repository):
+        hidden["from_repository"] = None
+    if not scope.may_locate(event.actor):
+        hidden |= dict.fromkeys(("address", "client", "user_agent"), "")
+    return msgspec.structs.replace(event, **hidden) if hidden else event
 
 
 def address_key(address: str) -> str | None:
     """An address as 32 hexadecimal digits (IPv4 as IPv4-mapped), so that a CIDR is a range."""
-    try:
-        return _hex(ipaddress.ip_address(address))
-    except ValueError:
-        return None
+    parsed = parse_ip(address)
+    return None if parsed is None else _hex(parsed)
 
 
 def _hex(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
@@ -248,7 +281,13 @@ def _hex(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     return f"{number:032x}"
 
 
-def _queries(query: RecordQuery, scope: Scope) -> list[dict[str, Any]]:
+def _records(query: RecordQuery, scope: Scope) -> list[dict[str, Any]]:
+    """Queries for the records that `query` selects among those that the scope shows."""
+    by_client = query.network is not None or bool(query.client)
+    return _queries(query, scope.records_within(query.repository or None, by_client=by_client))
+
+
+def _queries(query: RecordQuery, within: list[dict[str, Any]]) -> list[dict[str, Any]]:
     fields = ("action", "registry", "namespace", "tag", "digest", "actor", "client")
     wanted: dict[str, Any] = {
         name: value for name in fields if (value := getattr(query, name)) not in (None, "")
@@ -262,7 +301,7 @@ def _queries(query: RecordQuery, scope: Scope) -> list[dict[str, Any]]:
     parts = {} if query.parts else NO_PARTS
     ours = {} if query.client else NOT_OWN
     conditions = (wanted, parts, _kinds(query), ours)
-    return [all_of(part, *conditions) for part in scope.within(query.repository or None)]
+    return [all_of(part, *conditions) for part in within]
 
 
 def _kinds(query: RecordQuery) -> dict[str, Any]:

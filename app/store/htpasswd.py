@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-from app.errors import ConfigError
+from app.errors import AccountsUnavailable
 
 
 class Htpasswd:
@@ -23,7 +23,7 @@ class Htpasswd:
         """The bcrypt hash of each account by name; lines that are none are in `problems`.
 
         Raises:
-            ConfigError: the file cannot be read.
+            AccountsUnavailable: the file cannot be read.
         """
         with self._lock:
             try:
@@ -34,7 +34,7 @@ class Htpasswd:
                     self._seen = seen
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or "not UTF-8"
-                raise ConfigError(
+                raise AccountsUnavailable(
                     f"docker_auth.htpasswd: {self.file} cannot be read: {reason}"
                 ) from None
             return self._hashes
@@ -42,7 +42,7 @@ class Htpasswd:
     def _read(self) -> None:
         hashes: dict[str, str] = {}
         problems = []
-        for number, line in enumerate(self.file.read_text("utf-8").splitlines(), 1):
+        for number, line in enumerate(self.file.read_text("utf-8-sig").splitlines(), 1):
             text = line.strip()
             if not text or text.startswith("#"):
                 continue

@@ -6,15 +6,16 @@ throttle counts and what ends a session. All workers share it.
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv6Address, ip_network
 from typing import Any
 
 import msgspec
 from pymongo.collection import Collection
 
+from app.rules.addresses import parse_ip
 from app.rules.events import position_at
 from app.store.errors import translate_errors
 from app.store.paging import (
@@ -163,15 +164,10 @@ def _row(document: Document) -> SignIn:
 
 def _source(address: str) -> str:
     """What counts as one address: of IPv6 a /64, which is what one customer gets."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return address
+    parsed = parse_ip(address)
+    if isinstance(parsed, IPv6Address):
+        return str(ip_network((parsed, 64), strict=False))
+    return str(parsed or "")
 
 
 def now() -> datetime:

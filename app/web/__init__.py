@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, redirect, render_template, request, url_for
-from flask.sessions import SecureCookieSessionInterface
+from flask import Flask, Response, current_app, redirect, render_template, request, url_for
+from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from app.errors import (
+    AccountsUnavailable,
     AppError,
     NotAuthenticated,
-    SignInUnavailable,
+    NotFound,
     StoreUnavailable,
     Throttled,
 )
@@ -31,17 +35,20 @@ from app.web import (
     api,
     display,
     health,
+    lists,
     metrics,
     migration,
     notifications,
     search,
     signin,
 )
+from app.web.client import ClientAddress
 from app.web.runtime import Runtime, json_response, runtime
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
+STATIC_MAX_AGE_S = 365 * 24 * 3600  # of a file whose address changes with it
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -60,10 +67,15 @@ SECURITY_HEADERS = {
 
 
 class _Sessions(SecureCookieSessionInterface):
-    """Cookies that are Secure exactly when the request came over https."""
+    """Cookies that are Secure exactly when the request came over https; none with static files."""
 
     def get_cookie_secure(self, app: Flask) -> bool:
         return request.is_secure
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Renew the cookie, which also says that the answer depends on it."""
+        if request.endpoint != "static":
+            super().save_session(app, session, response)
 
 
 def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
@@ -76,10 +88,12 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     )
     app.extensions["rns"] = Runtime(settings, stores, intake, plans, token_server)
     app.session_interface = _Sessions()
-    if proxies := settings.server.trusted_proxies:
+    proxies = settings.server.trusted_proxies
+    if proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
+            app.wsgi_app, x_for=0, x_proto=proxies, x_host=proxies
         )
+    app.wsgi_app = ClientAddress(app.wsgi_app, proxies)  # type: ignore[method-assign]
     csrf = CSRFProtect(app)
     csrf.exempt(notifications.bp)
     csrf.exempt(api.bp)  # it refuses forgery itself, and lets programs in
@@ -97,11 +111,29 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     ):
         app.register_blueprint(blueprint)
     display.init_app(app)
+    app.config["ASSETS"] = _fingerprint(Path(app.static_folder or ""))
+    app.url_defaults(_name_version)
     app.register_error_handler(AppError, _app_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected_error)
     app.before_request(_check_host)
     app.after_request(_secure)
+
+
+@cache
+def _fingerprint(folder: Path) -> str:
+    """A word that changes with any file of the folder."""
+    found = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            found.update(file.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def _name_version(endpoint: str, values: dict[str, Any]) -> None:
+    """Put the fingerprint into the addresses of static files, so that they can be kept for long."""
+    if endpoint == "static":
+        values["v"] = current_app.config["ASSETS"]
 
 
 def _check_host() -> None:
@@ -121,29 +153,36 @@ def _secure(response: Response) -> Response:
         response.headers.setdefault(name, value)
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
-    if request.endpoint != "static":
+    if request.endpoint != "static" or response.status_code >= 400:
         response.headers.setdefault("Cache-Control", "no-store")
+    elif request.args.get("v") == current_app.config["ASSETS"]:
+        response.headers["Cache-Control"] = f"public, max-age={STATIC_MAX_AGE_S}, immutable"
     return response
 
 
 def _app_error(error: AppError) -> Response:
     if isinstance(error, StoreUnavailable):
         logger.error("%s %s: %s", request.method, request.path, error)
-        message = "Nothing can be stored or read just now. Nothing was lost; try again in a moment."
-        return _failure(503, message, {"Retry-After": str(RETRY_AFTER_S)})
-    if isinstance(error, SignInUnavailable):
-        logger.error("%s %s: %s", request.method, request.path, error)
-        message = "Sign-ins cannot be checked just now; try again in a moment."
-        return _failure(503, message, {"Retry-After": str(RETRY_AFTER_S)})
-    is_browser = request.method == "GET" and not _wants_json() and not request.authorization
+        return _failure(503, _say_unavailable(error), {"Retry-After": str(RETRY_AFTER_S)})
+    if isinstance(error, NotFound) and signin.is_anonymous():
+        error = NotAuthenticated(signin.SIGN_IN)  # the account may see it, if it exists
+    is_program = _wants_json() or lists.asks_for_file() or bool(request.authorization)
+    is_browser = request.method in ("GET", "HEAD") and not is_program
     if isinstance(error, NotAuthenticated) and is_browser:
         return redirect(url_for("signin.login", next=request.full_path.rstrip("?")))  # type: ignore[return-value]
     headers: dict[str, str] = {}
-    if isinstance(error, NotAuthenticated) and _wants_json():
+    if isinstance(error, NotAuthenticated) and is_program:
         headers["WWW-Authenticate"] = 'Basic realm="registry account", charset="UTF-8"'
     if isinstance(error, Throttled):
         headers["Retry-After"] = str(error.retry_after_s)
     return _failure(error.status, str(error), headers)
+
+
+def _say_unavailable(error: StoreUnavailable) -> str:
+    """What went wrong, for somebody who may be anybody."""
+    if isinstance(error, AccountsUnavailable):
+        return "Nobody can sign in just now; the log of the server says why."
+    return "Nothing can be stored or read just now. Nothing was lost; try again in a moment."
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -7,6 +7,8 @@ from typing import Any
 from flask import Blueprint, render_template, request
 
 from app.analysis.explain import Answer, explain_access, parse_entry
+from app.rules.access import by_seq, find_disorder
+from app.store.accounts import plain
 from app.store.paging import Page
 from app.store.sign_ins import SignIn
 from app.web import lists
@@ -31,12 +33,14 @@ def explainer() -> Any:
             status = 400
     accounts = runtime().stores.accounts
     documents = accounts.find_acl_documents()
+    acl = accounts.parse(documents)
     page = render_template(
         "access/explain.html",
         form=form,
         answer=answer,
-        entries=documents,
-        acl=accounts.parse(documents),
+        entries=[plain(document) for document in by_seq(documents)],
+        acl=acl,
+        disorder=find_disorder(acl),
     )
     return page, status
 

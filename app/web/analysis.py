@@ -12,9 +12,8 @@ from werkzeug.datastructures import MultiDict
 from app.analysis.recall import Consumer, Recall, recall_digest, recall_tag
 from app.analysis.unused import Report, UnusedTag, find_unused
 from app.rules.events import Event
-from app.rules.usage import Row
 from app.store.paging import Page
-from app.store.usage import Newest
+from app.store.usage import Newest, Proof
 from app.web import lists
 from app.web.figures import find_figures, linker_before, new_tags_url, records_linker
 from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
@@ -112,7 +111,7 @@ def _unused_item(row: UnusedTag, newest: Mapping[tuple[str, str, str], Newest]) 
     found = [newest[key] for key in keys if key in newest]
     item = fields_of(row)
     for name, field in _PROOFS.items():
-        proofs: list[Row] = [proof for one in found if (proof := getattr(one, field))]
+        proofs: list[Proof] = [proof for one in found if (proof := getattr(one, field))]
         last = max(proofs, key=lambda proof: proof.last, default=None)
         item[f"last_{name}_at"] = last.last if last else None
         item[f"last_{name}_by"] = last.actor if last else None

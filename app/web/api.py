@@ -34,7 +34,7 @@ from app.web.migration import (
 from app.web.openapi import LISTS, describe
 from app.web.runtime import find_up_to, json_response
 from app.web.search import history_listing, repository_listing, tag_listing
-from app.web.signin import administrator, viewer
+from app.web.signin import administrator, viewer, visitor
 
 bp = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -45,6 +45,7 @@ _LISTINGS: dict[str, Callable[[Any], lists.Listing]] = {
     "records": record_listing,
     "sign-ins": sign_in_listing,
 }
+_OF_ANYBODY = {"repositories", "tags"}  # the anonymous account sees these
 _OF_EVERY_LIST = {"cursor", "limit", "format"}
 
 _PARTS: dict[str, Callable[[Plan, Any], lists.Listing]] = {
@@ -72,7 +73,7 @@ def refuse_forgery() -> None:
 @bp.get("/<any(repositories, tags, history, records, 'sign-ins'):name>")
 def listing(name: str) -> Response:
     """One page of a list: 200, 400 for a filter that cannot be used, 401, 403."""
-    viewer()
+    (visitor if name in _OF_ANYBODY else viewer)()
     form = LISTS[f"/{name}"].form(request.args)
     _check(form, _OF_EVERY_LIST)
     return _answer(_LISTINGS[name](form))

@@ -6,16 +6,18 @@ import logging
 import math
 from datetime import timedelta
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 from flask import request
 
 from app.errors import InvalidQuery, NotAuthenticated, NotAuthorized, Throttled
 from app.logs import hide_tokens
-from app.rules.addresses import parse_address
+from app.rules.access import check_account_name
+from app.rules.addresses import parse_ip
 from app.rules.tokens import is_token
-from app.store.accounts import SignedIn, check_account_name
+from app.store.accounts import SignedIn
 from app.store.sign_ins import BASIC, FORM, HEADER, REFUSED, SIGNED_IN, TOKEN, SignIn, now
+from app.web.client import PEER
 from app.web.runtime import runtime
 
 logger = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ def check_password(
 
     Raises:
         Throttled: too many attempts failed before this one.
-        SignInUnavailable: docker_auth's token server does not tell.
+        AccountsUnavailable: docker_auth's token server does not tell.
     """
     _refuse_where_throttled(name)
     here = runtime()
@@ -137,16 +139,13 @@ def find_by_header() -> SignedIn | None:
 
 def _is_from_proxy(header: str) -> bool:
     """Whether the other end of the connection, whatever X-Forwarded-For says, may name accounts."""
-    peer = request.environ.get("werkzeug.proxy_fix.orig", {}).get("REMOTE_ADDR") or ""
-    try:
-        address = ip_address(parse_address(peer))
-        networks = map(ip_network, runtime().settings.access.sign_in_from)
-        if any(address in network for network in networks):
-            return True
-    except ValueError:  # the peer of a Unix socket has no address
-        pass
-    _tell_once(header, peer)
-    return False
+    peer = request.environ.get(PEER, "")
+    address = parse_ip(peer)  # a Unix socket has none
+    networks = map(ip_network, runtime().settings.access.sign_in_from)
+    is_proxy = address is not None and any(address in network for network in networks)
+    if not is_proxy:
+        _tell_once(header, peer)
+    return is_proxy and runtime().settings.server.trusted_proxies > 0
 
 
 @lru_cache(maxsize=1000)

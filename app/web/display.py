@@ -14,7 +14,7 @@ from app.store.paging import Count
 from app.version import VERSION
 from app.web import lists
 from app.web.runtime import find_up_to
-from app.web.signin import account_name, is_administrator
+from app.web.signin import account_name, is_administrator, shown_of_others
 
 
 def init_app(app: Flask) -> None:
@@ -32,6 +32,7 @@ def _page_names() -> dict[str, Any]:
         "account_name": account_name,
         "find_up_to": find_up_to,
         "is_administrator": is_administrator,
+        "shown_of_others": shown_of_others,
         "same_query": lists.same_query,
         "url_with": lists.url_with,
         "version": VERSION,

@@ -1,12 +1,18 @@
-"""/healthz: the process answers; /readyz: the database takes and returns a write."""
+"""/healthz: the process answers; /readyz: events that come now are kept."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 from flask import Blueprint, Response
 
+from app.embedded import refuse_without_space
+from app.errors import StoreUnavailable
 from app.store import deadline
 from app.web.runtime import json_response, runtime
 
+logger = logging.getLogger(__name__)
 bp = Blueprint("health", __name__)
 READY_S = 1.5  # for the database to take and return a write
 
@@ -19,7 +25,18 @@ def live() -> Response:
 
 @bp.get("/readyz")
 def ready() -> Response:
-    """200 when events can be stored, else 503."""
+    """200 when events can be stored, else 503 with the reason, which tells a stranger no names."""
+    here = runtime()
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("too little disk is free", lambda: refuse_without_space(here.settings)),
+        ("the database does not take or return a write", here.stores.check),
+        ("the inbox is full", here.intake.refuse_when_full),
+    ]
     with deadline(READY_S):
-        runtime().stores.check()
+        for reason, step in steps:
+            try:
+                step()
+            except StoreUnavailable as error:
+                logger.error("not ready: %s", error)
+                return json_response({"status": "not ready", "reason": reason}, 503)
     return json_response({"status": "ready"})

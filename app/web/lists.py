@@ -23,6 +23,7 @@ MAX_PAGE_SIZE = 500
 EXPORT_PAGE_SIZE = 500
 PAGE_COUNT_CAP = 500  # a page says "more than 500": counting is most of what a page costs
 API_COUNT_CAP = 10_000
+FILES = ("csv", "ndjson")
 
 Item = dict[str, Any]
 Row = TypeVar("Row")
@@ -125,6 +126,11 @@ def cursor() -> str | None:
     return request.args.get("cursor") or None
 
 
+def asks_for_file() -> bool:
+    """Whether the answer is to be an export."""
+    return request.args.get("format") in FILES
+
+
 def export(listing: Listing) -> Response | None:
     """The whole list as CSV or NDJSON if `format` asks for it, else None.
 
@@ -137,7 +143,7 @@ def export(listing: Listing) -> Response | None:
     if not kind or kind == "html":
         return None
     writers = {"csv": (_csv_rows, "text/csv"), "ndjson": (_ndjson_rows, "application/x-ndjson")}
-    if kind not in writers:
+    if kind not in FILES:
         raise InvalidQuery("format: expected csv or ndjson")
     rows, mimetype = writers[kind]
     first = listing.find(None, EXPORT_PAGE_SIZE)  # an error here still gets its own status

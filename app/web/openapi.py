@@ -162,7 +162,8 @@ def describe() -> Schema:
             "title": "Registry Notification Server",
             "version": VERSION,
             "description": "What a container registry's events tell. An account gets what it may "
-            "pull, and nothing else exists for it. Times are RFC 3339 in UTC.",
+            "pull, and nothing else exists for it. What is not shown of other people "
+            "(access.records) is empty or null. Times are RFC 3339 in UTC.",
         },
         "servers": [{"url": "/api/v1"}],
         "security": [{"account": []}, {"token": []}],

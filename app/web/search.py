@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.datastructures import MultiDict
 
-from app.errors import InvalidQuery, NotFound
+from app.errors import InvalidQuery, NotAuthenticated, NotFound
 from app.rules.events import Event
 from app.store.catalogue import CatalogueQuery, Move, Repository, Tag
-from app.store.events import RecordQuery
+from app.store.events import LastPull, RecordQuery
 from app.store.paging import Page
 from app.web import lists
 from app.web.figures import find_recent
 from app.web.forms import FilterForm, HistoryFilter, RepositoryFilter, SignInForm, TagFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
-from app.web.signin import is_signed_in, sign_in, viewer
+from app.web.signin import SIGN_IN, Viewer, is_signed_in, sign_in, viewer, visitor
 
 bp = Blueprint("search", __name__, url_prefix="/search")
 
@@ -29,12 +30,12 @@ RECENT = 10
 @bp.get("/")
 def home() -> Any:
     """The search forms and the latest pushes."""
-    stores = runtime().stores
+    stores, scope = runtime().stores, visitor().scope
     newest = CatalogueQuery(sort="pushed")
-    found = tag_items(stores.catalogue.find_tags(newest, viewer().scope, limit=RECENT))
+    found = tag_items(stores.catalogue.find_tags(newest, scope, limit=RECENT))
     tags = [tag for tag in found.items if tag["pushed_at"]]
     repositories = stores.catalogue.count(
-        "repository", CatalogueQuery(), viewer().scope, cap=lists.PAGE_COUNT_CAP
+        "repository", CatalogueQuery(), scope, cap=lists.PAGE_COUNT_CAP
     )
     return render_template("search/home.html", tags=tags, repositories=repositories)
 
@@ -42,43 +43,51 @@ def home() -> Any:
 @bp.get("/user/")
 def repositories_form() -> Any:
     """The repository search form."""
-    return filter_form("search/repositories.html", RepositoryFilter(MultiDict()))
+    return filter_form("search/repositories.html", RepositoryFilter(MultiDict()), visitor)
 
 
 @bp.route("/user/login/", methods=["GET", "POST"])
 def repositories() -> Any:
     """The repositories found."""
-    return results("search/repositories.html", RepositoryFilter, repository_listing)
+    return results("search/repositories.html", RepositoryFilter, repository_listing, visitor)
 
 
 @bp.get("/user/repo/")
 def tags_form() -> Any:
     """The repository and tag search form."""
-    return filter_form("search/tags.html", TagFilter(MultiDict()))
+    return filter_form("search/tags.html", TagFilter(MultiDict()), visitor)
 
 
 @bp.route("/user/repo/login/", methods=["GET", "POST"])
 def tags() -> Any:
     """The tags found."""
-    return results("search/tags.html", TagFilter, tag_listing)
+    return results("search/tags.html", TagFilter, tag_listing, visitor)
 
 
-def filter_form(template: str, form: FilterForm) -> Any:
-    """The page of a filter form without results; asks to sign in on the way if need be."""
-    context = {"form": form, "sign_in_form": None if is_signed_in() else SignInForm()}
+def filter_form(template: str, form: FilterForm, who: Callable[[], Viewer] = viewer) -> Any:
+    """The page of a filter form without results; asks to sign in on the way but for `who`."""
+    context = {"form": form, "sign_in_form": None if is_signed_in(who) else SignInForm()}
     return render_template(template, page=None, **context)
 
 
-def results(template: str, form_class: Any, make_listing: Any) -> Any:
-    """The result path of a form.
+def results(
+    template: str,
+    form_class: Any,
+    make_listing: Any,
+    who: Callable[[], Viewer] = viewer,
+) -> Any:
+    """The result path of a form, for `who` may look: an account, or any visitor.
 
     POST signs in and redirects (303) to GET with the filters in the query string, so that a result
-    can be linked, paged, reloaded and exported. GET without a session goes to the form.
+    can be linked, paged, reloaded and exported. GET without a session goes to the form, an export
+    is 401.
     """
     if request.method == "POST":
-        return _sign_in_and_redirect(template, form_class(request.form))
+        return _sign_in_and_redirect(template, form_class(request.form), who)
     assert request.endpoint
-    if not is_signed_in():
+    if not is_signed_in(who):
+        if lists.asks_for_file():
+            raise NotAuthenticated(SIGN_IN)
         return redirect(url_for(f"{request.endpoint}_form"))
     form = form_class(request.args)
     if not form.validate():
@@ -92,9 +101,9 @@ def results(template: str, form_class: Any, make_listing: Any) -> Any:
     return render_template(template, form=form, page=page, count=count, sign_in_form=None)
 
 
-def _sign_in_and_redirect(template: str, form: FilterForm) -> Any:
+def _sign_in_and_redirect(template: str, form: FilterForm, who: Callable[[], Viewer]) -> Any:
     sign_in_form = SignInForm()
-    if not is_signed_in() or sign_in_form.username.data:
+    if not is_signed_in(who) or sign_in_form.username.data:
         message: str | None = "Fill in user name and password."
         if sign_in_form.validate():
             message = sign_in(sign_in_form.username.data, sign_in_form.password.data)
@@ -113,7 +122,7 @@ def _sign_in_and_redirect(template: str, form: FilterForm) -> Any:
 
 def repository_listing(form: RepositoryFilter) -> Listing:
     """The repositories that a valid form selects."""
-    catalogue, scope, query = runtime().stores.catalogue, viewer().scope, form.query()
+    catalogue, scope, query = runtime().stores.catalogue, visitor().scope, form.query()
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
         page = catalogue.find_repositories(query, scope, cursor=cursor, limit=limit)
@@ -137,7 +146,7 @@ def repository_item(row: Repository, tags: dict[tuple[str, str], int]) -> Item:
 
 def tag_listing(form: TagFilter) -> Listing:
     """The tags that a valid form selects."""
-    catalogue, scope, query = runtime().stores.catalogue, viewer().scope, form.query()
+    catalogue, scope, query = runtime().stores.catalogue, visitor().scope, form.query()
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
         return tag_items(catalogue.find_tags(query, scope, cursor=cursor, limit=limit))
@@ -153,11 +162,11 @@ def history_listing(form: HistoryFilter) -> Listing:
         NotFound: no such tag, or none that may be seen.
     """
     registry = form.registry.data or runtime().settings.registries[0].name
-    name, catalogue = form.repository.data, runtime().stores.catalogue
-    found = catalogue.get_tag(registry, name, form.tag.data)
-    if found is None or not viewer().scope.may_see(name):
+    catalogue, scope = runtime().stores.catalogue, viewer().scope
+    found = catalogue.get_tag(registry, form.repository.data, form.tag.data, scope)
+    if found is None:
         raise NotFound("There is no such tag.")
-    moves = catalogue.find_history(found)
+    moves = catalogue.find_history(found, scope)
     rows = [(f"{number:09}", move) for number, move in enumerate(reversed(moves))]
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
@@ -187,7 +196,7 @@ def tag_items(page: Page[Tag]) -> Page[Item]:
 def repository() -> Any:
     """One repository: its tags and latest records. 404 also when it may not be seen."""
     name, registry = _visible_repository()
-    stores, scope = runtime().stores, viewer().scope
+    stores, scope = runtime().stores, visitor().scope
     query = CatalogueQuery(repository=name, registry=registry)
     found = stores.catalogue.find_repositories(
         CatalogueQuery(repository=name, registry=registry, deleted=True), scope, limit=1
@@ -195,18 +204,13 @@ def repository() -> Any:
     if not found.items:
         raise NotFound("There is no such repository.")
     page = tag_items(stores.catalogue.find_tags(query, scope, cursor=lists.cursor()))
-    only_here = RecordQuery(repository=name, registry=registry)
-    records = stores.events.find_page(only_here, scope, limit=RECENT)
     return render_template(
         "search/repository.html",
         repository=found.items[0],
         page=page,
         count=stores.catalogue.count("tag", query, scope, cap=lists.PAGE_COUNT_CAP),
-        records=records.items,
-        last_pull=_last_pull(records, only_here),
-        recent=find_recent(
-            registry=registry,
-            repository=name,
+        **_activity(
+            RecordQuery(repository=name, registry=registry),
             supplements=request.args.get("supplements") == "1",
         ),
     )
@@ -216,19 +220,18 @@ def repository() -> Any:
 def tag() -> Any:
     """One tag: what it points to, its history, its latest records. 404 also when not visible."""
     name, registry = _visible_repository("tag")
-    stores, scope = runtime().stores, viewer().scope
-    found = stores.catalogue.get_tag(registry, name, request.args.get("tag", ""))
+    stores, scope = runtime().stores, visitor().scope
+    found = stores.catalogue.get_tag(registry, name, request.args.get("tag", ""), scope)
     if found is None:
         raise NotFound("There is no such tag.")
     known = found.digest or ""
     manifest = stores.manifests.find(registry, [known]).get(known)
     query = RecordQuery(repository=name, registry=registry, tag=found.tag)
-    history = stores.catalogue.find_history(found)
+    history = stores.catalogue.find_history(found, scope)
     shared = CatalogueQuery(repository=name, registry=registry, digest=found.digest)
     same = stores.catalogue.find_tags(shared, scope) if found.digest else Page[Tag]([])
     start = request.args.get("history", 0, type=int)
     start = start if 0 < start < len(history) else 0
-    records = stores.events.find_page(query, scope, limit=RECENT)
     return render_template(
         "search/tag.html",
         tag=found,
@@ -238,9 +241,7 @@ def tag() -> Any:
         history=history[start : start + lists.PAGE_SIZE],
         newer=history[start - 1] if start else None,
         older=start + lists.PAGE_SIZE if len(history) > start + lists.PAGE_SIZE else None,
-        records=records.items,
-        last_pull=_last_pull(records, query),
-        recent=find_recent(registry=registry, repository=name, tag=found.tag, supplements=True),
+        **_activity(query),
         same=[row for row in same.items if row.digest == found.digest and row.tag != found.tag],
         has_more_names=same.next is not None,
     )
@@ -250,15 +251,14 @@ def tag() -> Any:
 def digest() -> Any:
     """One digest: its tags, what it consists of, its records. 404 also when not visible."""
     wanted = request.args.get("digest", "")
-    stores, scope = runtime().stores, viewer().scope
+    stores, scope = runtime().stores, visitor().scope
     query = CatalogueQuery(digest=wanted, deleted=True)
     page = stores.catalogue.find_tags(query, scope) if wanted else Page[Tag]([])
     tags = [row for row in tag_items(page).items if row["digest"] == wanted]
-    records = stores.events.find_page(RecordQuery(digest=wanted, parts=True), scope, limit=RECENT)
-    if not wanted or not (tags or records.items):
-        raise NotFound("There is no such digest.")
     # What is told of a manifest is what a registry told whose repositories the viewer may see.
-    registry = tags[0]["registry"] if tags else records.items[0].registry
+    registry = tags[0]["registry"] if tags else stores.events.find_registry(wanted, scope)
+    if not wanted or not registry:
+        raise NotFound("There is no such digest.")
     return render_template(
         "search/digest.html",
         digest=wanted,
@@ -266,20 +266,37 @@ def digest() -> Any:
         size=stores.manifests.find_sizes(registry, [wanted]).get(wanted),
         tags=tags,
         has_more_tags=page.next is not None,
-        records=records.items,
-        last_pull=_last_pull(records, RecordQuery(digest=wanted, parts=True)),
-        recent=find_recent(digest=wanted, supplements=True),
+        **_activity(RecordQuery(digest=wanted, parts=True)),
     )
 
 
-def _last_pull(newest: Page[Event], query: RecordQuery) -> Event | None:
-    """The newest pull that `query` selects, often among the `newest` events."""
-    for event in newest.items:
-        if event.action == "pull" and (query.parts or not event.parent):
-            return event
-    if newest.next is None:
-        return None
-    return runtime().stores.events.find_last("pull", query, viewer().scope)
+def _activity(query: RecordQuery, *, supplements: bool = True) -> dict[str, Any]:
+    """What a page shows of the pulls and pushes of what `query` names.
+
+    Nothing to the anonymous account.
+    """
+    if not is_signed_in():
+        return {"recent": None}
+    records = runtime().stores.events.find_page(query, viewer().scope, limit=RECENT)
+    fields = ("registry", "repository", "tag", "digest")
+    named: dict[str, str] = {name: value for name in fields if (value := getattr(query, name))}
+    return {
+        "records": records.items,
+        "last_pull": _last_pull(records, query),
+        "recent": find_recent(supplements=supplements, **named),
+    }
+
+
+def _last_pull(newest: Page[Event], query: RecordQuery) -> LastPull | None:
+    """The newest pull that `query` selects, often among the `newest` records."""
+    scope = viewer().scope
+    if scope.names_others:  # the records are everybody's
+        for event in newest.items:
+            if event.action == "pull" and (query.parts or not event.parent):
+                return LastPull(event.timestamp, event.actor, event.parent)
+        if newest.next is None:
+            return None
+    return runtime().stores.events.find_last_pull(query, scope)
 
 
 def _visible_repository(wanted: str = "repository") -> tuple[str, str]:
@@ -287,7 +304,7 @@ def _visible_repository(wanted: str = "repository") -> tuple[str, str]:
 
     Otherwise the answer is the same as when what is `wanted` does not exist.
     """
-    scope = viewer().scope
+    scope = visitor().scope
     name = request.args.get("repository", "")
     registry = request.args.get("registry", "") or runtime().settings.registries[0].name
     if not name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from werkzeug.wrappers import Response
 from app.errors import NotAuthenticated, NotAuthorized
 from app.rules.access import Account, compile_rule
 from app.store.accounts import MAX_PASSWORD_BYTES, SignedIn
-from app.store.scope import Scope
+from app.store.scope import Records, Scope
 from app.store.sign_ins import FORM, HEADER, SIGNED_OUT
 from app.web.credentials import (
     WRONG,
@@ -31,6 +32,7 @@ bp = Blueprint("signin", __name__)
 
 SESSION_LIFETIME = timedelta(days=7)
 UNKNOWN_SESSION_LIFETIME = timedelta(hours=8)
+SIGN_IN = "Sign in with your registry account."
 TOO_LONG = f"A password has at most {MAX_PASSWORD_BYTES} bytes: bcrypt reads no more."
 
 
@@ -44,15 +46,27 @@ class Viewer(msgspec.Struct, frozen=True):
 
 
 def viewer() -> Viewer:
-    """The one who asks, by the header Authorization, a proxy's word or a session.
+    """The account that asks, by the header Authorization, a proxy's word or a session.
 
     Raises:
-        NotAuthenticated: neither, and the ACL shows nothing to the anonymous account.
+        NotAuthenticated: neither.
+    """
+    found = visitor()
+    if not found.name:
+        raise NotAuthenticated(SIGN_IN)
+    return found
+
+
+def visitor() -> Viewer:
+    """The one who asks for repositories and tags, which the anonymous account may see too.
+
+    Raises:
+        NotAuthenticated: nobody signed in, and the anonymous account may not see anything.
     """
     if "viewer" not in g:
         g.viewer = _find_viewer()
     if g.viewer is None:
-        raise NotAuthenticated("Sign in with your registry account.")
+        raise NotAuthenticated(SIGN_IN)
     return g.viewer  # type: ignore[no-any-return]
 
 
@@ -69,14 +83,14 @@ def administrator() -> Viewer:
     return found
 
 
-def is_signed_in() -> bool:
-    """Whether somebody asks who may see anything at all.
+def is_signed_in(who: Callable[[], Viewer] = viewer) -> bool:
+    """Whether an account asks; with `visitor`, the anonymous one too.
 
     Raises:
         NotAuthenticated: wrong credentials came with the request.
     """
     try:
-        viewer()
+        who()
     except NotAuthenticated:
         if request.authorization:
             raise
@@ -96,6 +110,18 @@ def account_name() -> str:
     return found.name if found else ""
 
 
+def is_anonymous() -> bool:
+    """Whether the anonymous account asks, which would see more if it signed in."""
+    found = g.get("viewer")
+    return bool(found and not found.name)
+
+
+def shown_of_others() -> Records:
+    """What the one who asks sees of other people; asks no database."""
+    found = g.get("viewer")
+    return found.scope.records if found else "own"
+
+
 def sign_in(name: str, password: str) -> str | None:
     """Start a session; returns None, or the message to show when it did not work."""
     is_long = len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES
@@ -106,7 +132,7 @@ def sign_in(name: str, password: str) -> str | None:
     if signed_in is None:
         return WRONG
     start_session(signed_in, session_id)
-    g.viewer = _viewer_for(signed_in, FORM)
+    g.viewer = _viewer_for(signed_in.account, FORM)
     return None
 
 
@@ -128,13 +154,19 @@ def renew_session() -> None:
 
 def _find_viewer() -> Viewer | None:
     if found := find_by_authorization():
-        return _viewer_for(*found)
+        signed_in, means = found
+        return _viewer_for(signed_in.account, means)
     if named := find_by_header():
-        return _viewer_for(named, HEADER)
-    if signed_in := _from_session():
-        return _viewer_for(signed_in, FORM)
-    anonymous = _viewer_for(None, "")
-    return anonymous if anonymous.scope.queries else None
+        return _viewer_for(named.account, HEADER)
+    if of_session := _from_session():
+        return _viewer_for(of_session.account, FORM)
+    return _find_anonymous() if runtime().settings.access.anonymous else None
+
+
+def _find_anonymous() -> Viewer | None:
+    account = runtime().stores.accounts.find_anonymous()
+    found = _viewer_for(account, "") if account else None
+    return found if found and found.scope.queries else None
 
 
 def _from_session() -> SignedIn | None:
@@ -171,8 +203,7 @@ def _stamp(signed_in: SignedIn) -> str:
     return hmac.new(secret, signed_in.bound_to, hashlib.sha256).hexdigest()
 
 
-def _viewer_for(signed_in: SignedIn | None, means: str) -> Viewer:
-    account = signed_in.account if signed_in else Account(name="", labels={})
+def _viewer_for(account: Account, means: str) -> Viewer:
     here = runtime()
     access = here.settings.access
     rule = compile_rule(
@@ -184,7 +215,9 @@ def _viewer_for(signed_in: SignedIn | None, means: str) -> Viewer:
         administrators=access.administrators,
     )
     is_administrator = bool(account.name) and account.name in access.administrators
-    return Viewer(account.name, is_administrator, here.stores.catalogue.find_scope(rule), means)
+    records: Records = "all" if is_administrator else access.records
+    scope = here.stores.catalogue.find_scope(rule, account.name, records if account.name else "own")
+    return Viewer(account.name, is_administrator, scope, means)
 
 
 @bp.get("/")
@@ -198,7 +231,7 @@ def login() -> Any:
     """Sign in: 200 the form, 303 to `next`, 401 the form again."""
     form = SignInForm()
     target = local_path(request.values.get("next", "")) or url_for("search.home")
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("login.html", form=form, next=target)
     message = "Fill in user name and password."
     if form.validate():

@@ -27,6 +27,7 @@ from app.embedded import recorded_uri
 CHECKOUT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 TOKEN = "token-of-the-registry"
+APPENDING = (os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 READY_S = 30.0
 STOP_S = 40.0
 WORKED_IN_S = 15.0
@@ -75,24 +76,43 @@ def answers(url: str, *statuses: int) -> bool:
 
 
 class Program:
-    """A child process in its own process group, its output in a file."""
+    """A child process in its own process group, its output in a file, also by way of a terminal."""
 
     def __init__(
-        self, name: str, command: list[str], directory: Path, environment: Mapping[str, str]
+        self,
+        name: str,
+        command: list[str],
+        directory: Path,
+        environment: Mapping[str, str],
+        on_terminal: bool = False,
     ) -> None:
         self.log_file = directory / f"{name}.log"
         LOGS[str(self.log_file)] = self.log_file
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=directory,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        output = self._open_terminal() if on_terminal else os.open(self.log_file, *APPENDING)
+        self._process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        os.close(output)
         self.pid = self._process.pid
+
+    def _open_terminal(self) -> int:
+        """A terminal to write to; what it shows goes to the log until nobody writes any more."""
+        shown, written = os.openpty()
+
+        def copy() -> None:
+            with self.log_file.open("ab", buffering=0) as log, suppress(OSError):
+                while text := os.read(shown, 4096):
+                    log.write(text)
+            os.close(shown)
+
+        threading.Thread(target=copy, daemon=True).start()
+        return written
 
     @property
     def log(self) -> str:
@@ -169,10 +189,12 @@ class Server:
         document = yaml.safe_load(self.config_file.read_text())
         self.config_file.write_text(yaml.safe_dump({**document, **sections}))
 
-    def launch(self) -> Program:
+    def launch(self, on_terminal: bool = False) -> Program:
         """Run `rns serve` without waiting for it."""
         command = [sys.executable, "-m", "app", "serve"]
-        self._program = Program("rns-serve", command, self.directory, self.environment)
+        self._program = Program(
+            "rns-serve", command, self.directory, self.environment, on_terminal=on_terminal
+        )
         return self._program
 
     def start(self) -> None:
@@ -194,6 +216,12 @@ class Server:
         with MongoClient[Any](uri) as client:
             inbox = client[database.get("database", "registry")]["inbox"]
             eventually(lambda: inbox.find_one() is None, WORKED_IN_S, "the inbox is empty")
+
+    def worker_pids(self) -> list[int]:
+        """The processes of the server that answer requests."""
+        children = Path(f"/proc/{self.program.pid}/task/{self.program.pid}/children")
+        pids = {int(pid) for pid in children.read_text().split()}
+        return sorted(pids - set(database_pids(self.data_dir)))
 
     def restart_until_ready(self) -> None:
         """Start it as a supervisor does: again until it stays, since a killed one still dies."""

@@ -7,13 +7,14 @@ import uuid
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from builders import wire_event
 from clients import Account, DockerClient, Item, Skopeo, Webhook
 from images import Image
-from processes import HOST, Registry, Server, eventually
+from processes import HOST, Registry, Server, cleaned_up, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -188,6 +189,36 @@ def test_a_docker_pull_is_one_pull_with_its_tag(
     ]
     assert (records[0]["kind"], records[0]["client"]) == (kind, "docker")
     assert len(alice.records(repository=repository, actor="alice")) == 1
+
+
+def test_a_pull_whose_requests_meet_two_replicas_is_one_pull_with_its_tag(
+    server: Server,
+    registry: Registry,
+    skopeo: AsSkopeo,
+    alice: Account,
+    build_index: Build,
+    repository: str,
+    tmp_path: Path,
+) -> None:
+    index = build_index("two replicas")
+    skopeo("ci-bot").push(index, f"{repository}:v1")
+    with cleaned_up(Registry(tmp_path / "replica", server, storage=registry.storage)) as replica:
+        replica.start()
+        with (
+            closing(DockerClient(registry, "alice")) as here,
+            closing(DockerClient(replica, "alice")) as there,
+        ):
+            there.get_manifest(repository, here.look_up(repository, "v1"))
+            here.get_manifest(repository, index.children[0])
+        replica.wait_until_delivered()
+    registry.wait_until_delivered()
+
+    (pull,) = alice.records(repository=repository, actor="alice")
+    everything = alice.records(repository=repository, actor="alice", parts=1)
+
+    assert told(pull) == ("pull", "v1", index.digest, "alice", HOST)
+    assert len(everything) == 3
+    assert len({record["instance"] for record in everything}) == 2
 
 
 def test_pulls_of_several_accounts_at_once_are_told_apart(

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -59,23 +60,40 @@ def test_with_a_mongodb_uri_that_database_is_used_and_none_started(
     assert len(database_pids(database_dir)) == 1
 
 
-def test_the_first_start_prints_a_password_that_works_and_the_second_does_not(
+def test_the_first_start_keeps_a_password_that_works_and_names_its_file(
     make_server: MakeServer,
 ) -> None:
     server = make_server()
     server.start()
-    printed = re.search(r"First account: (\S+)\s+Password:\s+(\S+)", server.program.log)
-    assert printed, server.program.log
+    file = server.data_dir / "first_password"
+    password = file.read_text().strip()
 
-    with closing(Account(server, "admin", password=printed[2])) as admin:
+    assert f"first account: admin; its password is in {file}" in server.program.log
+    assert password not in server.program.log
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with closing(Account(server, "admin", password=password)) as admin:
         assert admin.repositories() == []
     length = len(server.program.log)
+    file.unlink()
     server.stop()
     server.start()
 
-    assert "Password" not in server.program.log[length:]
-    with closing(Account(server, "admin", password=printed[2])) as admin:
+    assert "password" not in server.program.log[length:]
+    assert not file.exists()
+    with closing(Account(server, "admin", password=password)) as admin:
         assert admin.repositories() == []
+
+
+def test_on_a_terminal_the_first_start_prints_the_password(make_server: MakeServer) -> None:
+    server = make_server()
+    program = server.launch(on_terminal=True)
+    server.wait_until_ready(program.is_alive)
+
+    printed = re.search(r"First account: (\S+)\s+Password:\s+(\S+)", program.log)
+    assert printed, program.log
+    with closing(Account(server, printed[1], password=printed[2])) as admin:
+        assert admin.repositories() == []
+    assert not (server.data_dir / "first_password").exists()
 
 
 def test_ctrl_c_ends_the_server_and_its_database(make_server: MakeServer) -> None:

@@ -99,6 +99,13 @@ def test_ipv4_in_ipv6_is_the_same_address(stores: Stores) -> None:
     assert is_throttled(stores, address=HERE)
 
 
+def test_a_zone_or_a_port_makes_no_other_address(stores: Stores) -> None:
+    for address in ("fe80::1%eth0", "fe80::1%eth1", "[fe80::1]:4711"):
+        attempt(stores, address=address)
+
+    assert is_throttled(stores, address="fe80::1")
+
+
 @pytest.mark.parametrize("name", ["$where", "a.b", "", "\\", "x" * 255, "ünï"])
 def test_any_name_can_be_tried(stores: Stores, name: str) -> None:
     attempt(stores, name)

@@ -22,7 +22,7 @@ from app.notifications.projector import Projector
 from app.rules.events import parse_envelope
 from app.rules.usage import COUNTED, Calendar, Row, Span, Sums
 from app.store import Stores
-from app.store.scope import Scope
+from app.store.scope import Records, Scope
 from app.store.usage import UsageQuery
 from app.store.usage.days import OPEN
 from app.store.usage.documents import FORM
@@ -186,18 +186,38 @@ def without_supplements(counts: Counter[Key]) -> Counter[Key]:
 
 
 def check_sums(stores: Stores, dice: random.Random, start: date, now: datetime) -> None:
-    """The sums of everything, a namespace, a client, an account are those of the rows."""
+    """The sums of everything, a namespace, a client, an account are those of the rows.
+
+    Whatever bob may see of other people.
+    """
     supplements = dice.random() < 0.5
     query = UsageQuery(first=start, last=start + 6 * DAY, supplements=supplements)
     rows = stores.usage.read(query, everything(stores), now).rows
-    scope = dice.choice([everything(stores), stores.catalogue.find_scope(rule("a", TEAM_ACL))])
-    filters = dice.choice(
-        [{}, {}, {"namespace": "team"}, {"actor": "bob"}, {"clients": frozenset({"docker"})}]
+    shown: Records = dice.choice(["all", "without_addresses", "own"])
+    compiled = dice.choice([rule(), rule("bob", TEAM_ACL)])
+    scope = stores.catalogue.find_scope(compiled, "bob", shown)
+    filters: dict[str, Any] = dice.choice(
+        [
+            {},
+            {},
+            {"namespace": "team"},
+            {"actor": "bob"},
+            {"actor": "alice"},
+            {"clients": frozenset({"docker"})},
+            {"clients": frozenset({"docker"}), "actor": "alice"},
+        ]
     )
-    expected = Sums()
+    hides_all = (shown == "own" and "actor" in filters) or (shown != "all" and "clients" in filters)
+    expected, own = Sums(), Sums()
     for row in rows:
         if matches(row, filters) and scope.may_see(row.repository):
-            expected.add(row)
+            if row.actor == "bob":
+                own.add(row)
+            if row.actor == "bob" or not hides_all:
+                expected.add(row)
+    if shown != "all":
+        hidden = ("clients", "addresses", *(("accounts",) if shown == "own" else ()))
+        expected.tops |= {name: own.tops[name] for name in hidden}
 
     narrow = msgspec.structs.replace(query, **filters)
     found = stores.usage.read_sums(narrow, scope, now)

@@ -4,19 +4,36 @@ Source: cesanta/docker_auth `auth_server/authz/acl.go`, Go's `path.Match` and `r
 sees the repositories it may pull: the first entry that matches decides, none allows nothing.
 """
 
-from app.rules.access.acl import Account, Acl, Problem, parse_acl
-from app.rules.access.explanation import Explanation, Step, explain
+from app.rules.access.acl import (
+    Account,
+    Acl,
+    Problem,
+    by_seq,
+    check_account_name,
+    find_odd_label,
+    parse_acl,
+)
+from app.rules.access.explanation import Explanation, Step, explain, find_hidden
+from app.rules.access.order import Disorder, find_disorder
+from app.rules.access.placing import place_entries
 from app.rules.access.rule import Rule, Shape, compile_rule
 
 __all__ = [
     "Account",
     "Acl",
+    "Disorder",
     "Explanation",
     "Problem",
     "Rule",
     "Shape",
     "Step",
+    "by_seq",
+    "check_account_name",
     "compile_rule",
     "explain",
+    "find_disorder",
+    "find_hidden",
+    "find_odd_label",
     "parse_acl",
+    "place_entries",
 ]

@@ -8,8 +8,9 @@ from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
 
-from app.rules.access.acl import FIELDS, Account, Acl, Entry, Problem, parse_address
+from app.rules.access.acl import FIELDS, Account, Acl, Entry, Problem
 from app.rules.access.matching import Request, conditions_of, hold, matches, variables_of
+from app.rules.addresses import parse_ip
 from app.rules.patterns import TooComplex, is_regex
 
 
@@ -22,20 +23,25 @@ class Step(msgspec.Struct, frozen=True):
     of an earlier entry that matches all that this one can: it never decides.
     """
 
-    seq: float
+    seq: int
     place: int
     index: int
     allows: bool
     verdict: str
     because: str
-    hidden_by: float | None
+    hidden_by: int | None
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """Why a repository may or may not be pulled; `steps` are all entries in their order."""
+    """Why a repository may or may not be pulled; `steps` are all entries in their order.
+
+    `unsorted` says which entry decides in docker_auth's code, which takes the entries as they are
+    stored, where that changes the answer; else "".
+    """
 
     allowed: bool
     reason: str
+    unsorted: str
     steps: tuple[Step, ...]
     problems: tuple[Problem, ...]
 
@@ -51,29 +57,50 @@ def explain(
     administrators: Collection[str],
 ) -> Explanation:
     """Say which entry decides about one repository; agrees with compile_rule for all arguments."""
-    request, client = Request(account, service, repository), parse_address(address)
+    request, client = Request(account, service, repository), parse_ip(address or "")
     decider: Entry | None = None
-    steps = []
+    matching: list[Entry] = []
+    steps, hidden = [], find_hidden(acl)
     for place, entry in enumerate(acl.entries, 1):
         because = _unmet(entry, request, client)
         verdict = "no match" if because else "too late" if decider else "decides"
         if verdict == "decides":
             decider = entry
-        hidden_by = next((e.seq for e in acl.entries[: place - 1] if _hides(e, entry)), None)
+        if not because:
+            matching.append(entry)
+        hidden_by = hidden.get(entry.seq)
         steps.append(Step(entry.seq, place, entry.index, entry.allows, verdict, because, hidden_by))
     own = own_namespace and account.name and repository.startswith(f"{account.name}/")
+    unsorted = ""
     if account.name and account.name in administrators:
         allowed, reason = True, "an administrator sees everything (access.administrators)"
     elif not acl.is_valid:
         allowed, reason = False, "the list has an invalid entry, so it denies everything"
     elif decider:
-        what = "allows pull" if decider.allows else "does not allow pull"
-        allowed, reason = decider.allows, f"the entry with seq {decider.seq:g} decides: it {what}"
+        what = _does(decider)
+        stored_first = min(matching, key=lambda entry: entry.index)
+        if stored_first.allows != decider.allows:
+            unsorted = f"seq {stored_first.seq} is stored before it, and {_does(stored_first)}"
+        allowed, reason = decider.allows, f"the entry with seq {decider.seq} decides: it {what}"
     elif own:
         allowed, reason = True, "no entry matches, but it is the account's own namespace"
     else:
         allowed, reason = False, "no entry matches, and what nothing allows is denied"
-    return Explanation(allowed, reason, tuple(steps), acl.problems)
+    return Explanation(allowed, reason, unsorted, tuple(steps), acl.problems)
+
+
+def find_hidden(acl: Acl) -> dict[int, int]:
+    """Entries that never decide, each with the first that matches all that it can match."""
+    found = {}
+    for place, entry in enumerate(acl.entries):
+        hidden_by = next((e.seq for e in acl.entries[:place] if _hides(e, entry)), None)
+        if hidden_by is not None:
+            found[entry.seq] = hidden_by
+    return found
+
+
+def _does(entry: Entry) -> str:
+    return "allows pull" if entry.allows else "does not allow pull"
 
 
 def _unmet(entry: Entry, request: Request, client: IPv4Address | IPv6Address | None) -> str:

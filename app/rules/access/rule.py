@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import re2
 
-from app.rules.access.acl import Account, Acl, parse_address
+from app.rules.access.acl import Account, Acl
 from app.rules.access.matching import Request, find_matchers
+from app.rules.addresses import parse_ip
 from app.rules.patterns import EVERYTHING, OPTIONS, Matcher, below
 
 MAX_PREFIXES = 100  # more are no cheaper to look up than all names
@@ -125,9 +126,9 @@ def _shape(steps: Sequence[tuple[Matcher, bool]], otherwise: bool) -> Shape | No
         return None
     for index in denied:
         matcher = steps[index][0]
-        is_settled = any(_covers(earlier, matcher) for earlier, _ in steps[:index])
+        is_settled = any(covers(earlier, matcher) for earlier, _ in steps[:index])
         if not is_settled and any(
-            allows and (_covers(later, matcher) or _covers(matcher, later))
+            allows and (covers(later, matcher) or covers(matcher, later))
             for later, allows in steps[index + 1 :]
         ):
             return None
@@ -142,7 +143,7 @@ def _shape(steps: Sequence[tuple[Matcher, bool]], otherwise: bool) -> Shape | No
     )
 
 
-def _covers(wide: Matcher, narrow: Matcher) -> bool:
+def covers(wide: Matcher, narrow: Matcher) -> bool:
     """Whether `wide` matches all of `narrow`. Neither covers the other: disjoint."""
     if wide.kind == "everything" or narrow.kind == "exact":
         return wide.test(narrow.text)
@@ -177,14 +178,14 @@ def compile_rule(
     it denies, it denies all that no earlier entry decides.
 
     Args:
-        address: the client's, without port; an `ip` condition is never met without one.
+        address: the client's; an `ip` condition is never met without one that can be read.
         service: the registry's name for its token service.
     """
     if account.name and account.name in administrators:
         return Rule([], otherwise=True)
     if not acl.is_valid:
         return Rule([])
-    request, client = Request(account, service), parse_address(address)
+    request, client = Request(account, service), parse_ip(address or "")
     steps: list[tuple[Matcher, bool]] = []
     for entry in acl.entries:
         if entry.network and (client is None or client not in entry.network):

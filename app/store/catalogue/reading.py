@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from pymongo.collection import Collection
 from pymongo.database import Database
 
@@ -18,7 +19,7 @@ from app.store.catalogue.timeline import SEEN, digest_before, find_changes
 from app.store.catalogue.values import Move, Repository, Tag
 from app.store.errors import translate_errors
 from app.store.paging import Count, Document, Page, all_of, chunks
-from app.store.scope import Scope, find_scope
+from app.store.scope import Records, Scope, find_scope
 
 MAX_NUMBER_LENGTH = 6  # of a number in a cursor
 
@@ -45,9 +46,9 @@ class Catalogue:
         self._tags.create_index([("namespace", 1), ("position", 1)])
         self._history.ensure_indexes()
 
-    def find_scope(self, rule: Rule) -> Scope:
-        """The queries that select exactly what `rule` allows."""
-        return find_scope(self._repositories, rule)
+    def find_scope(self, rule: Rule, account: str = "", records: Records = "all") -> Scope:
+        """The queries that select exactly what `rule` allows; `records` see Scope."""
+        return find_scope(self._repositories, rule, account, records)
 
     def find_repositories(
         self, query: CatalogueQuery, scope: Scope, *, cursor: str | None = None, limit: int = 50
@@ -71,7 +72,7 @@ class Catalogue:
     ) -> Page[Tag]:
         """Tags by repository and name, or by last push, newest first."""
         documents, more = self._find_page("tag", query, scope, cursor, limit)
-        return Page([_struct(Tag, document) for document in documents], more)
+        return Page([_seen_by(scope, _struct(Tag, document)) for document in documents], more)
 
     def count(self, kind: Kind, query: CatalogueQuery, scope: Scope, *, cap: int) -> Count:
         """How many repositories or tags match, exact up to `cap`."""
@@ -90,16 +91,19 @@ class Catalogue:
         rows = self._tags.aggregate([{"$match": query}, {"$group": group}])
         return {(row["_id"]["registry"], row["_id"]["repository"]): row["n"] for row in rows}
 
-    def get_tag(self, registry: str, repository: str, tag: str) -> Tag | None:
-        """One tag, deleted or not, or None. The caller has asked the scope."""
+    def get_tag(self, registry: str, repository: str, tag: str, scope: Scope | None) -> Tag | None:
+        """One tag, deleted or not, or None. Without a scope it is not for a person."""
+        if scope and not scope.may_see(repository):
+            return None
         document = self._tags.find_one({"_id": tag_key(repository, tag, registry)})
-        return _struct(Tag, document) if document else None
+        found: Tag | None = _struct(Tag, document) if document else None
+        return _seen_by(scope, found) if scope and found else found
 
-    def find_history(self, tag: Tag) -> list[Move]:
+    def find_history(self, tag: Tag, scope: Scope | None) -> list[Move]:
         """Every move of a tag, newest first; a push of what it already pointed to is no move.
 
         One that is known by pull has, of each digest, the first sighting, and the last if another
-        digest was seen in between.
+        digest was seen in between. The caller has the tag from `scope`; see get_tag.
         """
         key = tag_key(tag.repository, tag.tag, tag.registry)
         moves = self._history.find_moves([(tag.registry, tag.repository, tag.tag)])[key]
@@ -107,7 +111,7 @@ class Catalogue:
             Move(
                 digest=digest,
                 since=move["timestamp"],
-                actor=move["actor"],
+                actor=move["actor"] if scope is None or scope.may_name(move["actor"]) else None,
                 seen_by="pull" if move["action"] == SEEN else "push",
             )
             for digest, move in reversed(find_changes(moves))
@@ -234,6 +238,11 @@ def _parse_cursor(cursor: str | None) -> tuple[int, str]:
 def _struct(kind: Any, document: Document) -> Any:
     fields = kind.__struct_fields__
     return kind(**{name: document[name] for name in fields if name in document})
+
+
+def _seen_by(scope: Scope, tag: Tag) -> Tag:
+    """`tag` without who pushed it, where that is not shown."""
+    return tag if scope.may_name(tag.pushed_by) else msgspec.structs.replace(tag, pushed_by="")
 
 
 def _is_after(event: Event, state: Document | None, renames: Renames) -> bool:

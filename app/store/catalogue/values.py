@@ -24,7 +24,8 @@ class Tag(msgspec.Struct, frozen=True, kw_only=True):
     """What a tag points to; `digest` is None when it was deleted before any push was seen.
 
     Where no push or delete of it was seen it is known by pull: `digest` is that of the newest, and
-    `seen_at` when this digest was first seen under the tag.
+    `seen_at` when this digest was first seen under the tag. `pushed_by` is "" too where the viewer
+    may not know who it was.
     """
 
     registry: str
@@ -45,12 +46,13 @@ class Tag(msgspec.Struct, frozen=True, kw_only=True):
 class Move(msgspec.Struct, frozen=True, kw_only=True):
     """One change of a tag: from `since` on it pointed to `digest`, or was gone (None).
 
-    One that is seen by a pull happened at `since` or before, by nobody knows whom.
+    One that is seen by a pull happened at `since` or before, by nobody knows whom. `actor` is None
+    where the viewer may not know who it was.
     """
 
     digest: str | None
     since: datetime
-    actor: str = ""
+    actor: str | None = ""
     seen_by: SeenBy = "push"
 
 

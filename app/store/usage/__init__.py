@@ -23,6 +23,6 @@ from __future__ import annotations
 
 from app.store.usage.days import DayStore
 from app.store.usage.queries import Image, Usage, UsageQuery
-from app.store.usage.reading import Newest, UsageStore
+from app.store.usage.reading import Newest, Proof, UsageStore
 
-__all__ = ["DayStore", "Image", "Newest", "Usage", "UsageQuery", "UsageStore"]
+__all__ = ["DayStore", "Image", "Newest", "Proof", "Usage", "UsageQuery", "UsageStore"]

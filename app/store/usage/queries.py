@@ -35,11 +35,42 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
     supplements: bool = False
 
 
+# The top lists that name people, or from where and with what they came.
+NAMES = ("accounts",)
+PLACES = ("clients", "addresses")
+
+
 class Usage(msgspec.Struct, frozen=True):
-    """Rows of a period; `missing` are days that are not in them, as they are being prepared."""
+    """Rows of a period; `missing` are days that are not in them, as they are being prepared.
+
+    Not for a person: rows name people whatever the scope.
+    """
 
     rows: list[Row]
     missing: Sequence[date]
+
+
+def asked(query: UsageQuery, scope: Scope) -> tuple[UsageQuery, Scope]:
+    """What may be asked: of the account itself, where an answer would tell of other people.
+
+    Figures of everybody together tell of nobody; those of one account tell what it does, those of
+    a client class with what others pull.
+    """
+    is_about_places = query.clients is not None and not scope.locates_others
+    is_about_names = query.actor is not None and not scope.may_name(query.actor)
+    if not is_about_places and not is_about_names:
+        return query, scope
+    if scope.account and query.actor in (None, scope.account):
+        return msgspec.structs.replace(query, actor=scope.account), scope
+    return query, scope.nothing()
+
+
+def hidden_lists(query: UsageQuery, scope: Scope) -> tuple[str, ...]:
+    """The top lists that would tell of other people; `query` is one of `asked`."""
+    if scope.account and query.actor == scope.account:
+        return ()
+    names = () if scope.names_others else NAMES
+    return names if scope.locates_others else names + PLACES
 
 
 def parts_of(query: UsageQuery, scope: Scope, digest: str = "digest") -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from pymongo.collection import Collection
 from pymongo.database import Database
 
@@ -29,7 +30,16 @@ from app.store.scope import Scope
 from app.store.usage.counting import CAME, Place, bounds_of, count_rows, is_in_time
 from app.store.usage.days import DayStore, is_whole
 from app.store.usage.documents import add_document, day_of, rows_of
-from app.store.usage.queries import Image, Usage, UsageQuery, matches, parts_of, split
+from app.store.usage.queries import (
+    Image,
+    Usage,
+    UsageQuery,
+    asked,
+    hidden_lists,
+    matches,
+    parts_of,
+    split,
+)
 
 Found = TypeVar("Found")
 Heard = dict[str, tuple[date, date]]  # first and last day, by registry
@@ -65,12 +75,20 @@ class Images(NamedTuple):
     missing: Sequence[date]
 
 
+class Proof(NamedTuple):
+    """When something was pulled or checked, by whom, with what; None where that is not shown."""
+
+    last: datetime
+    actor: str | None
+    client: str | None
+
+
 class Newest(NamedTuple):
     """The newest pull and check of something, by anybody, and its newest use."""
 
-    pull: Row | None = None
-    check: Row | None = None
-    use: Row | None = None
+    pull: Proof | None = None
+    check: Proof | None = None
+    use: Proof | None = None
 
 
 @translate_errors
@@ -132,7 +150,10 @@ class UsageStore:
         `tops` are the lists that are wanted. Cheap, but for one repository, tag or digest, for
         what needs account and client, and for repositories that are not a whole namespace: there
         the rows are added up.
+
+        A top list that would tell of other people has the account's own pulls and pushes alone.
         """
+        query, scope = asked(query, scope)
 
         def read(cover: Cover) -> Sums:
             sums = Sums()
@@ -146,7 +167,15 @@ class UsageStore:
                     sums.add(row)
             return sums
 
-        return self._settled(query, now, read)
+        found = self._settled(query, now, read)
+        hidden = hidden_lists(query, scope)
+        found.tops |= {name: {} for name in hidden}
+        own = [name for name in hidden if name in tops]
+        if own and scope.account and query.actor is None:
+            mine = msgspec.structs.replace(query, actor=scope.account)
+            lists = self.read_sums(mine, scope, now, tops=own).tops
+            found.tops |= {name: lists[name] for name in own}
+        return found
 
     def read_hours(
         self, query: UsageQuery, scope: Scope, now: datetime
@@ -155,6 +184,7 @@ class UsageStore:
 
         None where only events tell, and they are removed or too many for a page.
         """
+        query, scope = asked(query, scope)
 
         def read(cover: Cover) -> dict[Span, Counts] | None:
             named, parts = split(query, scope)
@@ -203,7 +233,7 @@ class UsageStore:
             for row in chain(self._read_rows(cover, parts), made):
                 for name in {row.tag, row.digest} - {None}:
                     key = (row.registry, row.repository, name or "")
-                    found[key] = _newer(found.get(key, Newest()), row, is_use)
+                    found[key] = _newer(found.get(key, Newest()), row, scope, is_use)
             return found
 
         return self._settled(UsageQuery(first=date.min, last=date.max), now, read)
@@ -358,11 +388,16 @@ def _add_heard(heard: Heard, registry: str, day: date) -> None:
     heard[registry] = min(first, day), max(last, day)
 
 
-def _newer(newest: Newest, row: Row, is_use: Callable[[Row], bool]) -> Newest:
+def _newer(newest: Newest, row: Row, scope: Scope, is_use: Callable[[Row], bool]) -> Newest:
     """`newest` with what this row tells."""
+    proof = Proof(
+        row.last,
+        row.actor if scope.may_name(row.actor) else None,
+        row.client if scope.may_locate(row.actor) else None,
+    )
 
-    def newer(found: Row | None) -> Row:
-        return row if found is None or row.last > found.last else found
+    def newer(found: Proof | None) -> Proof:
+        return proof if found is None or row.last > found.last else found
 
     if row.action in (PULL, PULL_PART):
         newest = newest._replace(pull=newer(newest.pull))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from flask_wtf import FlaskForm
 from wtforms import Field, PasswordField, SelectField, StringField, TextAreaField
 from wtforms.validators import InputRequired, Length, ValidationError
 
 from app.analysis.explain import parse_entry
 from app.errors import InvalidQuery
+from app.rules.addresses import parse_address, parse_ip
 from app.store.sign_ins import OUTCOMES
 from app.web.forms.fields import FilterForm, any_of, strip, text_field
 
@@ -40,11 +39,8 @@ class AccessFilter(FilterForm):
 
     def validate_address(self, field: Field) -> None:
         """One address, no network."""
-        if field.data:
-            try:
-                ipaddress.ip_address(field.data)
-            except ValueError:
-                raise ValidationError("expected an address, as 10.0.0.1") from None
+        if field.data and parse_ip(field.data) is None:
+            raise ValidationError("expected an address, as 10.0.0.1")
 
     def validate_entry(self, field: Field) -> None:
         """An entry that docker_auth would take."""
@@ -64,4 +60,7 @@ class SignInFilter(FilterForm):
 
     def filters(self) -> dict[str, str]:
         """The store's filters."""
-        return {field.name: field.data for field in self if field.data}
+        given = {field.name: field.data for field in self if field.data}
+        if self.address.data:
+            given["address"] = parse_address(self.address.data)
+        return given

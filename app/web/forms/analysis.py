@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 from datetime import date, timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from wtforms import Field, IntegerField, SelectField
 from wtforms.fields.choices import SelectChoice
@@ -11,6 +11,7 @@ from wtforms.validators import NumberRange, Optional, ValidationError
 
 from app.analysis.unused import USERS, UnusedQuery
 from app.errors import InvalidReference
+from app.rules.addresses import parse_ip
 from app.rules.clients import CLIENTS, OWN_CLIENT
 from app.rules.events import ACTIONS
 from app.rules.kinds import KINDS
@@ -74,7 +75,7 @@ class RecordFilter(FilterForm):
         """An address, or a network whose host bits are ignored."""
         if field.data:
             try:
-                ipaddress.ip_network(field.data, strict=False)
+                _parse_network(field.data)
             except ValueError:
                 raise ValidationError("expected an address or a network, as 10.0.0.0/8") from None
 
@@ -85,7 +86,6 @@ class RecordFilter(FilterForm):
 
     def query(self) -> RecordQuery:
         """The store's query."""
-        network = self.address.data and ipaddress.ip_network(self.address.data, strict=False)
         return RecordQuery(
             action=self.action.data,
             registry=self.registry.data,
@@ -94,13 +94,18 @@ class RecordFilter(FilterForm):
             tag=self.tag.data,
             digest=self.digest.data,
             actor=self.actor.data,
-            network=network or None,
+            network=_parse_network(self.address.data) if self.address.data else None,
             client=self.client.data,
             kind=self.kind.data,
             since=self.since.data,
             until=self.until.data,
             parts=self.parts.data,
         )
+
+
+def _parse_network(text: str) -> IPv4Network | IPv6Network:
+    """A network, or an address as whatever names it; ValueError if it is neither."""
+    return ip_network(parse_ip(text) or text, strict=False)
 
 
 class UsageFilter(FilterForm):

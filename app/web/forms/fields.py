@@ -88,6 +88,10 @@ class FilterForm(Form):
         super().__init__(given)
         self.is_empty = not any(given.get(field.name, "").strip() for field in self)
 
+    def validate(self, extra_validators: Any = None) -> bool:
+        """Whether every value can be used. None holds NUL: no name has it, MongoDB refuses it."""
+        return bool(super().validate({name: [_refuse_nul] for name in self._fields}))
+
     def in_force(self) -> list[tuple[Field, str]]:
         """The fields that narrow the list, each with its value as given."""
         texts = ((field, getattr(field, "text", field.data)) for field in self)
@@ -106,6 +110,11 @@ class FilterForm(Form):
     def named_errors(self) -> dict[str, list[str]]:
         """The messages by field name, as the query string spells it."""
         return {field.name: list(field.errors) for field in self if field.errors}
+
+
+def _refuse_nul(form: Form, field: Field) -> None:
+    if any("\0" in text for text in field.raw_data or () if isinstance(text, str)):
+        raise ValidationError("has a NUL character, which no name has")
 
 
 def strip(text: str | None) -> str:

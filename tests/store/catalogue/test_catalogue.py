@@ -290,7 +290,7 @@ def test_a_tag_that_was_only_pulled_is_known_with_the_digest_of_the_newest_pull(
         ("1.26", ONE, "pull"),
         ("1.27", TWO, "pull"),
     ]
-    history = stores.catalogue.find_history(tags[1])
+    history = stores.catalogue.find_history(tags[1], None)
     assert [(move.digest, move.since, move.seen_by) for move in history] == [
         (TWO, events[1].timestamp, "pull"),
         (ONE, events[0].timestamp, "pull"),
@@ -315,7 +315,9 @@ def test_a_push_or_delete_overrules_what_pulls_told_even_one_that_is_older(
 
     (tag,) = read_tags(stores, deleted=True)
     assert (tag.digest, tag.seen_by) == (digest, "push")
-    assert [move.digest for move in stores.catalogue.find_history(tag)] == [digest][: bool(digest)]
+    assert [move.digest for move in stores.catalogue.find_history(tag, None)] == [digest][
+        : bool(digest)
+    ]
 
 
 def test_a_pull_after_the_repository_was_deleted_brings_it_back_whatever_comes_first(
@@ -355,7 +357,7 @@ def test_a_rename_takes_along_tags_history_and_late_pushes_and_leaves_the_name_t
         ("team", "team/apple", "v1", TWO),
     ]
     moved = read_tags(stores)[0]
-    assert [move.digest for move in stores.catalogue.find_history(moved)] == [TWO, ONE]
+    assert [move.digest for move in stores.catalogue.find_history(moved, None)] == [TWO, ONE]
     assert stores.catalogue.find_names() == ["crew/app", "crew/app/deep", "team/app", "team/apple"]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson import Regex
 from builders import envelope, wire_event
 from command_line import Run, rows
 
@@ -97,6 +98,18 @@ def test_an_access_is_explained(run: Run, wire_database: Any) -> None:
     assert [step["verdict"] for step in answer["explanation"]["steps"]] == ["no match", "decides"]
 
 
+def test_what_the_anonymous_account_may_pull_is_not_shown_without_the_setting(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("acl", "add", "--seq", "10", "--actions", "pull")
+    line = "Nobody sees anything here without signing in"
+
+    assert line in run("acl", "explain", "", "team/app").out
+    assert line not in run("acl", "explain", "bob", "team/app").out
+    monkeypatch.setenv("RNS_ACCESS__ANONYMOUS", "true")
+    assert line not in run("acl", "explain", "", "team/app").out
+
+
 def test_what_an_entry_would_change_is_shown_and_not_saved(run: Run, wire_database: Any) -> None:
     run("events", "import", stdin=envelope(wire_event(repository="team/app")).decode())
     entry = json.dumps({"seq": 1, "match": {"name": "team/*"}, "actions": ["pull"]})
@@ -125,3 +138,50 @@ def test_accounts_of_an_htpasswd_file_are_listed_and_not_changed(
     refused = run("accounts", "add", "bob", "--password-stdin", stdin="secret\n")
     assert refused.status == 1
     assert "htpasswd -B" in refused.err
+
+
+def test_a_check_names_what_cannot_be_read_and_fails(run: Run, wire_database: Any) -> None:
+    wire_database["users"].insert_many(
+        [{"username": "open"}, {"username": "odd", "password": "$2b$…", "labels": {"group": "dev"}}]
+    )
+    wire_database["acl"].insert_many(
+        [
+            {"seq": 10, "match": {"account": Regex("^bob")}, "actions": []},
+            {"seq": 10.5, "match": {}, "actions": []},
+            {"match": {}, "actions": ["pull"]},
+        ]
+    )
+
+    checked = run("check")
+
+    assert checked.status == 1
+    assert "only administrators see anything" in checked.err
+    assert checked.out.splitlines()[-5:] == [
+        "account        odd: label group is text and not a list, so it cannot sign in, as with"
+        " docker_auth",
+        "account        open: has no password, and cannot sign in",
+        "ACL entry      seq 10: invalid: account is a regular expression of BSON (put quotes around"
+        " it) and not text",
+        "ACL entry      without seq, number 2 in the collection: invalid: seq is the number 10.5"
+        " and not a whole number",
+        "ACL entry      without seq, number 3 in the collection: ignored: it has no seq",
+    ]
+
+
+def test_entries_that_docker_auth_takes_in_another_order_are_named(
+    run: Run, wire_database: Any
+) -> None:
+    wire_database["acl"].insert_many(
+        [
+            {"seq": 20, "match": {}, "actions": ["pull"]},
+            {"seq": 10, "match": {"name": "team/*"}, "actions": []},
+        ]
+    )
+
+    checked, explained = run("check"), run("acl", "explain", "bob", "team/app")
+
+    assert (checked.status, explained.status) == (0, 0)
+    assert "ACL order      seq 10 comes before seq 20, and is stored after it" in checked.out
+    assert "order: seq 10 comes before seq 20, and is stored after it" in explained.out
+    assert "seq 20 is stored before it, and allows pull" in explained.out
+    assert [row["seq"] for row in rows(run("acl", "list", "--json"))] == [10, 20]

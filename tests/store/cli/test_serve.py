@@ -73,6 +73,20 @@ def test_check_reads_the_acl_of_a_file(
     assert "change it there" in run("acl", "add", "--seq", "2", "--actions", "*").err
 
 
+def test_check_says_that_there_is_no_anonymous_account_to_let_in(
+    run: Run, wire_database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = 'access.anonymous has no effect: there is no account ""'
+    assert line not in run("check").out
+    monkeypatch.setenv("RNS_ACCESS__ANONYMOUS", "true")
+    assert line in run("check").out
+
+    wire_database["users"].insert_one({"username": ""})
+
+    result = run("check")
+    assert (result.status, line in result.out) == (0, False)
+
+
 def test_demo_fills_the_catalogue_once_and_is_removed_without_trace(
     run: Run, wire_database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

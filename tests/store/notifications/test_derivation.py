@@ -296,7 +296,7 @@ def catalogue_of(stores: Stores) -> list[tuple[str, str | None, bool, list[str |
             tag.tag,
             tag.digest,
             tag.deleted,
-            [move.digest for move in stores.catalogue.find_history(tag)],
+            [move.digest for move in stores.catalogue.find_history(tag, None)],
         )
         for tag in tags(stores, deleted=True)
     ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,13 +18,14 @@ from builders import INDEX, deliver, envelope, rule, wire_event, work_in
 
 from app.errors import StoreUnavailable
 from app.notifications import projector as module
+from app.notifications.derivation import Derivation
 from app.notifications.intake import Intake, Receipt
 from app.notifications.loading import load_events, load_lines, rebuild
 from app.notifications.projector import HELD, LEASE, MAX_FAILURES, Projector
 from app.rules.events import Event, parse_envelope
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery
-from app.store.events import RecordQuery
+from app.store.events import EventStore, RecordQuery
 from app.store.inbox import Progress
 
 RECENTLY = datetime.now(UTC) - timedelta(minutes=30)
@@ -240,6 +243,53 @@ def test_only_one_projector_works_at_a_time_and_another_takes_over_when_it_is_go
     assert first.turn() in (None, False)
 
 
+def slow_down(stores: Stores, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the inbox be read so slowly."""
+    find_oldest = stores.inbox.find_oldest
+
+    def find_slowly(*arguments: Any) -> Any:
+        time.sleep(seconds)
+        return find_oldest(*arguments)
+
+    monkeypatch.setattr(stores.inbox, "find_oldest", find_slowly)
+
+
+def test_a_step_that_takes_longer_than_the_lease_does_not_cost_it(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HELD", timedelta(seconds=0.5))
+    monkeypatch.setattr(module, "RENEWED_S", 0.1)
+    slow_down(stores, monkeypatch, 1.0)
+    send(stores, event("push", tag="v1"))
+    other, turns = Projector(stores), list[bool | None]()
+    looking = threading.Timer(0.8, lambda: turns.append(other.turn()))
+    looking.start()
+
+    projector = Projector(stores)
+    assert projector.turn() is True
+    looking.join()
+    projector.stop()
+
+    assert turns == [None]
+    assert len(records(stores)) == 1
+
+
+def test_who_hangs_loses_the_lease_and_writes_nothing_more(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HELD", timedelta(seconds=0.3))
+    monkeypatch.setattr(module, "RENEWED_S", 0.1)
+    monkeypatch.setattr(module, "TURN_S", 0.3)
+    monkeypatch.setattr(module, "deadline", lambda seconds: contextlib.nullcontext())
+    slow_down(stores, monkeypatch, 1.0)
+    send(stores, event("push", tag="v1"))
+
+    assert Projector(stores).turn() is None
+
+    assert records(stores) == []
+    assert stores.inbox.count() == 1
+
+
 def test_a_server_makes_way_for_a_command_and_goes_on_after_it(stores: Stores) -> None:
     server, command = Projector(stores), Projector(stores, passing=True)
     assert server.turn() is False
@@ -281,17 +331,62 @@ def test_a_full_inbox_refuses_and_loses_nothing(
     assert "the inbox is full" in caplog.text
 
 
-def test_a_backlog_is_worked_in_in_order_whatever_its_density(stores: Stores) -> None:
-    moments = [*range(450), *(450 + n * 400 for n in range(40))]
-    for number, at in enumerate(moments):
-        received = RECENTLY + timedelta(milliseconds=at)
-        push = event("push", tag="latest", of=f"build {number}", at=number)
-        intake(stores).receive(envelope(push), "default", received + timedelta(minutes=20))
+def test_a_backlog_of_more_than_a_batch_is_worked_in_whole(stores: Stores) -> None:
+    events = [event("push", tag="latest", of=f"build {n}", at=n) for n in range(450)]
+    for push in events:
+        send(stores, push)
 
     work_in(stores)
 
-    assert len(records(stores)) == len(moments)
+    assert len(records(stores)) == len(events)
     assert stores.inbox.count() == 0
+
+
+def test_taking_over_has_a_deadline_for_each_step_however_much_came_lately(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC) - timedelta(seconds=5)
+    for n in range(4):
+        deliver(stores, envelope(wire_event("push", tag="v1", at=now + timedelta(seconds=n))))
+    monkeypatch.setattr(module, "TURN_S", 0.4)
+    monkeypatch.setattr(module, "RECENT", timedelta(seconds=8))
+    fold_anew, folded = Derivation.fold_anew, Counter[str]()
+
+    def slowly(self: Derivation, events: Sequence[Event]) -> None:
+        time.sleep(0.15 * len(events))
+        folded.update(event.id for event in events)
+        fold_anew(self, events)
+
+    monkeypatch.setattr(Derivation, "fold_anew", slowly)
+    send(stores, event("push", tag="v2"))
+
+    assert Projector(stores).turn()
+    assert list(folded.values()) == [1, 1, 1, 1]
+
+
+def test_after_an_outage_in_the_middle_of_a_backlog_nothing_is_left_out(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(300):
+        send(stores, event("push", tag="v1", of=f"build {n}", at=n))
+    add, calls = EventStore.add, itertools.count()
+
+    def fail_once(self: EventStore, events: Sequence[Event]) -> set[str]:
+        if next(calls) == 0:
+            raise StoreUnavailable("away")
+        return add(self, events)
+
+    monkeypatch.setattr(EventStore, "add", fail_once)
+    monkeypatch.setattr(Stores, "check", lambda self: (_ for _ in ()).throw(StoreUnavailable("")))
+    projector = Projector(stores)
+
+    with pytest.raises(StoreUnavailable):
+        projector.turn()
+    monkeypatch.undo()
+    projector.turn()
+
+    oldest = min(row.timestamp for row in records(stores))
+    assert oldest - RECENTLY < timedelta(seconds=1)
 
 
 def test_derived_anew_everything_is_what_it_was(stores: Stores) -> None:

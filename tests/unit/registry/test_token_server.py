@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 import pytest
 from fake_token_server import TOKEN, FakeTokenServer, running_token_server
 
-from app.errors import SignInUnavailable
+from app.errors import AccountsUnavailable
 from app.registry import token_server
 from app.registry.token_server import TokenServer
 
@@ -109,7 +109,7 @@ def test_anything_but_yes_and_no_is_an_outage_and_never_a_sign_in(
     assert asked.accepts("alice", "secret-alice")
     fake.failing = answer
 
-    with pytest.raises(SignInUnavailable):
+    with pytest.raises(AccountsUnavailable):
         asked.accepts("alice", "secret-alice")
 
 
@@ -117,7 +117,7 @@ def test_a_redirect_gets_no_password(fake: FakeTokenServer, asked: TokenServer) 
     with running_token_server() as elsewhere:
         fake.failing = (307, {"Location": elsewhere.url}, "")
 
-        with pytest.raises(SignInUnavailable, match="307"):
+        with pytest.raises(AccountsUnavailable, match="307"):
             asked.accepts("alice", "secret-alice")
 
         assert elsewhere.asked == []
@@ -128,9 +128,9 @@ def test_a_server_that_gives_everybody_a_token_lets_nobody_in(
 ) -> None:
     fake.lets_everybody_in = True
 
-    with pytest.raises(SignInUnavailable, match="made-up password"):
+    with pytest.raises(AccountsUnavailable, match="made-up password"):
         asked.check()
-    with pytest.raises(SignInUnavailable, match="made-up password"):
+    with pytest.raises(AccountsUnavailable, match="made-up password"):
         asked.accepts("alice", "secret-alice")
 
     assert fake.asked_for == [], "the password was sent to a server that is not to be believed"
@@ -146,7 +146,7 @@ def test_that_a_wrong_password_is_refused_is_tried_again_after_an_hour(
     later = time.monotonic() + token_server.CHECKED_S
     monkeypatch.setattr(token_server.time, "monotonic", lambda: later)
 
-    with pytest.raises(SignInUnavailable):
+    with pytest.raises(AccountsUnavailable):
         asked.accepts("alice", "anything")
 
 
@@ -166,7 +166,7 @@ def test_a_server_that_is_away_is_an_outage_whose_message_has_no_name_and_no_pas
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/auth"
 
-    with pytest.raises(SignInUnavailable) as caught:
+    with pytest.raises(AccountsUnavailable) as caught:
         TokenServer(url, "registry").accepts("alice", "secret-alice")
 
     assert "alice" not in str(caught.value)
@@ -184,7 +184,7 @@ def test_a_server_that_hangs_holds_a_sign_in_for_its_time_and_only_a_few_at_once
         failed: list[str] = []
 
         def sign_in() -> None:
-            with pytest.raises(SignInUnavailable) as caught:
+            with pytest.raises(AccountsUnavailable) as caught:
                 asked.accepts("alice", "secret-alice")
             failed.append(str(caught.value))
 
@@ -242,10 +242,10 @@ def test_the_certificate_is_verified(fake: FakeTokenServer, certificate: Path) -
     http.socket = context.wrap_socket(http.socket, server_side=True)
     url = fake.url.replace("http://127.0.0.1", "https://localhost")
 
-    with pytest.raises(SignInUnavailable, match="SSLError"):
+    with pytest.raises(AccountsUnavailable, match="SSLError"):
         TokenServer(url, "registry").accepts("alice", "secret-alice")
     assert fake.asked == []
     assert TokenServer(url, "registry", str(certificate)).accepts("alice", "secret-alice")
     other = url.replace("localhost", "127.0.0.1")  # the certificate is not for this name
-    with pytest.raises(SignInUnavailable, match="SSLError"):
+    with pytest.raises(AccountsUnavailable, match="SSLError"):
         TokenServer(other, "registry", str(certificate)).accepts("alice", "secret-alice")

@@ -7,16 +7,27 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import re2
+from bson import Code, Decimal128, ObjectId, Regex
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidReference
-from app.rules.access import Account, Explanation, Rule, compile_rule, explain, parse_acl
+from app.rules.access import (
+    Account,
+    Explanation,
+    Rule,
+    compile_rule,
+    explain,
+    find_disorder,
+    find_odd_label,
+    parse_acl,
+)
 from app.rules.references import namespace_of, parse_repository
 
 VECTORS = [
@@ -673,7 +684,7 @@ def test_regexes_too_large_for_one_automaton_are_tried_one_by_one() -> None:
 
 
 def test_the_first_match_wins_in_the_order_of_seq_not_of_documents() -> None:
-    rule = make_rule(make_entry(2, ["pull"], name="a"), make_entry(1.5, [], name="a"))
+    rule = make_rule(make_entry(2, ["pull"], name="a"), make_entry(1, [], name="a"))
 
     assert rule.may_pull("a") is False
 
@@ -702,9 +713,9 @@ def test_only_a_lone_star_or_the_word_pull_allows(actions: list[str], allows: bo
     assert make_rule(make_entry(1, actions)).may_pull("a") is allows
 
 
-@pytest.mark.parametrize("seq", [None, "1", True, float("nan"), [1]], ids=str)
+@pytest.mark.parametrize("seq", [{}, {"seq": None}], ids=str)
 def test_an_entry_without_seq_is_ignored_and_reported(seq: Any) -> None:
-    ignored = {"seq": seq, "match": {"name": "/(/"}, "actions": ["*"]}
+    ignored = {**seq, "match": {"name": "/(/"}, "actions": ["*"]}
     acl = parse_acl([make_entry(1, name="a"), ignored])
 
     rule = make_rule(make_entry(1, name="a"), ignored)
@@ -726,6 +737,12 @@ INVALID = {
     "regex too large": make_entry(name="/\\pL{1,1000}/"),
     "regex too deep": make_entry(name=f"/{'(' * 100_000}a{')' * 100_000}/"),
     "regex not Unicode": make_entry(name="/\udcff/"),
+    "regex of BSON": make_entry(account=Regex("^bob")),
+    "regex of BSON in a label": make_entry(labels={"group": Regex("^dev")}),
+    "name an ObjectId": make_entry(name=ObjectId()),
+    "name code": make_entry(name=Code("a")),
+    "service a date": make_entry(service=datetime.now(UTC)),
+    "type true": make_entry(type=True),
     "account a number": make_entry(account=1),
     "name a list": make_entry(name=["a"]),
     "name bytes": make_entry(name=b"a"),
@@ -748,6 +765,17 @@ INVALID = {
     "actions null": {"seq": 1, "match": {}, "actions": None},
     "actions text": {"seq": 1, "match": {}, "actions": "pull"},
     "actions numbers": {"seq": 1, "match": {}, "actions": ["pull", 1]},
+    "actions regex": {"seq": 1, "match": {}, "actions": [Regex("pull")]},
+    "comment a number": {**make_entry(), "comment": 7},
+    "field twice": make_entry(name="a", Name="b"),
+    "seq fractional": make_entry(10.5),
+    "seq text": make_entry("10"),  # type: ignore[arg-type]
+    "seq true": make_entry(True),
+    "seq not a number": make_entry(float("nan")),
+    "seq endless": make_entry(float("inf")),
+    "seq too large": make_entry(2**63),
+    "seq decimal": make_entry(Decimal128("10")),  # type: ignore[arg-type]
+    "seq a list": make_entry([1]),  # type: ignore[arg-type]
     "match missing": {"seq": 1, "actions": ["*"]},
     "match null": {"seq": 1, "match": None, "actions": ["*"]},
     "match a list": {"seq": 1, "match": [], "actions": ["*"]},
@@ -776,6 +804,135 @@ def test_the_message_of_an_invalid_regex_says_where_and_why() -> None:
     assert [(p.seq, p.message) for p in acl.problems] == [
         (7, "invalid: name '/(a/': missing ): (a")
     ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "where", "message"),
+    [
+        (
+            make_entry(7, account=Regex("^bob")),
+            "seq 7",
+            "account is a regular expression of BSON (put quotes around it) and not text",
+        ),
+        (make_entry(7, name=ObjectId()), "seq 7", "name is an ObjectId and not text"),
+        (
+            make_entry(10.5),
+            "without seq, number 2 in the collection",
+            "seq is the number 10.5 and not a whole number",
+        ),
+    ],
+)
+def test_an_entry_that_docker_auth_cannot_read_is_named(
+    entry: dict[str, Any], where: str, message: str
+) -> None:
+    [problem] = parse_acl([make_entry(1), entry]).problems
+
+    assert (problem.where, problem.message) == (where, f"invalid: {message}")
+
+
+def test_a_message_about_an_entry_is_bounded() -> None:
+    for document in INVALID.values():
+        [problem] = parse_acl([document, make_entry(0)]).problems[-1:]
+        assert len(problem.message) <= 300
+    [problem] = parse_acl([make_entry(name="/(" + "a" * 10_000 + "/")]).problems
+    assert len(problem.message) <= 300
+
+
+def test_the_fields_of_an_entry_are_found_in_capitals_too() -> None:
+    entry = {"Seq": 1, "Match": {"Account": "bob", "NAME": "a"}, "Actions": ["pull"]}
+
+    assert make_rule(entry, account="bob").may_pull("a")
+    assert not make_rule(entry, account="bob").may_pull("b")
+    assert not make_rule(entry, account="alice").may_pull("a")
+
+
+# The order in which docker_auth's code tries entries
+
+
+def disorder(*entries: dict[str, Any]) -> list[tuple[int, int]]:
+    return [(pair.first, pair.second) for pair in find_disorder(parse_acl(entries))]
+
+
+def test_entries_that_are_stored_in_the_order_of_seq_are_in_order() -> None:
+    assert disorder(make_entry(10, DENY), make_entry(20, ALLOW), make_entry(30, DENY)) == []
+
+
+def test_entries_whose_stored_order_decides_otherwise_are_named_in_pairs() -> None:
+    entries = [make_entry(30, ALLOW), make_entry(20, DENY, name="a/*"), make_entry(10, ALLOW)]
+
+    assert disorder(*entries) == [(10, 20), (20, 30)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meet"),
+    [
+        ({}, {}, True),
+        ({"name": "team/*"}, {"name": "team/app"}, True),
+        ({"name": "team/*"}, {"name": "ops/*"}, False),
+        ({"name": "team/*"}, {"name": "ops/app"}, False),
+        ({"name": "/^team\\//"}, {"name": "team/*"}, True),
+        ({"name": "/^team\\//"}, {"name": "/^ops\\//"}, False),
+        ({"name": "*/app"}, {"name": "team/app"}, True),
+        ({"name": "*/app"}, {"name": "team/web"}, False),
+        ({"name": "*/app"}, {"name": "team/*"}, True),
+        ({"name": "/app$/"}, {"name": "team/*"}, True),
+        ({"name": "team/x?y"}, {"name": "ops/x?y"}, False),
+        ({"name": "${account}/*"}, {"name": "ops/*"}, True),
+        ({"name": "[a-"}, {"name": "[a-"}, False),
+        ({"account": "alice"}, {"account": "bob"}, False),
+        ({"account": "alice"}, {"name": "team/*"}, True),
+        ({"ip": "10.0.0.0/8"}, {"ip": "10.1.0.0/16"}, True),
+        ({"ip": "10.0.0.0/8"}, {"ip": "192.0.2.0/24"}, False),
+        ({"ip": "::/0"}, {"ip": "10.0.0.0/8"}, False),
+        ({"labels": {"group": "dev"}}, {"labels": {"group": "ops"}}, True),
+    ],
+)
+def test_the_order_of_two_entries_matters_where_a_request_may_match_both(
+    one: dict[str, Any], other: dict[str, Any], meet: bool
+) -> None:
+    for first, second in ((one, other), (other, one)):
+        entries = [make_entry(2, ALLOW, **second), make_entry(1, DENY, **first)]
+        assert disorder(*entries) == ([(1, 2)] if meet else [])
+
+
+def test_the_order_of_entries_with_one_result_does_not_matter() -> None:
+    assert disorder(make_entry(2, ALLOW), make_entry(1, ["pull"])) == []
+
+
+@given(
+    places=st.permutations(range(5)),
+    patterns=st.lists(
+        st.sampled_from(["a", "b", "a/*", "a/b", "*", "*/b", "/^a/", "/b$/", "/./", "a/b/*"]),
+        min_size=5,
+        max_size=5,
+    ),
+    allowed=st.lists(st.booleans(), min_size=5, max_size=5),
+)
+def test_where_no_pair_is_named_the_stored_order_gives_the_same_answers(
+    places: list[int], patterns: list[str], allowed: list[bool]
+) -> None:
+    entries = [
+        make_entry(seq, ALLOW if allows else DENY, name=name)
+        for seq, (name, allows) in enumerate(zip(patterns, allowed, strict=True))
+    ]
+    stored = [entries[place] for place in places]
+    unsorted = [{**entry, "seq": seq} for seq, entry in enumerate(stored)]
+
+    if not disorder(*stored):
+        here, there = make_rule(*stored), make_rule(*unsorted)
+        for name in ("a", "b", "a/b", "a/x", "x/b", "a/b/c", "ab", "x/y"):
+            assert here.may_pull(name) == there.may_pull(name)
+
+
+def test_an_explanation_says_where_the_stored_order_answers_otherwise() -> None:
+    deny, allow = make_entry(10, DENY, name="team/*"), make_entry(20, ALLOW)
+
+    assert explained(deny, allow).unsorted == ""
+    assert explained(allow, deny).unsorted == "seq 20 is stored before it, and allows pull"
+    assert explained(allow, deny, name="ops/app").unsorted == ""
+    assert explained(make_entry(30, DENY), allow, deny, name="ops/app").unsorted == (
+        "seq 30 is stored before it, and does not allow pull"
+    )
 
 
 def test_a_null_condition_is_a_missing_one() -> None:
@@ -852,6 +1009,25 @@ def test_an_account_document_keeps_only_lists_of_strings_as_labels() -> None:
     account = Account.from_document({"username": "alice", "labels": labels})
 
     assert account == Account("alice", {"group": ("dev",), "empty": ()})
+
+
+@pytest.mark.parametrize(
+    ("labels", "odd"),
+    [
+        (None, None),
+        ({}, None),
+        ({"group": ["dev", "ops"], "site": [], "old": None}, None),
+        ("dev", "labels is text and not a document"),
+        (["dev"], "labels is a list and not a document"),
+        ({"group": "dev"}, "label group is text and not a list"),
+        ({"group": Regex("dev")}, "label group is a regular expression of BSON"),
+        ({"group": ["dev", 1]}, "label group has the number 1, which is not text"),
+    ],
+)
+def test_labels_that_docker_auth_cannot_read_are_named(labels: Any, odd: str | None) -> None:
+    found = find_odd_label({"username": "alice", "labels": labels})
+
+    assert found is None if odd is None else found and found.startswith(odd)
 
 
 @pytest.mark.parametrize("labels", [None, "dev", ["dev"], 1])
@@ -1024,8 +1200,11 @@ def test_type_and_service_are_conditions_on_the_request() -> None:
         ("::ffff:10.0.0.0/104", "11.1.2.3", False),
         ("::ffff:10.0.0.0/90", "10.1.2.3", False),
         ("::/0", "", False),
-        ("::/0", "fe80::1%eth0", False),
-        ("0.0.0.0/0", "10.0.0.1:80", False),
+        ("fe80::/10", "fe80::1%eth0", True),
+        ("fe80::1", "fe80::1%eth0", True),
+        ("10.0.0.0/8", "10.0.0.1:80", True),
+        ("2001:db8::/48", "[2001:db8::2]:4711", True),
+        ("10.0.0.0/8", "[::ffff:10.1.2.3]:4711", True),
         ("0.0.0.0/0", "10.0.0.0/8", False),
         ("0.0.0.0/0", "unknown", False),
     ],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.rules.addresses import parse_address
+from app.rules.addresses import find_client, parse_address, parse_ip
 from app.rules.text import clean_text
 
 
@@ -79,3 +81,65 @@ def test_no_port_makes_another_address(address: object, port: int) -> None:
     text = f"[{address}]" if ":" in str(address) else str(address)
 
     assert parse_address(f"{text}:{port}") == parse_address(str(address))
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("6.6.6.6:4711", "6.6.6.6"),
+        ("[2001:db8::1]:80", "2001:db8::1"),
+        ("[::ffff:10.0.0.1]:80", "10.0.0.1"),
+        pytest.param("fe80::1%eth0", "fe80::1", id="a zone is no part of what is compared"),
+    ],
+)
+def test_an_address_is_compared_without_port_and_zone(text: str, address: str) -> None:
+    assert parse_ip(text) == ip_address(address)
+
+
+@pytest.mark.parametrize("text", ["", "@", "unknown", "10.0.0.0/8", "010.0.0.1", "10.0.0.1:80:90"])
+def test_text_that_is_no_address_is_compared_with_none(text: str) -> None:
+    assert parse_ip(text) is None
+
+
+PROXY, CLIENT = "192.0.2.9", "6.6.6.6"
+
+
+@pytest.mark.parametrize(
+    ("forwarded_for", "trusted", "client"),
+    [
+        pytest.param(CLIENT, 0, PROXY, id="a header is not believed where there is no proxy"),
+        pytest.param("", 1, PROXY, id="without a header it is who opened the connection"),
+        pytest.param(CLIENT, 1, CLIENT, id="the proxy names the client"),
+        pytest.param(f"{CLIENT}:4711", 1, CLIENT, id="with its port"),
+        pytest.param("[2001:db8::1]:4711", 1, "2001:db8::1", id="in brackets"),
+        pytest.param("[::ffff:6.6.6.6]:4711", 1, CLIENT, id="as IPv4 in IPv6"),
+        pytest.param(f"10.0.0.1, {CLIENT}", 1, CLIENT, id="what the client sent is not believed"),
+        pytest.param(f"10.0.0.1,{CLIENT},192.0.2.8", 2, CLIENT, id="proxies count from the right"),
+        pytest.param(CLIENT, 2, CLIENT, id="a request went around the outer proxy"),
+        pytest.param(f"10.0.0.1, unknown, {CLIENT}", 2, CLIENT, id="the next proxy can be read"),
+        pytest.param("10.0.0.1, unknown", 1, PROXY, id="no value of ours can be read"),
+        pytest.param("10.0.0.1,", 1, PROXY, id="an empty value is one of ours"),
+        pytest.param(f"{CLIENT}, ", 2, CLIENT, id="an empty value is passed over to the right"),
+    ],
+)
+def test_the_client_is_whom_our_own_proxies_name(
+    forwarded_for: str, trusted: int, client: str
+) -> None:
+    assert find_client(f"{PROXY}:80", forwarded_for, trusted) == client
+
+
+@pytest.mark.parametrize("peer", ["", "@", "unix:/run/rns.sock"])
+def test_a_client_without_a_readable_address_has_none(peer: str) -> None:
+    assert find_client(peer, "", 0) == ""
+    assert find_client(peer, "unknown", 1) == ""
+    assert find_client(peer, CLIENT, 1) == CLIENT
+
+
+@given(header=st.text("0123456789abcdef:.[]% ,x"), trusted=st.integers(0, 3))
+def test_nothing_that_a_client_sends_before_our_proxies_changes_its_address(
+    header: str, trusted: int
+) -> None:
+    ours = ", ".join(["6.6.6.6:4711", "10.0.0.2", "10.0.0.3"][:trusted])
+    expected = CLIENT if trusted else PROXY
+
+    assert find_client(PROXY, f"{header}, {ours}" if ours else header, trusted) == expected

@@ -42,27 +42,93 @@ def arbiter(*binds: str) -> Mock:
 
 
 def test_a_database_that_answers_after_the_start_is_prepared_then(
-    hooks: Any, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    hooks: Any, settings: Settings, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensure = Mock(side_effect=[StoreUnavailable("away")] * 3 + [None])
     monkeypatch.setattr(mock_stores, "ensure_indexes", ensure)
     master = hooks()
 
     master.on_starting(arbiter())
-    before = capsys.readouterr().out
+    before = password_file(settings).exists()
     master.post_worker_init(Mock())
     for thread in threading.enumerate():
         if thread.name == "preparer":
             thread.join(5)
 
-    assert before == ""
-    assert capsys.readouterr().out.count("Password:") == 1
-    assert mock_stores.accounts.find("admin")
+    assert not before
+    assert mock_stores.accounts.sign_in("admin", password_file(settings).read_text().strip())
     assert ensure.call_count == 4
 
 
-def test_of_processes_that_prepare_at_once_one_prints_a_password(
-    settings: Settings, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, capsys: Any
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed goes to a terminal; to be taken before `capsys`."""
+    monkeypatch.setattr("app.server.preparation.sys", Mock(stdout=Mock(isatty=lambda: True)))
+
+
+def password_file(settings: Settings) -> Path:
+    return Path(settings.mongodb.data_dir) / "first_password"
+
+
+def test_the_first_password_is_printed_to_a_terminal_and_kept_nowhere(
+    settings: Settings, mock_stores: Stores, terminal: None, capsys: Any, caplog: Any
+) -> None:
+    prepare(mock_stores, settings)
+    prepare(mock_stores, settings)
+
+    printed = capsys.readouterr().out
+    password = printed.split("Password:")[1].split()[0]
+    assert printed.count("Password:") == 1
+    assert mock_stores.accounts.sign_in("admin", password)
+    assert not password_file(settings).exists()
+    assert caplog.messages == []
+
+
+def test_without_a_terminal_the_first_password_is_in_a_private_file_that_the_log_names(
+    settings: Settings, mock_stores: Stores, capsys: Any, caplog: Any
+) -> None:
+    prepare(mock_stores, settings)
+    prepare(mock_stores, settings)
+
+    file = password_file(settings)
+    password = file.read_text().strip()
+    assert mock_stores.accounts.sign_in("admin", password)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    [line] = caplog.messages
+    assert str(file) in line
+    assert "first account: admin" in line
+    assert password not in line
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_password_file_of_others_is_never_written_to(
+    settings: Settings, mock_stores: Stores, tmp_path: Path
+) -> None:
+    file, other = password_file(settings), tmp_path / "other"
+    file.parent.mkdir()
+    other.write_text("")
+    file.symlink_to(other)
+
+    prepare(mock_stores, settings)
+
+    assert (other.read_text(), file.is_symlink()) == ("", False)
+    assert mock_stores.accounts.sign_in("admin", file.read_text().strip())
+
+
+def test_where_no_password_can_be_kept_no_account_is_made(
+    settings: Settings, mock_stores: Stores, caplog: Any
+) -> None:
+    Path(settings.mongodb.data_dir).write_text("a file")
+
+    prepare(mock_stores, settings)
+
+    assert not mock_stores.accounts.has_any()
+    [line] = caplog.messages
+    assert line.endswith("rns accounts add admin")
+
+
+def test_of_processes_that_prepare_at_once_one_makes_an_account(
+    settings: Settings, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     add = mock_stores.accounts.add
 
@@ -75,10 +141,8 @@ def test_of_processes_that_prepare_at_once_one_prints_a_password(
     prepare(mock_stores, settings)
     prepare(mock_stores, settings)
 
-    printed = capsys.readouterr().out
-    password = printed.split("Password:")[1].split()[0]
-    assert printed.count("Password:") == 1
-    assert mock_stores.accounts.sign_in("admin", password)
+    assert len(caplog.messages) == 1
+    assert mock_stores.accounts.sign_in("admin", password_file(settings).read_text().strip())
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", ":0", "[::]:0", "example.com:0", "fd://3"])

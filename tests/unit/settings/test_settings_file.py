@@ -47,6 +47,12 @@ def test_the_shipped_file_says_the_defaults() -> None:
     assert load_settings(SHIPPED, {}) == Settings()
 
 
+def test_a_byte_order_mark_is_no_part_of_the_file(load: Load) -> None:
+    assert load("\ufeffserver: {workers: 3}").server.workers == 3
+    assert load("\ufeff---\nserver: {workers: 3}").server.workers == 3
+    assert load("\ufeff") == Settings()
+
+
 def test_the_shipped_file_names_every_key_but_those_of_secret_files() -> None:
     document = yaml.safe_load(SHIPPED.read_text("utf-8"))
     missing = {
@@ -95,7 +101,8 @@ server:
   secret_key: {SECRET}
 mongodb: {{uri: "mongodb://db/?replicaSet=rs", database: events, data_dir: /srv/rns}}
 docker_auth: {{uri: "mongodb+srv://auth", database: auth, accounts: a, acl: b, service: hub}}
-access: {{own_namespace: false, administrators: [root, ops]}}
+access:
+  {{own_namespace: false, administrators: [root, ops], anonymous: true, records: without_addresses}}
 registries:
   - {{name: eu.1, hosts: [eu.example:5000], token: one, url: "https://eu.example",
      username: mover, password: {SECRET}, ca_file: {ca}, insecure: true}}
@@ -114,7 +121,7 @@ migrations:
         server=Server("0.0.0.0:443", 8, 16, TLS(str(certificate), str(key)), 1, SECRET),
         mongodb=MongoDB("mongodb://db/?replicaSet=rs", "", "events", "/srv/rns"),
         docker_auth=DockerAuth("mongodb+srv://auth", "", "auth", "a", "b", "hub"),
-        access=Access(False, ["root", "ops"]),
+        access=Access(False, ["root", "ops"], True, "without_addresses"),
         registries=[
             Registry(
                 name="eu.1",
@@ -321,6 +328,7 @@ def test_a_key_given_twice_is_refused(refusal: Refusal, text: str, message: str)
             "access: {own_namespace: 1}",
             "access.own_namespace: expected true or false, got a whole number",
         ),
+        ("access: {anonymous: 1}", "access.anonymous: expected true or false, got a whole number"),
         ("access: {administrators: admin}", "access.administrators: expected a list, got text"),
         (
             "access: {administrators: [a, 7]}",

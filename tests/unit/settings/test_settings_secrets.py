@@ -39,6 +39,13 @@ def test_a_secret_is_read_from_its_file_without_the_line_end(
     assert find(load(text.replace("FILE", str(file)))) == "mongodb://u:p@h/"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_secret(load: Load, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("abc\n", "utf-8-sig")
+
+    assert load(f"registries: [{{token_file: {file}}}]").registries[0].token == "abc"
+
+
 def test_a_secret_file_can_come_from_the_environment(load: Load, tmp_path: Path) -> None:
     file = tmp_path / "123"
     file.write_text("0123\n")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.embedded import space
 from app.errors import StoreUnavailable
 from app.settings import MongoDB, Registry, Settings
 from app.store import Stores
@@ -384,3 +386,42 @@ def test_a_full_inbox_is_answered_so_that_the_registry_sends_again(
 def test_ready_says_so_and_live_needs_no_database(client: FlaskClient) -> None:
     assert client.get("/readyz").json == {"status": "ready"}
     assert client.get("/healthz").json == {"status": "ok"}
+
+
+def test_a_server_that_refuses_events_is_not_ready_and_says_why(
+    make_app: Callable[..., Flask],
+    settings: Settings,
+    mock_stores: Stores,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    embedded = msgspec.structs.replace(settings.mongodb, uri="embedded", data_dir="/")
+    make: Callable[[], FlaskClient] = lambda: make_app(mongodb=embedded).test_client()  # noqa: E731
+    reasons = []
+
+    def refuse() -> None:
+        client = make()
+        answer, sent = client.get("/readyz"), post(client, envelope(wire_event()))
+        assert (answer.status_code, sent.status_code) == (503, 503)
+        assert answer.json
+        assert answer.json.keys() == {"status", "reason"}
+        reasons.append(answer.json["reason"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(space, "MIN_FREE_BYTES", 2**80)
+        refuse()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(mock_stores.inbox), "size", lambda _: 2**40)
+        mock_stores.inbox.note_progress(Progress(until=datetime.now(UTC) - timedelta(minutes=1)))
+        refuse()
+    mock_stores.inbox.note_progress(Progress(until=datetime.now(UTC)))
+    with monkeypatch.context() as patch:
+        patch.setattr(mock_stores, "check", Mock(side_effect=StoreUnavailable("at host:27017")))
+        patch.setattr(mock_stores.inbox, "add", Mock(side_effect=StoreUnavailable("away")))
+        refuse()
+
+    assert reasons == [
+        "too little disk is free",
+        "the inbox is full",
+        "the database does not take or return a write",
+    ]
+    assert make().get("/readyz").json == {"status": "ready"}

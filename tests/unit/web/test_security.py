@@ -18,26 +18,22 @@ from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from routes import MIGRATION, find_routes
+from werkzeug.datastructures import MultiDict
 
 from app import create_app
 from app.rules.access import Account, compile_rule, parse_acl
-from app.settings import Migration, MongoDB, Server, Settings, Source, Target
+from app.settings import MongoDB, Server, Settings
 from app.store import Stores
 from app.store.paging import LONGEST_SLICE
 from app.web import forms
+from app.web.openapi import LISTS
 
 SignIn = Callable[[str], FlaskClient]
 
 OPEN = {"static", "health.live", "health.ready", "signin.login"}
 FORM = {"search.repositories_form", "search.tags_form", "analysis.records_form"}
 ADMINISTRATORS_ALONE = re.compile(r"/access/|/migration/|/api/v1/(sign-ins|access|migrations)")
-
-# Of a plan that find_routes names.
-MIGRATION = Migration(
-    name="none",
-    source=Source(url="https://old.invalid"),
-    target=Target(url="https://new.invalid"),
-)
 
 
 @pytest.fixture(name="settings")
@@ -47,23 +43,6 @@ def settings_with_everything(settings: Settings) -> Settings:
         migrations=[MIGRATION],
         server=msgspec.structs.replace(settings.server, metrics_token="token-of-prometheus"),
     )
-
-
-def find_routes(app: Flask, method: str) -> list[tuple[str, str]]:
-    """Endpoint and path of each route, with one path for each value of an `any` converter."""
-    routes = []
-    for rule in app.url_map.iter_rules():
-        if method not in (rule.methods or ()):
-            continue
-        path = str(rule)
-        values = [""]
-        if found := re.search(r"<any\((.*?)\):\w+>", path):
-            values = [value.strip(" '\"") for value in found[1].split(",")]
-        for value in values:
-            filled = re.sub(r"<any\(.*?\):\w+>", value, path)
-            filled = re.sub(r"<path:filename>", "site.css", filled)
-            routes.append((rule.endpoint, re.sub(r"<.*?>", "none", filled)))
-    return sorted(set(routes))
 
 
 # Who may open what
@@ -136,6 +115,37 @@ def test_nothing_is_changed_without_a_token_against_forgery_or_of_a_registry(
     assert answers.pop("notifications.receive") == 401
     assert answers
     assert set(answers.values()) == {400}
+
+
+def test_a_head_is_answered_as_a_get(app: Flask, sign_in: SignIn) -> None:
+    for client in (app.test_client(), sign_in("admin")):
+        for endpoint, path in find_routes(app, "GET"):
+            with client.get(path) as whole, client.head(path) as head:
+                assert head.status_code == whole.status_code, endpoint
+                assert head.data == b"", endpoint
+
+
+def test_a_static_file_can_be_kept_and_has_no_cookie(sign_in: SignIn) -> None:
+    alice = sign_in("alice")
+    found = re.findall(r'(?:src|href)="(/static/[^"]+)"', alice.get("/analysis/").text)
+    assert len(found) > 3
+
+    for url in found:
+        with alice.get(url) as kept, alice.get(url.partition("?")[0]) as asked_again:
+            assert (kept.status_code, asked_again.status_code) == (200, 200)
+            assert kept.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+            assert asked_again.headers["Cache-Control"] == "no-cache"
+            for answer in (kept, asked_again):
+                assert "Set-Cookie" not in answer.headers
+                assert "Vary" not in answer.headers
+        tag = {"If-None-Match": asked_again.headers["ETag"]}
+        with alice.get(url, headers=tag) as unchanged:
+            assert unchanged.status_code == 304
+            assert "Set-Cookie" not in unchanged.headers
+    with alice.get(f"/static/none.css?{found[0].partition('?')[2]}") as missing:
+        assert (missing.status_code, missing.headers["Cache-Control"]) == (404, "no-store")
+    with alice.get("/search/") as page:
+        assert page.headers["Cache-Control"] == "no-store"
 
 
 # What is shown to whom
@@ -479,6 +489,23 @@ def test_no_parameter_is_taken_for_an_argument_of_the_program(
 
 def _sendable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
+
+
+def test_nul_is_in_no_filter(sign_in: SignIn) -> None:
+    """mongod refuses it in a pattern, which would be told as an outage."""
+    admin = sign_in("admin")
+    tried = 0
+    for path, entry in LISTS.items():
+        for field in entry.form(MultiDict()):
+            query = {field.name: "a\0b"}
+            answer = admin.get(f"/api/v1{path.replace('{name}', 'none')}", query_string=query)
+            assert answer.status_code == 400, (path, field.name)
+            assert answer.json["error"], (path, field.name)
+            tried += 1
+    assert tried > 40
+    page = admin.get("/search/user/login/?q=%00")
+    assert page.status_code == 400
+    assert "has a NUL character" in page.text
 
 
 @pytest.mark.parametrize("name", ["repositories", "tags", "records"])

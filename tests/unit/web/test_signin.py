@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import bcrypt
 import mongomock
 import msgspec
 import pytest
+from bson import ObjectId, Regex
 from builders import PASSWORDS, basic, csrf_token, wire_event, work_in
 from flask import Flask
 from flask.testing import FlaskClient
@@ -86,6 +90,29 @@ def test_two_applications_on_one_database_share_the_throttle(
     fail(client, sign_ins.MAX_OF_ACCOUNT_AND_ADDRESS)
 
     assert make_app().test_client().get(API, headers=basic("alice")).status_code == 429
+
+
+@pytest.mark.parametrize("name", ["x" * 14_000, "\x00" * 7_000, "a\r\nb" * 3_000])
+def test_a_name_that_was_refused_is_cut_in_log_and_audit(
+    client: FlaskClient, mock_stores: Stores, caplog: Any, name: str
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    assert client.get(API, headers=basic(name, "wrong")).status_code == 401
+
+    [row] = mock_stores.sign_ins.find_page({}).items
+    assert row.account == name[:255]
+    [line] = caplog.messages
+    assert line.startswith("refused: ")
+    assert len(line) < 1100
+    assert line.isprintable()
+
+
+def test_a_name_of_any_length_is_throttled(client: FlaskClient) -> None:
+    for _ in range(sign_ins.MAX_OF_ACCOUNT_AND_ADDRESS):
+        assert client.get(API, headers=basic("x" * 1_000, "wrong")).status_code == 401
+
+    assert client.get(API, headers=basic("x" * 1_000, "wrong")).status_code == 429
 
 
 # Sessions
@@ -217,6 +244,17 @@ def test_a_changed_htpasswd_file_is_read_again(
     assert names(client, basic("ops", "secret")) == 401
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(
+    small: tuple[FlaskClient, Stores], htpasswd: Path
+) -> None:
+    client, _ = small
+    robot = htpasswd.read_text().splitlines()[1]
+    htpasswd.write_text(f"{robot}\n", "utf-8-sig")
+
+    assert names(client, basic("robot", "secret")) == ["team/app"]
+    assert names(client, basic("\ufeffrobot", "secret")) == 401
+
+
 def test_the_last_line_of_an_account_counts_as_in_the_registry(
     small: tuple[FlaskClient, Stores], htpasswd: Path
 ) -> None:
@@ -229,6 +267,28 @@ def test_the_last_line_of_an_account_counts_as_in_the_registry(
     assert names(client, basic("ops", "secret")) == 401
 
 
+def test_an_htpasswd_file_that_cannot_be_read_tells_only_the_log(
+    small: tuple[FlaskClient, Stores], htpasswd: Path, caplog: Any
+) -> None:
+    client, _ = small
+    htpasswd.unlink()
+
+    answers = [
+        client.get(API, headers=basic("robot", "secret")),
+        try_to_sign_in(client, "robot", "secret"),
+    ]
+
+    for answer in answers:
+        assert answer.status_code == 503
+        assert "Nobody can sign in just now" in answer.text
+        assert htpasswd.name not in answer.text
+    assert all(str(htpasswd) in line for line in caplog.messages)
+    assert len(caplog.messages) == 2
+    headers = {"Authorization": "Bearer registry-token"}
+    assert client.get("/readyz").status_code == 200
+    assert client.post("/events", json={"events": []}, headers=headers).status_code == 202
+
+
 def test_lines_of_an_htpasswd_file_that_are_not_bcrypt_are_reported(
     small: tuple[FlaskClient, Stores],
 ) -> None:
@@ -237,6 +297,68 @@ def test_lines_of_an_htpasswd_file_that_are_not_bcrypt_are_reported(
     assert [account.name for account in stores.accounts.find_all()] == ["ops", "robot"]
     assert stores.accounts.htpasswd
     assert stores.accounts.htpasswd.problems == ["line 3: old: not bcrypt; use htpasswd -B"]
+
+
+# Addresses
+
+
+def behind_proxies(make_app: Callable[..., Flask], proxies: int = 1) -> FlaskClient:
+    return make_app(server=Server(trusted_proxies=proxies)).test_client()
+
+
+def test_an_ip_entry_sees_the_client_that_a_proxy_names_with_its_port(
+    app: Flask, make_app: Callable[..., Flask], mock_stores: Stores, store: Store
+) -> None:
+    store(wire_event("push", "team/app", tag="v1"))
+    mock_stores.accounts.add_acl_entry({"seq": 1, "match": {"ip": "6.6.6.6"}, "actions": []})
+    client = behind_proxies(make_app)
+
+    def seen_from(forwarded_for: str) -> Any:
+        return names(client, basic("alice") | {"X-Forwarded-For": forwarded_for})
+
+    assert seen_from("6.6.6.7:4711") == ["team/app"]
+    for denied in ("6.6.6.6", "6.6.6.6:4711", "[::ffff:6.6.6.6]:4711", "6.6.6.7, 6.6.6.6:1"):
+        assert seen_from(denied) == [], denied
+
+
+def test_an_address_that_cannot_be_read_is_that_of_the_proxy(
+    app: Flask, make_app: Callable[..., Flask], mock_stores: Stores, store: Store
+) -> None:
+    store(wire_event("push", "team/app", tag="v1"))
+    mock_stores.accounts.add_acl_entry({"seq": 1, "match": {"ip": "127.0.0.1"}, "actions": []})
+    client = behind_proxies(make_app)
+
+    assert names(client, basic("alice") | {"X-Forwarded-For": "10.0.0.1"}) == ["team/app"]
+    assert names(client, basic("alice") | {"X-Forwarded-For": "unknown"}) == []
+
+
+def test_each_port_of_an_address_is_one_throttle(
+    app: Flask, make_app: Callable[..., Flask], mock_stores: Stores
+) -> None:
+    client = behind_proxies(make_app)
+
+    for port in range(sign_ins.MAX_OF_ACCOUNT_AND_ADDRESS):
+        headers = basic("alice", "wrong") | {"X-Forwarded-For": f"6.6.6.6:{4711 + port}"}
+        assert client.get(API, headers=headers).status_code == 401
+
+    for port, status in (("6.6.6.6:1", 429), ("6.6.6.7:1", 200)):
+        headers = basic("alice") | {"X-Forwarded-For": port}
+        assert client.get(API, headers=headers).status_code == status
+    assert {row.address for row in mock_stores.sign_ins.find_page({}).items} == {
+        "6.6.6.6",
+        "6.6.6.7",
+    }
+
+
+def test_the_audit_is_found_by_an_address_however_it_is_written(
+    client: FlaskClient, sign_in: SignIn
+) -> None:
+    fail(client, 1)
+
+    admin = sign_in("admin")
+    found = admin.get("/api/v1/sign-ins?outcome=refused&address=[::ffff:127.0.0.1]:80").json
+
+    assert found["total"] == 1
 
 
 # Host
@@ -377,6 +499,56 @@ def test_an_invalid_list_is_shown_with_its_problem_and_no_page_fails(
         assert "missing" in page.text or "seq 5" in page.text
     assert alice.get("/search/").status_code == 200
     assert alice.get(API).json["items"] == []
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"seq": 7, "match": {"account": Regex("^<b>", "i")}, "actions": ["pull"]},
+        {"seq": 7, "match": {"name": ObjectId()}, "actions": ["pull"], "comment": 7},
+        {"seq": 10.5, "match": {"labels": {"group": 7}}, "actions": 7},
+        {"seq": "<b>", "match": "x", "actions": "pull"},
+        {"seq": float("nan"), "match": [1], "actions": {"pull": True}},
+        {"seq": datetime.now(UTC)},
+        {},
+    ],
+    ids=["regex", "ObjectId", "numbers", "text", "lists", "date", "nothing"],
+)
+def test_an_entry_of_any_kind_is_shown(
+    sign_in: SignIn, mock_stores: Stores, entry: dict[str, Any]
+) -> None:
+    mock_stores.accounts._acl.insert_one(dict(entry))
+    admin = sign_in("admin")
+
+    overview = admin.get("/access/")
+    explained = admin.get("/access/?account=alice&repository=team/app")
+    answer = admin.get("/api/v1/access?account=alice&repository=team/app")
+
+    where = "seq 7" if entry.get("seq") == 7 else "without seq, number 2 in the collection"
+    for page in (overview, explained):
+        assert page.status_code == 200
+        assert f"<li>{where}: " in page.text
+        assert "<b>" not in page.text
+    assert answer.status_code == 200
+    assert answer.json["explanation"]["allowed"] is (entry == {})
+
+
+def test_entries_in_another_order_than_that_of_seq_are_shown(
+    sign_in: SignIn, mock_stores: Stores
+) -> None:
+    mock_stores.accounts.add_acl_entry({"seq": 5, "match": {"name": "team/*"}, "actions": []})
+    admin = sign_in("admin")
+
+    overview = admin.get("/access/").text
+    explained = admin.get("/access/?account=alice&repository=team/app").text
+    elsewhere = admin.get("/access/?account=alice&repository=ops/app").text
+
+    for page in (overview, explained, elsewhere):
+        assert "seq 5 comes before seq 10, and is stored after it" in page
+    assert "answer otherwise: seq 10 is stored before it, and allows pull" in explained
+    assert "answer otherwise" not in elsewhere
+    seqs = re.findall(r'data-label="seq">(.*?)<', overview)
+    assert seqs == ["5", "10"]
 
 
 def test_an_acl_that_another_program_changes_is_in_force_within_ten_seconds(

@@ -1,0 +1,126 @@
+"""Accounts and ACL entries as other programs write them into docker_auth's collections."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from bson import Decimal128, ObjectId, Regex
+
+from app.analysis.explain import explain_access
+from app.rules.access import Account, compile_rule
+from app.settings import Settings
+from app.store import Stores, accounts
+
+UNREADABLE: dict[str, dict[str, Any]] = {
+    "regex": {"match": {"account": Regex("^ali")}},
+    "ObjectId": {"match": {"name": ObjectId()}},
+    "date": {"match": {"service": datetime(2026, 11, 23, tzinfo=UTC)}},
+    "label": {"match": {"labels": {"group": Regex("dev")}}},
+    "actions": {"actions": "pull"},
+    "fraction": {"seq": 10.5},
+    "text": {"seq": "10"},
+    "decimal": {"seq": Decimal128("10")},
+}
+
+
+def put(stores: Stores, *entries: dict[str, Any]) -> None:
+    stores.accounts._acl.insert_many([dict(entry) for entry in entries])
+
+
+def may_pull(stores: Stores, account: str = "alice", name: str = "team/app") -> bool:
+    rule = compile_rule(
+        stores.accounts.load_acl(),
+        Account(account, {}),
+        address=None,
+        service="registry",
+        own_namespace=True,
+        administrators=["admin"],
+    )
+    return rule.may_pull(name)
+
+
+@pytest.mark.parametrize("entry", UNREADABLE.values(), ids=UNREADABLE)
+def test_an_entry_that_cannot_be_read_denies_and_is_named(
+    stores: Stores, entry: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    put(
+        stores,
+        {"seq": 20, "match": {}, "actions": ["*"]},
+        {"seq": 10, "match": {}, "actions": []} | entry,
+    )
+
+    assert not may_pull(stores)
+    assert may_pull(stores, "admin")
+    [problem] = stores.accounts.load_acl().problems
+    assert problem.index == 1
+    assert caplog.messages == [f"ACL entry {problem.where}: {problem.message}"]
+    explained = explain_access(stores, Settings(), "alice", "team/app").explanation
+    assert (explained.allowed, explained.problems) == (False, (problem,))
+
+
+def test_a_problem_is_named_in_the_log_once_until_it_changes(
+    stores: Stores, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "ACL_LIFETIME_S", 0)
+    put(stores, {"seq": float("nan"), "match": {}, "actions": []})  # no number equals itself
+
+    for _ in range(3):
+        stores.accounts.load_acl()
+    assert len(caplog.messages) == 1
+
+    put(stores, {"match": {}, "actions": []})
+    stores.accounts.load_acl()
+    stores.accounts.load_acl()
+    assert len(caplog.messages) == 3
+
+
+def test_the_log_names_some_of_many_problems(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    put(stores, *({"seq": n, "match": {"name": "/(/"}, "actions": []} for n in range(100)))
+
+    stores.accounts.load_acl()
+
+    assert len(caplog.messages) == accounts.MAX_LOGGED + 1
+    assert caplog.messages[-1] == "80 more ACL entries have problems"
+
+
+def test_entries_that_docker_auth_takes_in_another_order_are_explained(stores: Stores) -> None:
+    put(
+        stores,
+        {"seq": 20, "match": {"name": "team/*"}, "actions": ["pull"]},
+        {"seq": 10, "match": {"name": "team/app"}, "actions": []},
+        {"seq": 30, "match": {"name": "ops/*"}, "actions": []},
+    )
+
+    answer = explain_access(stores, Settings(), "alice", "team/app")
+
+    assert not answer.explanation.allowed
+    assert answer.explanation.unsorted == "seq 20 is stored before it, and allows pull"
+    assert [(pair.first, pair.second) for pair in answer.disorder] == [(10, 20)]
+    assert [entry["seq"] for entry in answer.entries] == [20, 10, 30]
+
+
+@pytest.mark.parametrize("labels", ["dev", {"group": "dev"}, {"group": [Regex("dev")]}], ids=str)
+def test_an_account_whose_labels_cannot_be_read_does_not_sign_in(
+    stores: Stores, labels: Any
+) -> None:
+    stores.accounts.add("alice", "secret", {"group": ["dev"]})
+    assert stores.accounts.sign_in("alice", "secret")
+    assert stores.accounts.find_problems() == []
+
+    stores.accounts._accounts.update_one({"username": "alice"}, {"$set": {"labels": labels}})
+
+    assert stores.accounts.sign_in("alice", "secret") is None
+    [line] = stores.accounts.find_problems()
+    assert line.startswith("alice: label")
+
+
+def test_an_account_without_a_password_is_named(stores: Stores) -> None:
+    stores.accounts._accounts.insert_many([{"username": "open"}, {"username": ""}])
+
+    assert stores.accounts.find_problems() == ["open: has no password, and cannot sign in"]
