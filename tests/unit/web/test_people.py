@@ -55,7 +55,9 @@ def happenings(dice: random.Random) -> Iterator[dict[str, Any]]:
             dice.choice([ME, BOB, BOB, CAROL, ""]),
             moment,
         )
-        moment = min(NOW - HOUR, moment + dice.choice([5, 20, 30]) * HOUR)
+        moment += dice.choice([5, 20, 30]) * HOUR
+    # The registry is heard of to the end.
+    yield happening(dice, "push", "team/app", "v1", "team/app 0", ME, NOW - HOUR)
 
 
 def happening(
