@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
@@ -207,8 +208,10 @@ def compare(record: Record, fresh: Record, recount: Recount) -> dict[str, int]:
 
 
 def is_worked_in(server: Server) -> bool:
-    with MongoClient[Any](recorded_uri(server.data_dir)) as client:
-        return client["registry"]["inbox"].find_one() is None
+    time.sleep(1)
+    with suppress(PyMongoError), MongoClient[Any](recorded_uri(server.data_dir)) as client:
+        return client["registry"]["inbox"].find_one({}, {"_id": 1}) is None
+    return False
 
 
 @contextmanager
