@@ -1,0 +1,394 @@
+"""When the projector takes its turns, how much it does in one, and what it notes of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from builders import envelope, wire_event
+
+from app.errors import StoreUnavailable
+from app.notifications import intake
+from app.notifications import projector as module
+from app.notifications.derivation import Derivation
+from app.notifications.projector import Projector, ProjectorThread
+from app.rules.events import Event
+from app.store import Stores
+from app.store.inbox import InboxStore, Progress
+from app.store.leases import LeaseStore
+
+PATIENCE_S = 60.0  # for what takes milliseconds on an idle machine
+
+
+class Scripted:
+    """Takes its turns as it is told, then has nothing to do."""
+
+    is_behind = False
+
+    def __init__(self, *turns: bool | Exception | None) -> None:
+        self._turns = deque(turns)
+        self.times: list[float] = []
+        self.is_over = threading.Event()
+
+    def turn(self) -> bool | None:
+        self.times.append(time.monotonic())
+        if not self._turns:
+            self.is_over.set()
+            return False
+        turned = self._turns.popleft()
+        if isinstance(turned, Exception):
+            raise turned
+        return turned
+
+    def wait(self) -> list[float]:
+        """How long each turn came after the one before."""
+        assert self.is_over.wait(PATIENCE_S)
+        return [later - earlier for earlier, later in pairwise(self.times)]
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Any], ProjectorThread]]:
+    threads: list[ProjectorThread] = []
+
+    def run(projector: Any) -> ProjectorThread:
+        threads.append(ProjectorThread(lambda: projector))
+        threads[-1].start()
+        return threads[-1]
+
+    yield run
+    for thread in threads:
+        thread.stop()
+        module.came.set()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+def send(stores: Stores, *events: Any, ago_s: float = 0) -> None:
+    now = datetime.now(UTC) - timedelta(seconds=ago_s)
+    intake.Intake(stores, 2**30).receive(envelope(*events), "default", now)
+
+
+def push(number: int = 0) -> dict[str, Any]:
+    at = datetime.now(UTC) - timedelta(minutes=30)
+    return wire_event("push", tag=f"v{number}", of=f"build {number}", at=at)
+
+
+# The thread
+
+
+def test_what_this_process_receives_is_worked_in_without_waiting_for_the_poll(
+    mock_stores: Stores, run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_S", 10 * PATIENCE_S)
+    worked_in, idle = threading.Event(), threading.Event()
+    projector = Projector(mock_stores, lambda events: worked_in.set())
+    turn = projector.turn
+
+    def watched() -> bool | None:
+        turned = turn()
+        if turned is False:
+            idle.set()
+        return turned
+
+    monkeypatch.setattr(projector, "turn", watched)
+    run(projector)
+    assert idle.wait(PATIENCE_S)
+
+    send(mock_stores, push())
+
+    assert worked_in.wait(PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("turned", "pause"), [(False, "POLL_S"), (None, "LOOK_S"), (True, "GATHER_S")]
+)
+def test_between_two_turns_the_thread_pauses(
+    run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, turned: bool | None, pause: str
+) -> None:
+    for name in ("POLL_S", "LOOK_S", "GATHER_S"):
+        monkeypatch.setattr(module, name, 0.15 if name == pause else 0.0)
+    projector = Scripted(turned, turned)
+    module.came.set()  # something came before the first turn, and nothing since
+    run(projector)
+
+    assert min(projector.wait()[:2]) > 0.14
+
+
+def test_a_thread_that_is_behind_does_not_pause(
+    run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 10 * PATIENCE_S)
+    projector = Scripted(True, True, True)
+    projector.is_behind = True
+    run(projector)
+
+    assert len(projector.wait()) >= 3
+
+
+def test_a_batch_that_took_long_is_followed_by_the_next_at_once(
+    run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 0.2)
+    projector = Scripted(True)
+    turn = projector.turn
+    monkeypatch.setattr(projector, "turn", lambda: (turn(), time.sleep(0.2))[0])
+    waits: list[float | None] = []
+    thread = ProjectorThread(lambda: projector)  # type: ignore[arg-type,return-value]
+    wait = thread._ended.wait
+    monkeypatch.setattr(thread._ended, "wait", lambda s=None: (waits.append(s), wait(s))[1])
+    thread.start()
+    projector.wait()
+    thread.stop()
+    module.came.set()
+    thread.join(PATIENCE_S)
+
+    assert waits == [0.0]
+
+
+def test_an_outage_is_waited_out_and_told_once_a_minute(
+    run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.1)
+    projector = Scripted(*(StoreUnavailable("away") for _ in range(3)), True)
+    run(projector)
+
+    assert min(projector.wait()[:3]) > 0.09
+    assert [line.message for line in caplog.records] == ["waiting for the database: away"]
+
+
+def test_an_outage_that_lasts_is_told_again(
+    run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.0)
+    monkeypatch.setattr(module, "COMPLAIN_S", 0.0)
+    projector = Scripted(StoreUnavailable("away"), StoreUnavailable("still away"))
+    run(projector)
+    projector.wait()
+
+    assert [line.args for line in caplog.records] == [
+        (error,) for error in [line.args[0] for line in caplog.records if line.args]
+    ]
+    assert len(caplog.records) == 2
+
+
+def test_a_thread_goes_on_a_second_after_a_failure(
+    run: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    projector = Scripted(RuntimeError("no"), True)
+    run(projector)
+
+    assert projector.wait()[0] > 0.9
+    [line] = caplog.records
+    assert (line.levelno, bool(line.exc_info)) == (logging.ERROR, True)
+
+
+# How much at once
+
+
+def _turns(stores: Stores, projector: Projector, number: int) -> list[int]:
+    """How many envelopes each of so many turns worked in."""
+    waiting = [stores.inbox.count()]
+    for _ in range(number):
+        projector.turn()
+        waiting.append(stores.inbox.count())
+    return [before - after for before, after in pairwise(waiting)]
+
+
+def test_batches_grow_while_they_are_quick_and_full(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FEWEST", 1)
+    monkeypatch.setattr(module, "AT_ONCE", 10)
+    monkeypatch.setattr(module, "LONG_S", PATIENCE_S)
+    monkeypatch.setattr(module, "SHORT_S", PATIENCE_S)
+    projector = Projector(mock_stores)
+    send(mock_stores, push())
+    assert _turns(mock_stores, projector, 1) == [1]
+    for number in range(4 + 8 + 10 + 1):
+        send(mock_stores, push(number))
+
+    assert _turns(mock_stores, projector, 4) == [4, 8, 10, 1]
+
+
+def test_batches_stay_as_they_are_while_they_are_neither_quick_nor_long(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FEWEST", 1)
+    monkeypatch.setattr(module, "LONG_S", PATIENCE_S)
+    monkeypatch.setattr(module, "SHORT_S", 0.0)
+    for number in range(12):
+        send(mock_stores, push(number))
+
+    assert _turns(mock_stores, Projector(mock_stores), 3) == [4, 4, 4]
+
+
+def test_batches_shrink_while_they_take_long(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FEWEST", 2)
+    monkeypatch.setattr(module, "LONG_S", 0.0)
+    for number in range(16):
+        send(mock_stores, push(number))
+
+    assert _turns(mock_stores, Projector(mock_stores), 4) == [8, 4, 2, 2]
+
+
+def test_an_envelope_of_more_events_than_a_batch_holds_is_worked_in_in_parts(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FEWEST", 2)
+    monkeypatch.setattr(module, "LONG_S", 0.0)
+    sizes: list[int] = []
+    work_in = Derivation.work_in
+
+    def counted(self: Derivation, events: Sequence[Event]) -> int:
+        sizes.append(len(events))
+        return work_in(self, events)
+
+    monkeypatch.setattr(Derivation, "work_in", counted)
+    send(mock_stores, *(push(number) for number in range(15)))
+
+    Projector(mock_stores).turn()
+
+    assert sizes == [8, 4, 2, 1]
+
+
+def test_large_envelopes_are_worked_in_few_at_a_time(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        send(mock_stores, push(number))
+    [first, *_] = mock_stores.inbox.find_oldest(1, 1)
+    monkeypatch.setattr(module, "BATCH_BYTES", len(first.body) + 1)
+    projector = Projector(mock_stores)
+
+    assert _turns(mock_stores, projector, 1) == [2]
+    assert projector.is_behind
+    assert _turns(mock_stores, projector, 2) == [2, 1]
+    assert not projector.is_behind
+
+
+# What became of envelopes
+
+
+def test_an_envelope_that_fails_twice_is_worked_in_the_third_time(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(mock_stores, push())
+    parse, failures = module.parse_envelope, iter([1] * 4)  # with others, then alone
+
+    def fail(*arguments: Any) -> Any:
+        if next(failures, None):
+            raise RuntimeError("no")
+        return parse(*arguments)
+
+    monkeypatch.setattr(module, "parse_envelope", fail)
+    projector = Projector(mock_stores)
+
+    assert _turns(mock_stores, projector, 3) == [0, 0, 1]
+    assert mock_stores.rejected.count() == 0
+
+
+def test_what_is_no_event_in_an_envelope_is_kept_as_rejected(mock_stores: Stores) -> None:
+    send(mock_stores, push(), {"id": "broken"})
+
+    Projector(mock_stores).turn()
+
+    [rejected] = mock_stores.rejected.find_all()
+    assert "broken" in rejected.body
+
+
+# What is noted
+
+
+def test_how_far_the_projector_is_and_how_long_it_took_is_noted_with_each_batch(
+    mock_stores: Stores,
+) -> None:
+    projector = Projector(mock_stores)
+    for seconds in (900, 600):
+        send(mock_stores, push(), ago_s=seconds)
+    [_, newest] = mock_stores.inbox.find_oldest(2, 2**20)
+    began = time.monotonic()
+
+    projector.turn()
+
+    took = time.monotonic() - began
+    progress = mock_stores.inbox.find_progress()
+    assert progress is not None
+    assert progress.until == newest.received_at
+    assert 900 <= progress.lag_s <= 900 + PATIENCE_S
+    assert 0 < progress.batch_s <= took
+
+
+def test_that_nothing_waits_is_noted_now_and_then(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[Progress] = []
+    note = InboxStore.note_progress
+
+    def count(self: InboxStore, progress: Progress) -> None:
+        noted.append(progress)
+        note(self, progress)
+
+    monkeypatch.setattr(InboxStore, "note_progress", count)
+    monkeypatch.setattr(module, "NOTED_S", PATIENCE_S)
+    projector = Projector(mock_stores)
+    send(mock_stores, push(), ago_s=900)
+    projector.turn()
+    projector.turn()
+    assert len(noted) == 1
+
+    monkeypatch.setattr(projector, "_note_at", 0.0)
+    began = datetime.now(UTC)
+    projector.turn()
+    projector.turn()
+
+    [batch, idle] = noted
+    assert idle.until >= began
+    assert (idle.batch_s, idle.lag_s) == (batch.batch_s, batch.lag_s)
+
+
+# The lease
+
+
+def test_the_lease_is_renewed_when_that_is_due_and_not_each_time(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[float] = []
+    take = LeaseStore.take
+
+    def count(self: LeaseStore, *arguments: Any) -> bool:
+        taken.append(time.monotonic())
+        return take(self, *arguments)
+
+    monkeypatch.setattr(LeaseStore, "take", count)
+    monkeypatch.setattr(module, "HELD", timedelta(seconds=10 * PATIENCE_S))
+    monkeypatch.setattr(module, "RENEWED_S", PATIENCE_S)
+    projector = Projector(mock_stores)
+    for _ in range(3):
+        projector.turn()
+    assert len(taken) == 1
+
+    monkeypatch.setattr(projector._held, "_renew_at", 0.0)
+    projector.turn()
+    projector.turn()
+
+    assert len(taken) == 2
+
+
+def test_who_stops_lets_another_one_work_at_once(mock_stores: Stores) -> None:
+    first, second = Projector(mock_stores), Projector(mock_stores)
+    assert first.turn() is False
+    assert second.turn() is None
+
+    first.stop()
+
+    assert second.turn() is False
+    assert first.turn() is None
