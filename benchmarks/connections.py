@@ -42,10 +42,10 @@ KINDS = {
     "silent": b"",
     "header": b"GET / HTTP/1.1\r\nHost: rns\r\nAccept: ",
     "body": b"POST /events HTTP/1.1\r\nHost: rns\r\nContent-Length: 1000\r\n\r\n{",
-    "answer": UNREAD * 40,
+    "answer": UNREAD * 5,
 }
 HALF_A_HANDSHAKE = b"\x16\x03\x01\x02\x00\x01\x00"
-HEAD = f"{'beside':32} {'cut off':>8} {'answered':>10} {'p50 ms':>7} {'p95 ms':>7} {'max ms':>7}"
+HEAD = "beside                            cut off   answered  p50 ms  p95 ms     max  busy"
 HUNG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 TRUSTING = ssl.create_default_context()
 TRUSTING.check_hostname, TRUSTING.verify_mode = False, ssl.CERT_NONE
@@ -56,7 +56,7 @@ class BadClient:
 
     def __init__(self, kind: str, address: str, port: int, has_tls: bool) -> None:
         self._data = HALF_A_HANDSHAKE if kind == "handshake" else KINDS[kind]
-        self._must_shake_hands = has_tls and kind != "handshake"
+        self._must_shake_hands = has_tls and kind not in ("silent", "handshake")
         self.sock = socket.socket()
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.sock.setblocking(False)
@@ -161,8 +161,8 @@ class Sender:
 
 
 @contextlib.contextmanager
-def served(uri: str, directory: str, options: str, tls: dict[str, str]) -> Iterator[int]:
-    """The server, until the block ends; gives its port."""
+def served(uri: str, directory: str, options: str, tls: dict[str, str]) -> Iterator[Any]:
+    """The server, until the block ends; gives its port and its process."""
     port = free_port()
     environment = {
         **os.environ,
@@ -175,14 +175,14 @@ def served(uri: str, directory: str, options: str, tls: dict[str, str]) -> Itera
     }
     command = [sys.executable, "-m", "gunicorn", "wsgi:app"]
     with open(Path(directory) / "server.log", "ab") as log:
-        process = subprocess.Popen(command, env=environment, cwd=CHECKOUT, stderr=log)
+        process = subprocess.Popen(command, env=environment, cwd=CHECKOUT, stdout=log, stderr=log)
     try:
         sender = Sender(port, bool(tls))
         while sender.ask("GET", "/readyz") != 200:
             if process.poll() is not None:
                 raise SystemExit((Path(directory) / "server.log").read_text())
             time.sleep(0.2)
-        yield port
+        yield port, process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -197,17 +197,29 @@ def make_certificate(directory: str) -> dict[str, str]:
     return {"RNS_SERVER__TLS__CERTIFICATE": files[0], "RNS_SERVER__TLS__PRIVATE_KEY": files[1]}
 
 
-def measure(name: str, port: int, kinds: list[str], number: int, options: Any) -> None:
-    """One row of the table."""
+def used_s(process: subprocess.Popen[bytes]) -> float:
+    """Processor time of the workers so far, in seconds."""
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    rows = [Path(f"/proc/{worker}/stat").read_text().split() for worker in workers]
+    return sum(int(row[13]) + int(row[14]) for row in rows) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(name: str, server: Any, kinds: list[str], number: int, options: Any) -> None:
+    """One row of the table; `busy` is how many processors the workers kept busy."""
     has_tls = "TLS" in name
+    port, process = server
     with bad_clients(port, kinds, number, has_tls) as cut:
         time.sleep(1)  # until they are there
+        used = used_s(process)
         statuses, taken = Sender(port, has_tls).post_for(options.seconds)
-        ended = cut.value
+        ended, busy = cut.value, (used_s(process) - used) / options.seconds
     p50, p95 = (1000 * taken[int(len(taken) * part)] for part in (0.5, 0.95)) if taken else (0, 0)
     answered = f"{statuses[202]}/{sum(statuses.values())}"
     slowest = 1000 * taken[-1] if taken else 0
-    print(f"{name:32} {ended:8} {answered:>10} {p50:7.0f} {p95:7.0f} {slowest:7.0f}", flush=True)
+    print(
+        f"{name:32} {ended:8} {answered:>10} {p50:7.0f} {p95:7.0f} {slowest:7.0f} {busy:5.2f}",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -229,12 +241,12 @@ def main() -> None:
         )
         for suffix, settings, more in (("", {}, []), (", TLS", tls, ["handshake"])):
             for name, (ways, number) in cases.items():
-                with served(uri, directory, "", settings) as port:
+                with served(uri, directory, "", settings) as server:
                     ways = ways if ways == ["silent"] else ways + more
-                    measure(name + suffix, port, ways, number, options)
+                    measure(name + suffix, server, ways, number, options)
         plain = "--worker-class gthread --threads 4 --worker-connections 1000"
-        with served(uri, directory, plain, {}) as port:
-            measure(f"{options.bad} bad clients, gthread", port, kinds, options.bad, options)
+        with served(uri, directory, plain, {}) as server:
+            measure(f"{options.bad} bad clients, gthread", server, kinds, options.bad, options)
 
 
 if __name__ == "__main__":

@@ -13,20 +13,24 @@ import ssl
 import struct
 import termios
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from app.server.framing import Framing
 
+Wrap = Callable[[socket.socket], ssl.SSLSocket]
+
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 PIECE_BYTES = 64 * 1024  # that are received or sent at a time
+KERNEL_BYTES = 128 * 1024  # of an answer on its way; by itself the kernel keeps up to 4 MB
 MAX_UNSENT_BYTES = 1024 * 1024  # of an answer that no thread waits for
 MAX_DISCARDED_BYTES = 16 * 1024 * 1024  # of what a client sends after its last answer
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 State = Literal[
-    "handshake",  # of TLS
     "silent",  # nothing came since it was accepted
+    "handshake",  # of TLS
     "header",
     "body",
     "whole",  # a request is there, and a thread of the pool has the connection or soon will
@@ -59,7 +63,11 @@ class Connection:
     must be cut off, if it was found out elsewhere than by the deadline.
     """
 
-    def __init__(self, sock: socket.socket, client: Any, server: Any, limits: Limits) -> None:
+    def __init__(
+        self, sock: socket.socket, client: Any, server: Any, limits: Limits, tls: Wrap | None = None
+    ) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
         self.sock = sock
         self.client = client
         self.server = server
@@ -69,12 +77,13 @@ class Connection:
         self.received = bytearray()
         self.unsent = bytearray()
         self._limits = limits
+        self._tls = tls  # None without TLS, and once it is begun
         self._framing = Framing(limits.max_body_bytes)
         self._end = 0  # of the request that is whole
         self._is_last = False  # it is closed after this answer
         self._queued_bytes = 0  # that the kernel had and the client had not
         self._discarded_bytes = 0
-        self._enter("handshake" if isinstance(sock, ssl.SSLSocket) else "silent")
+        self._enter("silent")
 
     def _enter(self, state: State) -> None:
         """Change the state, or show progress within it."""
@@ -96,7 +105,7 @@ class Connection:
         if self.state == "over":
             return 0
         try:
-            if self.state == "handshake":
+            if self._tls or self.state == "handshake":
                 self._shake_hands()
             if self.unsent and (events := self.send()):
                 return events
@@ -112,9 +121,13 @@ class Connection:
             return 0
 
     def _shake_hands(self) -> None:
-        assert isinstance(self.sock, ssl.SSLSocket)
+        if self._tls:
+            if not self.sock.recv(1, socket.MSG_PEEK):  # a silent client is to cost nothing more
+                raise ConnectionAbortedError
+            self.sock, self._tls = self._tls(self.sock), None
+            self._enter("handshake")
         try:
-            self.sock.do_handshake()
+            self.sock.do_handshake()  # type: ignore[attr-defined]
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLEOFError):
             raise
         except ssl.SSLError:  # another protocol, or no trust in our certificate

@@ -10,8 +10,8 @@ logger = logging.getLogger(__name__)
 
 TELL_EVERY_S = 60
 REASONS = (
-    "handshake",  # of TLS: not done in time, or failed
     "silent",  # no request at all
+    "handshake",  # of TLS: not done in time, or failed
     "header",  # half a header
     "body",  # half a body
     "answer",  # not taken

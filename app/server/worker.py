@@ -57,7 +57,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.alive: bool
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, str] = {}  # with what counts as its address
         self._waiting: dict[Connection, None] = {}  # the poller has them; in the order they came
         self._of_address: Counter[str] = Counter()
         self._certificate = Certificate(self.cfg) if self.cfg.is_ssl else None
@@ -127,7 +127,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._drop_oldest()
             self.set_accept_enabled(False)
             return
-        source, limit = _source(client), self.room.of_address
+        source, limit = source_of(client), self.room.of_address
         if limit is not None and self._of_address[source] >= limit and source not in UNLIMITED:
             self.cut_offs.add(self.age, "address", source)
             sock.close()
@@ -135,20 +135,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.cut_offs.add(self.age, "full", source)
             sock.close()
         else:
-            self._admit(sock, client, listener.getsockname())
-
-    def _admit(self, sock: socket.socket, client: Any, server: Any) -> None:
-        sock.setblocking(False)
-        try:
-            sock = self._certificate.wrap(sock) if self._certificate else sock
-        except OSError:
-            sock.close()
-            return
-        connection = Connection(sock, client, server, self.room.limits)
-        self._open.add(connection)
-        self._of_address[_source(client)] += 1
-        self._waiting[connection] = None
-        self._attend(connection)
+            tls = self._certificate.wrap if self._certificate else None
+            server = listener.getsockname()
+            connection = Connection(sock, client, server, self.room.limits, tls)
+            self._open[connection] = source
+            self._of_address[source] += 1
+            self._waiting[connection] = None
+            self._attend(connection)
 
     def _attend(self, connection: Connection, _sock: Any = None) -> None:
         """Go on with a connection that is new, ready, or given back by its thread."""
@@ -165,18 +158,20 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 self._shed()
         except Exception:  # the worker must outlive whatever one client does
             logger.exception("closing a connection")
-            self._end(connection)
+            if connection in self._open:
+                self._end(connection)
 
     def _watch(self, connection: Connection, events: int) -> None:
         """Have the selector wait for these events of the connection, and for no others."""
         if events == connection.events:
             return
+        descriptor, attend = connection.sock.fileno(), partial(self._attend, connection)
         if not events:
-            self.poller.unregister(connection.sock)
+            self.poller.unregister(descriptor)
         elif connection.events:
-            self.poller.modify(connection.sock, events, partial(self._attend, connection))
+            self.poller.modify(descriptor, events, attend)
         else:
-            self.poller.register(connection.sock, events, partial(self._attend, connection))
+            self.poller.register(descriptor, events, attend)
         connection.events = events
 
     def handle(self, exchange: Exchange) -> bool:
@@ -234,19 +229,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._end(connection)
 
     def _end(self, connection: Connection) -> None:
-        source = _source(connection.client)
+        source = self._open.pop(connection)
         if connection.cut_for:
             self.cut_offs.add(self.age, connection.cut_for, source)
         self._watch(connection, 0)
         self._waiting.pop(connection, None)
-        self._open.discard(connection)
         self._of_address[source] -= 1
         if not self._of_address[source]:
             del self._of_address[source]
         connection.close()
 
 
-def _source(client: Any) -> str:
+def source_of(client: Any) -> str:
     """What counts as one address: of IPv6 a /64, which is what one customer gets."""
     if not isinstance(client, tuple):
         return ""  # of a Unix socket
