@@ -1,6 +1,6 @@
 """How fast events come in, against a minimal view: `python benchmarks/ingest.py`.
 
-Both run under gunicorn (gthread, 2 workers of 4 threads) on one database, in turn. The minimal view
+Both run under gunicorn (2 workers of 32 threads) on one database, in turn. The minimal view
 decodes the envelope and does one `insert_one` (one `insert_many` for many events), and no more.
 Ours also derives everything meanwhile; `lag` is the time from an answer until the event is on the
 pages. Prints medians of several rounds: the ratio is what counts, the machine's speed is not.
@@ -208,7 +208,7 @@ def both(uri: str, directory: str) -> Iterator[dict[str, int]]:
         "RNS_SERVER__BIND": f"127.0.0.1:{ports['ours']}",
         "RNS_CONFIG": "",
     }
-    plain = ["-k", "gthread", "-w", "2", "--threads", "4", "--keep-alive", "75"]
+    plain = ["-k", "gthread", "-w", "2", "--threads", "32", "--keep-alive", "75"]
     plain += ["--no-control-socket", "-b", f"127.0.0.1:{ports['minimal']}", "minimal:app"]
     with (
         served([*gunicorn, "wsgi:app"], ours, str(CHECKOUT), ports["ours"]),

@@ -12,13 +12,14 @@ from typing import Any
 
 from app.errors import ConfigError
 from app.logs import LOGGING
+from app.server.connection import Limits
 from app.server.hooks import Hooks
 from app.server.listening import check_port
 from app.settings import Settings, load_settings
 
-__all__ = ["check_port", "configure", "gunicorn_settings"]
+CONNECTIONS = 800  # of a process, which may open 1,024 files where nobody raised that
 
-KEEPALIVE_S = 75  # longer than the 60 s between events that proxies usually allow
+__all__ = ["check_port", "configure", "gunicorn_settings"]
 
 
 def configure(namespace: dict[str, Any]) -> None:
@@ -44,7 +45,9 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
         "worker_class": "app.server.worker.Worker",
         "workers": settings.server.workers,
         "threads": settings.server.threads,
-        "keepalive": KEEPALIVE_S,
+        "worker_connections": CONNECTIONS,
+        "keepalive": int(Limits.idle_s),
+        "sendfile": False,  # an answer is sent by the poller, not by the kernel at one go
         "timeout": 60,
         "graceful_timeout": 20,
         "certfile": settings.server.tls.certificate or None,

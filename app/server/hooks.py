@@ -19,8 +19,10 @@ from app.logs import LOGGING
 from app.migration import load_plans
 from app.migration.live import LiveWishes
 from app.notifications.projector import Projector, ProjectorThread
+from app.server.connection import Limits
 from app.server.listening import check_port
 from app.server.preparation import prepare, token_server_of
+from app.server.worker import Room, Worker
 from app.settings import Settings, check_listener
 from app.store import Stores, connect
 
@@ -83,6 +85,8 @@ class Hooks:
         thread pool down inside the signal handler, which now and then waits for its own lock.
         """
         sys.setswitchinterval(SWITCH_S)
+        if isinstance(worker, Worker):  # gunicorn's own options may name another one
+            worker.room = room_for(self._settings)
         Closer(lambda: connect(self._settings)).start()
         ProjectorThread(lambda: make_projector(self._settings, connect(self._settings))).start()
         if not self._is_prepared:
@@ -106,6 +110,16 @@ class Hooks:
         """Stop the embedded database, after the workers."""
         if self._database:
             self._database.stop()
+
+
+def room_for(settings: Settings) -> Room:
+    """What clients may take up. Behind proxies all of them have the address of a proxy."""
+    max_body_bytes = settings.notifications.max_body_bytes
+    return Room(
+        of_address=None if settings.server.trusted_proxies else Room.of_address,
+        held_bytes=max(Room.held_bytes, 4 * max_body_bytes),
+        limits=Limits(max_body_bytes=max_body_bytes),
+    )
 
 
 def make_projector(settings: Settings, stores: Stores, *, passing: bool = False) -> Projector:

@@ -1,65 +1,253 @@
-"""gunicorn's worker, and how long it listens to a client."""
+"""gunicorn's worker, for a port that anybody can reach.
+
+gthread gives a thread to whoever connects, so a few clients that send or take nothing hold up all
+others. Here a thread gets whole requests only, and leaves its answer behind. What waits for a
+client is done by the poller, which never blocks.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import socket
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import IPv6Address, ip_address, ip_network
+from itertools import chain
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from app.server.connection import PIECE_BYTES, READ, Connection, Limits
+from app.server.cut_off import CutOffs
+from app.server.exchange import Exchange
+from app.server.tls import Certificate
+
 logger = logging.getLogger(__name__)
 
-SEND_LIMIT_S = 30.0  # for a client to send a whole request, TLS handshake and body included
+TICK_S = 1.0  # between two looks for connections whose time is over
+STOP_IDLE_S = 2.0  # that a worker which stops listens to connections between two requests
+STOP_TICK_S = 0.1
+UNLIMITED = ("127.0.0.1", "::1", "")  # a proxy on this machine, or on a Unix socket
+
+
+@dataclass(frozen=True)
+class Room:
+    """What there is for all clients of a process together.
+
+    `of_address` is how many connections one address may have; None is any number. `held_bytes`
+    bounds what is kept of requests and answers that are not whole.
+    """
+
+    of_address: int | None = 200
+    held_bytes: int = 64 * 1024 * 1024
+    limits: Limits = field(default_factory=Limits)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's gthread, but a client that sends too slowly is cut off.
+    """gthread with a poller that does all that can take long."""
 
-    gthread itself would let each such client occupy a thread for ever (Slowloris). An answer may
-    take as long as it likes.
-    """
+    room = Room()
+    cut_offs = CutOffs()  # the master loads this class, and shares them with all workers
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._receiving: dict[int, tuple[float, Any]] = {}  # by thread: since when, connection
+        self.alive: bool
+        self._open: dict[Connection, str] = {}  # with what counts as its address
+        self._waiting: dict[Connection, None] = {}  # the poller has them; in the order they came
+        self._of_address: Counter[str] = Counter()
+        self._certificate = Certificate(self.cfg) if self.cfg.is_ssl else None
+        self._tick_at = 0.0
 
     def load_wsgi(self) -> None:
-        """Load the application, and note when it has what the client sent."""
+        """Load the application, and let it see how many were cut off: `rns.cut_off` by reason."""
         super().load_wsgi()
         application: Callable[..., Any] = self.wsgi  # type: ignore[has-type]
 
-        def noting(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-            def start(*args: Any) -> Any:
-                self._receiving.pop(threading.get_ident(), None)
-                return start_response(*args)
+        def seeing(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+            environ["rns.cut_off"] = self.cut_offs.totals
+            return application(environ, start_response)  # type: ignore[no-any-return]
 
-            has_body = environ.get("CONTENT_LENGTH") or environ.get("HTTP_TRANSFER_ENCODING")
-            if not has_body:
-                self._receiving.pop(threading.get_ident(), None)
-            return application(environ, start)  # type: ignore[no-any-return]
+        self.wsgi = seeing
 
-        self.wsgi = noting
+    def run(self) -> None:
+        """Serve until told to stop, then finish what was begun."""
+        self.poller.register(self.method_queue.fileno(), READ, self.method_queue.run_callbacks)
+        self.set_accept_enabled(True)
+        while self.alive and self.is_parent_alive():
+            self._turn(TICK_S)
+        self.alive = False
+        self.set_accept_enabled(False)
+        self._tick_at = 0.0
+        stop_at = time.monotonic() + self.cfg.graceful_timeout
+        while self._open and time.monotonic() < stop_at:
+            self._turn(STOP_TICK_S)
+        for connection in self._open:
+            with contextlib.suppress(OSError):  # its thread may have it: do not close, but end it
+                connection.sock.shutdown(socket.SHUT_RDWR)
+        self.tpool.shutdown(wait=False)
+        self.poller.close()
+        self.method_queue.close()
+        for listener in self.sockets:
+            listener.close()
 
-    def handle(self, conn: Any) -> Any:
-        """Serve one request of a connection; runs in a thread of the pool."""
-        self._receiving[threading.get_ident()] = (time.monotonic(), conn)
+    def _turn(self, tick_s: float) -> None:
+        self.notify()
+        self.wait_for_and_dispatch_events(tick_s)
+        now = time.monotonic()
+        if now >= self._tick_at:
+            self._tick_at = now + tick_s
+            self.set_accept_enabled(self.alive)  # it may have been disabled for want of files
+            self._end_overdue(now)
+            self.cut_offs.tell()
+
+    def _end_overdue(self, now: float) -> None:
+        for connection in list(self._waiting):
+            state = connection.state
+            if not self.alive and state in ("handshake", "silent", "idle"):
+                connection.deadline = min(connection.deadline, now + STOP_IDLE_S)
+            if connection.deadline > now or (state == "answer" and connection.is_taking()):
+                continue
+            if not self.alive or state in ("idle", "closing"):
+                self._end(connection)
+            else:
+                self._cut(connection, state)
+
+    def accept(self, listener: Any) -> None:
+        """Take one connection in, or close it at once if there is no room for it."""
         try:
-            return super().handle(conn)
-        finally:
-            self._receiving.pop(threading.get_ident(), None)
+            sock, client = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # another worker was faster, or the client is gone
+        except OSError:  # the process may open no more files
+            self._drop_oldest()
+            self.set_accept_enabled(False)
+            return
+        source, limit = source_of(client), self.room.of_address
+        if limit is not None and self._of_address[source] >= limit and source not in UNLIMITED:
+            self.cut_offs.add(self.age, "address", source)
+            sock.close()
+        elif len(self._open) >= self.worker_connections and not self._drop_oldest():
+            self.cut_offs.add(self.age, "full", source)
+            sock.close()
+        else:
+            tls = self._certificate.wrap if self._certificate else None
+            server = listener.getsockname()
+            connection = Connection(sock, client, server, self.room.limits, tls)
+            self._open[connection] = source
+            self._of_address[source] += 1
+            self._waiting[connection] = None
+            self._attend(connection)
 
-    def notify(self) -> None:
-        """Tell the master that the worker lives, at least once a second; hang up meanwhile."""
-        super().notify()
-        for thread, (since, conn) in list(self._receiving.items()):
-            if time.monotonic() - since > SEND_LIMIT_S:
-                self._receiving.pop(thread, None)
-                peer = conn.client[0] if isinstance(conn.client, tuple) else conn.client
-                logger.warning("%s sent no whole request in %.0f s: cut off", peer, SEND_LIMIT_S)
-                with contextlib.suppress(OSError):
-                    conn.sock.shutdown(socket.SHUT_RDWR)
+    def _attend(self, connection: Connection, _sock: Any = None) -> None:
+        """Go on with a connection that is new, ready, or given back by its thread."""
+        if connection not in self._open:
+            return  # an earlier event of the same turn ended it
+        try:
+            self._watch(connection, connection.advance())
+            if connection.state == "whole":
+                del self._waiting[connection]
+                self.enqueue_req(Exchange(connection, self.cfg, self.room.limits.take_s))
+            elif connection.state == "over":
+                self._end(connection)
+            elif connection.held_bytes > PIECE_BYTES:
+                self._shed()
+        except Exception:  # the worker must outlive whatever one client does
+            logger.exception("closing a connection")
+            if connection in self._open:
+                self._end(connection)
+
+    def _watch(self, connection: Connection, events: int) -> None:
+        """Have the selector wait for these events of the connection, and for no others."""
+        if events == connection.events:
+            return
+        descriptor, attend = connection.sock.fileno(), partial(self._attend, connection)
+        if not events:
+            self.poller.unregister(descriptor)
+        elif connection.events:
+            self.poller.modify(descriptor, events, attend)
+        else:
+            self.poller.register(descriptor, events, attend)
+        connection.events = events
+
+    def handle(self, exchange: Exchange) -> bool:
+        """Answer one request, in a thread of the pool; returns whether another one may follow."""
+        try:
+            may_follow = super().handle(exchange)
+            exchange.flush()
+        except OSError:
+            return False
+        return bool(may_follow)
+
+    def handle_request(self, req: Any, exchange: Exchange) -> Any:
+        """Have the application answer."""
+        req._expected_100_continue = False  # the poller said it, where it was to be said
+        if not exchange.can_go_on:
+            req.force_close()
+        return super().handle_request(req, exchange)
+
+    def _keepalive_after(self, exchange: Exchange, keepalive: bool) -> bool:
+        """Whether another request may follow; nothing is left of this one, read or not."""
+        return keepalive and exchange.can_go_on and not exchange.parser.mesg.body.failed
+
+    def finish_request(self, exchange: Exchange, future: Future[bool]) -> None:
+        """Take a connection back from its thread."""
+        connection = exchange.connection
+        is_done = not future.cancelled() and not future.exception()
+        connection.give_back(is_last=not (is_done and future.result()))
+        self._waiting[connection] = None
+        self._attend(connection)
+
+    def _shed(self) -> None:
+        """Cut off who holds much and waits the longest, until the others fit in memory."""
+        held_bytes = sum(connection.held_bytes for connection in self._waiting)
+        for connection in list(self._waiting):
+            if held_bytes <= self.room.held_bytes:
+                break
+            if connection.held_bytes > PIECE_BYTES:
+                held_bytes -= connection.held_bytes
+                self._cut(connection, "full")
+
+    def _drop_oldest(self) -> bool:
+        """Make room for one more connection; false where every other one is being answered.
+
+        Those go first that never asked for anything, then those between two requests.
+        """
+        strangers = (c for c in self._waiting if not c.has_asked)
+        idle = (c for c in self._waiting if c.state == "idle")
+        oldest = next(chain(strangers, idle, self._waiting), None)
+        if oldest:
+            self._cut(oldest, "full")
+        return oldest is not None
+
+    def _cut(self, connection: Connection, reason: str) -> None:
+        connection.cut_for = reason
+        self._end(connection)
+
+    def _end(self, connection: Connection) -> None:
+        source = self._open.pop(connection)
+        if connection.cut_for:
+            self.cut_offs.add(self.age, connection.cut_for, source)
+        self._watch(connection, 0)
+        self._waiting.pop(connection, None)
+        self._of_address[source] -= 1
+        if not self._of_address[source]:
+            del self._of_address[source]
+        connection.close()
+
+
+def source_of(client: Any) -> str:
+    """What counts as one address: of IPv6 a /64, which is what one customer gets."""
+    if not isinstance(client, tuple):
+        return ""  # of a Unix socket
+    address = ip_address(client[0].partition("%")[0])
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        if mapped or address.is_loopback:
+            return str(mapped or address)
+        return str(ip_network((int(address), 64), strict=False))
+    return str(address)

@@ -32,7 +32,7 @@ class Server(_Section, frozen=True):
 
     bind: str = "127.0.0.1:8000"
     workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 2
-    threads: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 4
+    threads: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 32
     tls: TLS = TLS()
     trusted_proxies: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
     secret_key: str = ""

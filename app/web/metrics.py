@@ -1,4 +1,7 @@
-"""/metrics for Prometheus, read from the database anew each time: every process answers alike."""
+"""/metrics for Prometheus: every process of a server answers alike.
+
+All is read from the database anew each time, but for the clients that this server has cut off.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from datetime import datetime
 
 from flask import Blueprint, Response, request
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.errors import StoreUnavailable
@@ -72,7 +75,9 @@ def metrics() -> Response:
     if not hmac.compare_digest(f"Bearer {token}".encode(), given):
         return _refuse(401, "Authorization: expected Bearer and server.metrics_token.")
     registry = CollectorRegistry()
-    registry.register(_Metrics(settings, runtime().stores, runtime().plans))
+    # app.server.worker puts it there; another server may run the application, in tests for example.
+    cut_off = request.environ.get("rns.cut_off", dict)()
+    registry.register(_Metrics(settings, runtime().stores, runtime().plans, cut_off))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
@@ -84,14 +89,19 @@ def _refuse(status: int, message: str) -> Response:
 class _Metrics(Collector):
     """What one scrape reads."""
 
-    def __init__(self, settings: Settings, stores: Stores, plans: list[Plan]) -> None:
+    def __init__(
+        self, settings: Settings, stores: Stores, plans: list[Plan], cut_off: dict[str, int]
+    ) -> None:
         self._settings = settings
         self._stores = stores
         self._plans = plans
+        self._cut_off = cut_off
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics; without a database only that it is away."""
+        """The metrics; without a database only those of this server, and that it is away."""
         yield _gauge("rns_info", "The program.", [({"version": VERSION}, 1)])
+        if self._cut_off:
+            yield _cut_off_connections(self._cut_off)
         urls = [plan.debug_url for plan in self._plans if plan.debug_url]
         pending = find_pending(urls, PENDING_S)
         found: list[Metric] = []
@@ -204,6 +214,17 @@ def _samples(
     yield "deletes_braked", [], bool(status.deletes_braked)
     if pending is not None:
         yield "source_queue_pending", [], pending
+
+
+def _cut_off_connections(cut_off: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "rns_connections_cut_off",
+        "Connections that this server ended because of what the client did or did not do.",
+        labels=["reason"],
+    )
+    for reason, number in cut_off.items():
+        family.add_metric([reason], number)
+    return family
 
 
 _UP = "Whether the database takes and returns a write."

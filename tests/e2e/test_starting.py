@@ -18,7 +18,6 @@ from clients import Account, Webhook
 from processes import HOST, Server, answers, database_pids
 
 from app.embedded import EmbeddedDatabase
-from app.server.worker import SEND_LIMIT_S
 
 pytestmark = pytest.mark.e2e
 
@@ -140,25 +139,3 @@ def test_a_data_directory_in_use_is_one_line_and_leaves_its_server_alone(
     assert line.startswith(f"rns: data_dir {server.data_dir} is in use")
     assert answers(f"{server.url}/readyz", 200)
     assert len(database_pids(server.data_dir)) == 1
-
-
-def test_clients_that_send_too_slowly_are_cut_off_and_hold_nobody_up(server: Server) -> None:
-    """As many of them as there are threads, each in the middle of its headers or its body."""
-    beginnings = [
-        b"GET / HTTP/1.1\r\nHost: slow\r\n",
-        b"POST /events HTTP/1.1\r\nHost: slow\r\nContent-Type: application/json\r\n"
-        b"Content-Length: 1000\r\n\r\n{",
-    ]
-    slow = [socket.create_connection((HOST, server.port)) for _ in range(8)]
-    try:
-        for number, connection in enumerate(slow):
-            connection.settimeout(2 * SEND_LIMIT_S)
-            connection.sendall(beginnings[number % 2])
-
-        for connection in slow:
-            while connection.recv(4096):
-                pass
-        assert answers(f"{server.url}/healthz", 200)
-    finally:
-        for connection in slow:
-            connection.close()

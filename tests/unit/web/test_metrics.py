@@ -125,6 +125,17 @@ def test_an_operator_sees_the_state_of_the_server(client: FlaskClient, mock_stor
     assert value(samples, "rns_open_days") >= 0
 
 
+def test_an_operator_sees_whom_the_server_has_cut_off(client: FlaskClient) -> None:
+    """As app.server.worker counts them, which is not there in this test."""
+    environ = {"rns.cut_off": lambda: {"silent": 3, "full": 0}}
+
+    text = client.get("/metrics", headers=BEARER, environ_overrides=environ).text
+
+    assert 'rns_connections_cut_off_total{reason="silent"} 3.0' in text
+    assert 'rns_connections_cut_off_total{reason="full"} 0.0' in text
+    assert "cut_off" not in client.get("/metrics", headers=BEARER).text
+
+
 def test_a_server_without_events_and_migrations_has_metrics(make_app: Callable[..., Any]) -> None:
     samples = scrape(make_app(migrations=[]).test_client())
 

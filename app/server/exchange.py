@@ -1,0 +1,94 @@
+"""One request and its answer, between a connection and the thread of gunicorn that answers."""
+
+from __future__ import annotations
+
+import errno
+import select
+from typing import Any
+
+from gunicorn import http
+
+from app.server.connection import MAX_UNSENT_BYTES, READ, Connection
+
+
+class Exchange:
+    """What gunicorn's thread sees in place of its own TConn, and in place of the socket too.
+
+    It reads a request that is there, and writes an answer that the poller sends on. Only an answer
+    of which the client leaves more than MAX_UNSENT_BYTES lets the thread wait, for `take_s` without
+    progress at most.
+    """
+
+    initialized = data_ready = True  # gunicorn has nothing to set up or to wait for
+    is_http2 = False
+
+    def __init__(self, connection: Connection, cfg: Any, take_s: float) -> None:
+        self.connection = connection
+        self.client = connection.client
+        self.server = connection.server
+        self.sock = self
+        self._request, self.can_go_on = connection.take_request()
+        self._read = 0
+        self._take_s = take_s
+        self._has_begun = False
+        self.parser = http.get_parser(cfg, self, self.client)
+
+    def recv(self, size: int) -> bytes:
+        """The next bytes of the request; nothing after its end."""
+        start = self._read
+        self._read += size
+        return self._request[start : self._read]
+
+    def sendall(self, data: bytes) -> None:
+        """Take a piece of the answer. The header waits for the first of the body: one packet.
+
+        Raises:
+            ConnectionResetError: the client is gone, or was cut off.
+        """
+        self.connection.unsent += data
+        if self._has_begun:
+            self.flush()
+        self._has_begun = True
+
+    def flush(self) -> None:
+        """Send what the client takes; wait only if it leaves too much.
+
+        Raises:
+            ConnectionResetError: the client is gone, or was cut off.
+        """
+        connection = self.connection
+        try:
+            while (events := connection.send()) and len(connection.unsent) > MAX_UNSENT_BYTES:
+                self._wait(events)
+        except OSError as error:
+            # gunicorn knows this errno and is silent about it.
+            raise ConnectionResetError(errno.ECONNRESET, "the client is gone") from error
+
+    def _wait(self, events: int) -> None:
+        poll = select.poll()
+        poll.register(self.connection.sock, select.POLLIN if events & READ else select.POLLOUT)
+        while not poll.poll(self._take_s * 1000):
+            if not self.connection.is_taking():
+                self.connection.cut_for = "answer"
+                raise TimeoutError
+
+    # What else gunicorn does to a connection or its socket is done by the poller, or means nothing.
+
+    def init(self) -> None:
+        """TLS stands already."""
+
+    def setblocking(self, blocking: bool) -> None:
+        """Nothing here blocks."""
+
+    def settimeout(self, timeout_s: float | None) -> None:
+        """Nothing here blocks."""
+
+    def gettimeout(self) -> float:
+        """As of a socket that does not block."""
+        return 0.0
+
+    def shutdown(self, how: int) -> None:
+        """The poller ends the connection, once the answer is sent."""
+
+    def close(self) -> None:
+        """The poller ends the connection, once the answer is sent."""
