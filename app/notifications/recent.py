@@ -95,13 +95,21 @@ class Neighbourhood:
     def _related(
         self, name: Who, digests: set[str], indexes: set[str], children: Children
     ) -> Iterable[str]:
+        by_digest = self._events.get(name, {})
         if name[0] == "delete":
-            return self._events.get(name, {})
-        indexes = indexes | self._indexes_of(name)
+            return by_digest
+        near = indexes | self._indexes_of(name)
         if name[0] == "push":
-            indexes &= children.keys()
-        wanted = related(digests, indexes, children)
-        return self._events.get(name, {}) if wanted is None else wanted
+            near &= children.keys()
+        wanted = related(digests, near, children)
+        if wanted is None:
+            return by_digest
+        # While nobody had told the children of an index, others may have been taken for them.
+        return wanted | {
+            digest
+            for digest, events in by_digest.items()
+            if indexes and any(event.parent in indexes for event in events.values())
+        }
 
     def _indexes_of(self, name: Who) -> set[str]:
         return {

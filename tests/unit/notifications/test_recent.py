@@ -185,6 +185,14 @@ def test_any_pull_is_related_to_one_of_an_index_whose_children_nobody_told() -> 
     assert found(recent_of(Record(*events)), event("pull")) == ids(events)
 
 
+def test_what_was_taken_for_the_child_of_an_index_is_related_to_it() -> None:
+    index = event("pull", digest="index", kind="index")
+    taken = event("pull", digest="taken", parent="index")
+    record = Record(index, taken, event("pull", digest="other", parent="another"))
+
+    assert found(recent_of(record), index, children={"index": ["amd64"]}) == ids([index, taken])
+
+
 def test_a_push_is_not_related_to_an_index_whose_children_nobody_told() -> None:
     record = Record(event("push", digest="index", kind="index"), event("push", digest="other"))
 
