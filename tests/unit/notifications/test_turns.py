@@ -201,50 +201,20 @@ def _turns(stores: Stores, projector: Projector, number: int) -> list[int]:
     return [before - after for before, after in pairwise(waiting)]
 
 
-def test_batches_grow_while_they_are_quick_and_full(
+def test_a_batch_holds_so_many_envelopes(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FEWEST", 1)
-    monkeypatch.setattr(module, "AT_ONCE", 10)
-    monkeypatch.setattr(module, "LONG_S", PATIENCE_S)
-    monkeypatch.setattr(module, "SHORT_S", PATIENCE_S)
-    projector = Projector(mock_stores)
-    send(mock_stores, push())
-    assert _turns(mock_stores, projector, 1) == [1]
-    for number in range(4 + 8 + 10 + 1):
+    monkeypatch.setattr(module, "AT_ONCE", 4)
+    for number in range(9):
         send(mock_stores, push(number))
 
-    assert _turns(mock_stores, projector, 4) == [4, 8, 10, 1]
-
-
-def test_batches_stay_as_they_are_while_they_are_neither_quick_nor_long(
-    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "FEWEST", 1)
-    monkeypatch.setattr(module, "LONG_S", PATIENCE_S)
-    monkeypatch.setattr(module, "SHORT_S", 0.0)
-    for number in range(12):
-        send(mock_stores, push(number))
-
-    assert _turns(mock_stores, Projector(mock_stores), 3) == [4, 4, 4]
-
-
-def test_batches_shrink_while_they_take_long(
-    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "FEWEST", 2)
-    monkeypatch.setattr(module, "LONG_S", 0.0)
-    for number in range(16):
-        send(mock_stores, push(number))
-
-    assert _turns(mock_stores, Projector(mock_stores), 4) == [8, 4, 2, 2]
+    assert _turns(mock_stores, Projector(mock_stores), 4) == [4, 4, 1, 0]
 
 
 def test_an_envelope_of_more_events_than_a_batch_holds_is_worked_in_in_parts(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FEWEST", 2)
-    monkeypatch.setattr(module, "LONG_S", 0.0)
+    monkeypatch.setattr(module, "AT_ONCE", 8)
     sizes: list[int] = []
     work_in = Derivation.work_in
 
@@ -257,7 +227,7 @@ def test_an_envelope_of_more_events_than_a_batch_holds_is_worked_in_in_parts(
 
     Projector(mock_stores).turn()
 
-    assert sizes == [8, 4, 2, 1]
+    assert sizes == [8, 7]
 
 
 def test_large_envelopes_are_worked_in_few_at_a_time(
