@@ -126,7 +126,8 @@ class Node:
 class Traffic:
     """What people and programs do with a registry's repositories; seeded.
 
-    Of the last one no push was ever told, only pulls.
+    Of the last one no push was ever told, only pulls. Its name is in that of every content, because
+    two histories on one server may not tell different things of one digest.
     """
 
     def __init__(self, chance: random.Random, repositories: Sequence[str], clients: int) -> None:
@@ -150,7 +151,7 @@ class Traffic:
             return repository, client, self._push(tags)
         if what > 0.96:  # the push of this tag came before the registry told anybody
             number = next(self._builds)
-            content = Content(f"base {number // 50}")
+            content = Content(f"{self._mirror} {number // 50}")
             step = Step(0, self._chance.choice(["pull", "check"]), f"v{number % 3}", content)
             return self._mirror, self._chance.choice(self._clients), [step]
         if what < 0.24:
@@ -165,8 +166,9 @@ class Traffic:
             content = tags[self._chance.choice(sorted(tags))]
             tags["stable"] = content
             return [Step(0, "push", "stable", content)]
-        children = (f"{number} amd64", f"{number} arm64") if self._chance.random() < 0.4 else ()
-        content = Content(f"build {number}", children)
+        platforms = (f"{self._mirror} {number} amd64", f"{self._mirror} {number} arm64")
+        children = platforms if self._chance.random() < 0.4 else ()
+        content = Content(f"{self._mirror} build {number}", children)
         tag = self._chance.choice(["latest", f"v{number % 7}", f"build-{number}"])
         tags[tag] = content
         parts = [

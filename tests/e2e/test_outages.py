@@ -142,4 +142,5 @@ def assert_follows(busy: Busy, names: list[str], alice: Account, exported: list[
         lines = Counter[str]()
         for (repository, _, _, action), number in recount.lines.items():
             lines[action] += number if repository == name else 0
-        assert {action: counts[action] for action in lines} == lines
+        totals = {"push": "pushes", "pull": "pulls", "check": "checks", "delete": "deletes"}
+        assert {action: counts[totals[action]] for action in lines} == lines
