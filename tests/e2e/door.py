@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import ssl
 import sys
@@ -162,6 +163,12 @@ class Client:
         except OSError:
             pass
         return True
+
+    def is_left(self, within_s: float) -> bool:
+        """Whether the server hangs up in that time; reads nothing, which would be progress."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLRDHUP)
+        return bool(poll.poll(within_s * 1000))
 
 
 def request(line: str, body: bytes | None = None, *fields: str) -> bytes:
