@@ -51,7 +51,7 @@ def check(settings: Settings) -> None:
         accounts = len(stores.accounts.find_all())
         print(f"accounts       {accounts or 'none: add one with rns accounts add NAME'}")
     if settings.access.anonymous and stores.accounts.find_anonymous() is None:
-        print('anonymous      access.anonymous has no effect: there is no account ""')
+        print('anonymous      access.anonymous has no effect: no account "" without password')
     source = "htpasswd" if stores.accounts.htpasswd else "account"
     for line in stores.accounts.find_problems():
         print(f"{source:<15}{line}")

@@ -76,7 +76,7 @@ def test_check_reads_the_acl_of_a_file(
 def test_check_says_that_there_is_no_anonymous_account_to_let_in(
     run: Run, wire_database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = 'access.anonymous has no effect: there is no account ""'
+    line = 'access.anonymous has no effect: no account "" without password'
     assert line not in run("check").out
     monkeypatch.setenv("RNS_ACCESS__ANONYMOUS", "true")
     assert line in run("check").out

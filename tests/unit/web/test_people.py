@@ -275,6 +275,13 @@ def test_figures_count_everybody_and_top_lists_name_only_whom_they_may(
 
 
 @RESTRICTED
+def test_figures_of_another_account_tell_no_client_and_no_address(restricted: FlaskClient) -> None:
+    tops = get(restricted, "usage", days="90", actor=BOB)["tops"]
+
+    assert (tops["clients"], tops["addresses"]) == ([], [])
+
+
+@RESTRICTED
 def test_a_recall_has_one_row_of_others_for_each_account_or_none(
     seen: Seen, restricted: FlaskClient, records: str
 ) -> None:
