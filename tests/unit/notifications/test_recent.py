@@ -187,10 +187,11 @@ def test_any_pull_is_related_to_one_of_an_index_whose_children_nobody_told() -> 
 
 def test_what_was_taken_for_the_child_of_an_index_is_related_to_it() -> None:
     index = event("pull", digest="index", kind="index")
-    taken = event("pull", digest="taken", parent="index")
-    record = Record(index, taken, event("pull", digest="other", parent="another"))
+    alone, taken = event("pull", digest="taken"), event("pull", digest="taken", parent="index")
+    record = Record(index, alone, taken, event("pull", digest="other", parent="another"))
 
-    assert found(recent_of(record), index, children={"index": ["amd64"]}) == ids([index, taken])
+    related = found(recent_of(record), index, children={"index": ["amd64"]})
+    assert related == ids([index, alone, taken])
 
 
 def test_a_push_is_not_related_to_an_index_whose_children_nobody_told() -> None:
