@@ -19,7 +19,7 @@ from app.notifications import intake
 from app.notifications import projector as module
 from app.notifications.derivation import Derivation
 from app.notifications.projector import Projector, ProjectorThread
-from app.rules.events import Event
+from app.rules.events import Event, parse_envelope
 from app.store import Stores
 from app.store.inbox import InboxStore, Progress
 from app.store.leases import LeaseStore
@@ -240,6 +240,26 @@ def test_batches_shrink_while_they_take_long(
     assert _turns(mock_stores, Projector(mock_stores), 4) == [8, 4, 2, 2]
 
 
+def test_a_batch_that_lost_the_lease_is_tried_again_half_as_large(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FEWEST", 2)
+    monkeypatch.setattr(module, "LONG_S", PATIENCE_S)
+    monkeypatch.setattr(module, "SHORT_S", 0.0)
+    work_in, losses = Derivation.work_in, iter([True, False, True, True, False])
+
+    def lose(self: Derivation, events: Sequence[Event]) -> int:
+        if next(losses):
+            raise module.LeaseLost("lost")
+        return work_in(self, events)
+
+    monkeypatch.setattr(Derivation, "work_in", lose)
+    for number in range(16):
+        send(mock_stores, push(number))
+
+    assert _turns(mock_stores, Projector(mock_stores), 5) == [0, 4, 0, 0, 2]
+
+
 def test_an_envelope_of_more_events_than_a_batch_holds_is_worked_in_in_parts(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,3 +412,22 @@ def test_who_stops_lets_another_one_work_at_once(mock_stores: Stores) -> None:
 
     assert second.turn() is False
     assert first.turn() is None
+
+
+def test_who_has_events_to_load_waits_for_the_lease(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Projector(mock_stores), Projector(mock_stores)
+    assert first.turn() is False
+    waited: list[float] = []
+
+    def give_way(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            first.stop()
+
+    monkeypatch.setattr(module.time, "sleep", give_way)
+    now = datetime.now(UTC)
+
+    assert second.load(parse_envelope(envelope(push()), "default", now).events) == 1
+    assert waited == [module.LOOK_S] * 3
