@@ -203,6 +203,7 @@ def test_a_push_is_not_related_to_an_index_whose_children_nobody_told() -> None:
 def test_the_indexes_near_by_are_those_of_the_same_clients() -> None:
     record = Record(
         event("pull", digest="index", kind="index"),
+        event("check", digest="index"),  # which did not say what it is
         event("pull", digest="image"),
         event("pull", digest="another", kind="index", actor="bob"),
         event("push", digest="pushed", kind="index"),

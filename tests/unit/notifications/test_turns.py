@@ -316,6 +316,40 @@ def test_an_envelope_that_fails_twice_is_worked_in_the_third_time(
     assert mock_stores.rejected.count() == 0
 
 
+def test_an_envelope_is_given_up_when_it_fails_the_third_time(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(mock_stores, push())
+    monkeypatch.setattr(module, "parse_envelope", _fail)
+
+    assert _turns(mock_stores, Projector(mock_stores), 3) == [0, 0, 1]
+    assert mock_stores.rejected.count() == 1
+
+
+def test_an_outage_while_envelopes_are_tried_one_by_one_is_no_failure_of_theirs(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(mock_stores, push())
+    monkeypatch.setattr(module, "parse_envelope", _fail)
+    checks = iter([None, StoreUnavailable("away")])
+
+    def check(self: Stores) -> None:
+        if error := next(checks):
+            raise error
+
+    monkeypatch.setattr(Stores, "check", check)
+
+    with pytest.raises(StoreUnavailable):
+        Projector(mock_stores).turn()
+
+    [letter] = mock_stores.inbox.find_oldest(2, 2**20)
+    assert letter.failures == 0
+
+
+def _fail(*_: Any) -> Any:
+    raise RuntimeError("no")
+
+
 def test_what_is_no_event_in_an_envelope_is_kept_as_rejected(mock_stores: Stores) -> None:
     send(mock_stores, push(), {"id": "broken"})
 
@@ -431,3 +465,17 @@ def test_who_has_events_to_load_waits_for_the_lease(
 
     assert second.load(parse_envelope(envelope(push()), "default", now).events) == 1
     assert waited == [module.LOOK_S] * 3
+
+
+def test_who_takes_over_sees_what_another_one_stored_since(mock_stores: Stores) -> None:
+    first, second = Projector(mock_stores), Projector(mock_stores)
+    then = datetime.now(UTC) - timedelta(minutes=30)
+    steps = [("pull", None, first), ("check", "v1", second), ("pull", None, first)]
+    for number, (action, tag, projector) in enumerate(steps):
+        at = then + timedelta(seconds=100 * number - (number == 2) * 99)
+        send(mock_stores, wire_event(action, tag=tag, at=at, id=f"{number}"))
+        projector.drain()
+        projector.stop()
+
+    [check] = mock_stores.events.find_by_ids(["1"])
+    assert check.part_of == "2"
