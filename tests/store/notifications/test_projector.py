@@ -376,6 +376,7 @@ def test_after_an_outage_in_the_middle_of_a_backlog_nothing_is_left_out(
             raise StoreUnavailable("away")
         return add(self, events)
 
+    monkeypatch.setattr(module, "HELD", timedelta(minutes=10))  # also on a slow machine
     monkeypatch.setattr(EventStore, "add", fail_once)
     monkeypatch.setattr(Stores, "check", lambda self: (_ for _ in ()).throw(StoreUnavailable("")))
     projector = Projector(stores)

@@ -187,10 +187,11 @@ def test_any_pull_is_related_to_one_of_an_index_whose_children_nobody_told() -> 
 
 def test_what_was_taken_for_the_child_of_an_index_is_related_to_it() -> None:
     index = event("pull", digest="index", kind="index")
-    taken = event("pull", digest="taken", parent="index")
-    record = Record(index, taken, event("pull", digest="other", parent="another"))
+    alone, taken = event("pull", digest="taken"), event("pull", digest="taken", parent="index")
+    record = Record(index, alone, taken, event("pull", digest="other", parent="another"))
 
-    assert found(recent_of(record), index, children={"index": ["amd64"]}) == ids([index, taken])
+    related = found(recent_of(record), index, children={"index": ["amd64"]})
+    assert related == ids([index, alone, taken])
 
 
 def test_a_push_is_not_related_to_an_index_whose_children_nobody_told() -> None:
@@ -202,6 +203,7 @@ def test_a_push_is_not_related_to_an_index_whose_children_nobody_told() -> None:
 def test_the_indexes_near_by_are_those_of_the_same_clients() -> None:
     record = Record(
         event("pull", digest="index", kind="index"),
+        event("check", digest="index"),  # which did not say what it is
         event("pull", digest="image"),
         event("pull", digest="another", kind="index", actor="bob"),
         event("push", digest="pushed", kind="index"),
@@ -358,10 +360,12 @@ def test_so_many_events_stay_at_hand_and_always_those_of_one_repository(
     found(recent, event("pull", repository="c"))  # a goes, and that is enough
     found(recent, event("pull", repository="b"))
     assert record.reads == 3
+    found(recent, event("pull", repository="a"))
+    assert record.reads == 4
     record.events += [event("pull", repository="many") for _ in range(5)]
     for _ in range(2):
         found(recent, event("pull", repository="many"))
-    assert record.reads == 4
+    assert record.reads == 5
 
 
 # What is too old

@@ -19,7 +19,7 @@ from app.notifications import intake
 from app.notifications import projector as module
 from app.notifications.derivation import Derivation
 from app.notifications.projector import Projector, ProjectorThread
-from app.rules.events import Event
+from app.rules.events import Event, parse_envelope
 from app.store import Stores
 from app.store.inbox import InboxStore, Progress
 from app.store.leases import LeaseStore
@@ -211,6 +211,26 @@ def test_a_batch_holds_so_many_envelopes(
     assert _turns(mock_stores, Projector(mock_stores), 4) == [4, 4, 1, 0]
 
 
+def test_a_batch_that_lost_the_lease_is_tried_again_half_as_large(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FEWEST", 2)
+    monkeypatch.setattr(module, "LONG_S", PATIENCE_S)
+    monkeypatch.setattr(module, "SHORT_S", 0.0)
+    work_in, losses = Derivation.work_in, iter([True, False, True, True, False])
+
+    def lose(self: Derivation, events: Sequence[Event]) -> int:
+        if next(losses):
+            raise module.LeaseLost("lost")
+        return work_in(self, events)
+
+    monkeypatch.setattr(Derivation, "work_in", lose)
+    for number in range(16):
+        send(mock_stores, push(number))
+
+    assert _turns(mock_stores, Projector(mock_stores), 5) == [0, 4, 0, 0, 2]
+
+
 def test_an_envelope_of_more_events_than_a_batch_holds_is_worked_in_in_parts(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +284,40 @@ def test_an_envelope_that_fails_twice_is_worked_in_the_third_time(
 
     assert _turns(mock_stores, projector, 3) == [0, 0, 1]
     assert mock_stores.rejected.count() == 0
+
+
+def test_an_envelope_is_given_up_when_it_fails_the_third_time(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(mock_stores, push())
+    monkeypatch.setattr(module, "parse_envelope", _fail)
+
+    assert _turns(mock_stores, Projector(mock_stores), 3) == [0, 0, 1]
+    assert mock_stores.rejected.count() == 1
+
+
+def test_an_outage_while_envelopes_are_tried_one_by_one_is_no_failure_of_theirs(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(mock_stores, push())
+    monkeypatch.setattr(module, "parse_envelope", _fail)
+    checks = iter([None, StoreUnavailable("away")])
+
+    def check(self: Stores) -> None:
+        if error := next(checks):
+            raise error
+
+    monkeypatch.setattr(Stores, "check", check)
+
+    with pytest.raises(StoreUnavailable):
+        Projector(mock_stores).turn()
+
+    [letter] = mock_stores.inbox.find_oldest(2, 2**20)
+    assert letter.failures == 0
+
+
+def _fail(*_: Any) -> Any:
+    raise RuntimeError("no")
 
 
 def test_what_is_no_event_in_an_envelope_is_kept_as_rejected(mock_stores: Stores) -> None:
@@ -362,3 +416,36 @@ def test_who_stops_lets_another_one_work_at_once(mock_stores: Stores) -> None:
 
     assert second.turn() is False
     assert first.turn() is None
+
+
+def test_who_has_events_to_load_waits_for_the_lease(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Projector(mock_stores), Projector(mock_stores)
+    assert first.turn() is False
+    waited: list[float] = []
+
+    def give_way(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            first.stop()
+
+    monkeypatch.setattr(module.time, "sleep", give_way)
+    now = datetime.now(UTC)
+
+    assert second.load(parse_envelope(envelope(push()), "default", now).events) == 1
+    assert waited == [module.LOOK_S] * 3
+
+
+def test_who_takes_over_sees_what_another_one_stored_since(mock_stores: Stores) -> None:
+    first, second = Projector(mock_stores), Projector(mock_stores)
+    then = datetime.now(UTC) - timedelta(minutes=30)
+    steps = [("pull", None, first), ("check", "v1", second), ("pull", None, first)]
+    for number, (action, tag, projector) in enumerate(steps):
+        at = then + timedelta(seconds=100 * number - (number == 2) * 99)
+        send(mock_stores, wire_event(action, tag=tag, at=at, id=f"{number}"))
+        projector.drain()
+        projector.stop()
+
+    [check] = mock_stores.events.find_by_ids(["1"])
+    assert check.part_of == "2"

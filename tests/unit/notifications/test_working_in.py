@@ -16,6 +16,7 @@ from app.notifications.derivation import Derivation
 from app.notifications.recent import LATE, PULLS_OF_INDEXES
 from app.rules.events import Event, parse_envelope
 from app.store import Stores
+from app.store.catalogue import CatalogueQuery
 from app.store.events import EventStore, RecordQuery
 from app.store.manifests import ManifestStore
 
@@ -188,6 +189,25 @@ def test_what_was_taken_for_a_child_is_none_once_the_children_are_told(
     assert len(records(mock_stores, action="pull")) == 2
 
 
+@pytest.mark.parametrize("action", ["pull", "push"])
+def test_what_comes_with_the_rename_of_its_repository_has_the_new_name(
+    mock_stores: Stores, action: str
+) -> None:
+    rename = wire_event("push", "team/old", of=None, at=2)
+    renaming = {"type": "name", "from": "team/old", "to": "team/new"}
+    rename |= {"action": "rename", "target": {"repository": "team/old", "rename": renaming}}
+    late = wire_event("pull", "team/old", of="other", tag="late", at=1.5)
+
+    deliver(mock_stores, envelope(wire_event(action, "team/old", tag="v1", at=1), rename), now=NOW)
+    deliver(mock_stores, envelope(late), now=NOW)
+
+    scope = mock_stores.catalogue.find_scope(rule())
+    names = {
+        row.repository for row in mock_stores.catalogue.find_tags(CatalogueQuery(), scope).items
+    }
+    assert names == {"team/new"}
+
+
 def test_a_child_that_was_pushed_most_of_an_hour_before_its_index_is_part_of_it(
     mock_stores: Stores,
 ) -> None:
@@ -279,15 +299,26 @@ def test_after_is_told_of_events_with_their_kind_each_time_they_come(mock_stores
     assert sorted(seen) == [("one", "index")] * 2 + [("two", "index")] * 2
 
 
-def test_what_a_blob_and_a_mount_are_is_told_by_no_manifest(mock_stores: Stores) -> None:
+def test_what_was_pulled_or_deleted_is_what_its_manifest_says_and_nothing_else_is(
+    mock_stores: Stores,
+) -> None:
     events = [
         wire_event("push", of="index", media_type=INDEX, tag="v1", id="push"),
         wire_event("delete", of="layer", at=1, id="blob"),
         wire_event("delete", of="index", at=2, id="delete"),
         wire_event("pull", of="index", media_type=IMAGE, at=3, id="pull"),
+        wire_event("delete", of=None, tag="v1", at=4, id="tag"),
+        wire_event("mount", of="index", media_type=IMAGE, at=5, id="mount", fromRepository="a/b"),
     ]
     deliver(mock_stores, envelope(*events), now=NOW)
 
-    found = mock_stores.events.find_by_ids(["push", "blob", "delete", "pull"])
+    found = mock_stores.events.find_by_ids([event["id"] for event in events])
     kinds = {row.id: row.kind for row in found}
-    assert kinds == {"push": "index", "blob": "blob", "delete": "index", "pull": "index"}
+    assert kinds == {
+        "push": "index",
+        "blob": "blob",
+        "delete": "index",
+        "pull": "index",
+        "tag": "image",
+        "mount": "image",
+    }

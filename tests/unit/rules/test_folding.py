@@ -353,6 +353,12 @@ def test_the_check_of_an_index_takes_in_nothing() -> None:
     assert actions(check(0, "index", "v1"), pull(1, "amd64")) == ["check v1", "pull"]
 
 
+def test_a_check_of_an_index_prolongs_no_pull_of_it() -> None:
+    told = actions(pull(0, "index", "v1"), check(50, "index", "v1"), pull(100, "amd64"))
+
+    assert told == ["pull v1", "check v1", "pull"]
+
+
 def test_a_child_pulled_by_tag_is_a_pull_of_its_own() -> None:
     assert actions(pull(0, "index", "v1"), pull(1, "amd64", "v1-amd64")) == [
         "pull v1",
