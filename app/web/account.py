@@ -8,14 +8,13 @@ from typing import Any
 from flask import Blueprint, flash, redirect, render_template, request, session, url_for
 from werkzeug.wrappers import Response
 
-from app.errors import InvalidQuery, NotAuthenticated, NotAuthorized
+from app.errors import InvalidQuery, NotAuthorized
 from app.store.sign_ins import FORM, HEADER, NEW_PASSWORD, NEW_TOKEN, REVOKED, SIGNED_OUT, now
 from app.web import lists
 from app.web.credentials import record
 from app.web.forms import PasswordForm, TokenFilter, TokenForm
 from app.web.runtime import runtime
 from app.web.signin import (
-    Viewer,
     administrator,
     renew_session,
     session_lifetime,
@@ -26,18 +25,6 @@ from app.web.signin import (
 bp = Blueprint("account", __name__)
 
 
-def _owner() -> Viewer:
-    """The account that asks; a token never gets here.
-
-    Raises:
-        NotAuthenticated: nobody signed in.
-    """
-    found = viewer()
-    if not found.name:
-        raise NotAuthenticated("Sign in with your registry account.")
-    return found
-
-
 @bp.get("/account")
 def home() -> Any:
     """What belongs to the account that asks: 200, 302 to sign in, 401."""
@@ -45,7 +32,7 @@ def home() -> Any:
 
 
 def _page(**changes: Any) -> str:
-    owner, stores = _owner(), runtime().stores
+    owner, stores = viewer(), runtime().stores
     context: dict[str, Any] = {
         "owner": owner,
         "place": "header" if owner.means == HEADER else stores.accounts.place,
@@ -63,7 +50,7 @@ def _page(**changes: Any) -> str:
 @bp.post("/account/tokens")
 def make_token() -> Any:
     """Make a token: 200 the page, which shows it once, 400 the form again."""
-    owner, form = _owner(), TokenForm()
+    owner, form = viewer(), TokenForm()
     if not form.validate():
         return _page(token_form=form), 400
     try:
@@ -81,7 +68,7 @@ def make_token() -> Any:
 @bp.post("/account/tokens/revoke")
 def revoke_token() -> Response:
     """Revoke a token of one's own: 303 back."""
-    owner, name = _owner(), request.form.get("name", "")
+    owner, name = viewer(), request.form.get("name", "")
     if runtime().stores.tokens.remove(owner.name, name):
         record(owner.name, f"token {name}", REVOKED)
         flash(f"Revoked the token {name}.", "success")
@@ -91,7 +78,7 @@ def revoke_token() -> Response:
 @bp.post("/account/sessions/end")
 def end_sessions() -> Response:
     """End one session of one's own, or all but this one: 303 back."""
-    owner = _owner()
+    owner = viewer()
     number = _end_sessions(owner.name, request.form.get("id"))
     flash(f"Ended {number} {'session' if number == 1 else 'sessions'}.", "success")
     return _back()
@@ -113,7 +100,7 @@ def _end_sessions(account: str, only: str | None = None) -> int:
 @bp.post("/account/password")
 def change_password() -> Any:
     """Change the password of an account in our collection: 303 back, 400 the form, 429."""
-    owner, form, accounts = _owner(), PasswordForm(), runtime().stores.accounts
+    owner, form, accounts = viewer(), PasswordForm(), runtime().stores.accounts
     if accounts.place != "collection" or owner.means == HEADER:
         raise NotAuthorized("The password of this account is not kept here.")
     if not form.validate():

@@ -348,8 +348,8 @@ QUESTIONS: list[Callable[[str], dict[str, str]]] = [
 
 
 def strip_links(text: str) -> str:
-    """A page without the filters that its links and fields repeat."""
-    text = re.sub(r'(href|value|name="csrf_token" [^>]*)="[^"]*"', "", text)
+    """A page without the filters that its links and fields repeat, and without ages."""
+    text = re.sub(r'(href|value|title|name="csrf_token" [^>]*)="[^"]*"', "", text)
     return re.sub(r"sha256(%3A|:)[0-9a-f]*", "", text)
 
 
