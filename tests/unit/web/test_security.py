@@ -349,7 +349,8 @@ QUESTIONS: list[Callable[[str], dict[str, str]]] = [
 
 def strip_links(text: str) -> str:
     """A page without the filters that its links and fields repeat, and without ages."""
-    text = re.sub(r'(href|value|title|name="csrf_token" [^>]*)="[^"]*"', "", text)
+    text = re.sub(r'(href|value|name="csrf_token" [^>]*)="[^"]*"', "", text)
+    text = re.sub(r"<time [^>]*>", "", text)
     return re.sub(r"sha256(%3A|:)[0-9a-f]*", "", text)
 
 

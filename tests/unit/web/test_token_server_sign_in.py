@@ -203,6 +203,10 @@ def test_a_proxy_may_name_anybody_where_the_accounts_are_not_known(
 
     assert names(behind.get(API, headers={"X-Forwarded-User": "alice"})) == ["team/app"]
     assert names(behind.get(API, headers={"X-Forwarded-User": "stranger"})) == []
+    for odd in ("", " ", "alice,bob", "alice, alice", "al:ice", "al\x01ice", "x" * 256, "\xff"):
+        assert behind.get(API, headers={"X-Forwarded-User": odd}).status_code == 403
+    twice = [("X-Forwarded-User", "alice"), ("X-Forwarded-User", "alice")]
+    assert behind.get(API, headers=twice).status_code == 403
 
 
 # The ACL's file
