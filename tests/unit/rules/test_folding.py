@@ -563,6 +563,12 @@ def test_two_other_digests_are_pulls_of_their_own() -> None:
     assert actions(*events) == ["pull v1", "pull", "pull"]
 
 
+def test_a_check_is_nothing_else_that_was_pulled() -> None:
+    told = actions(pull(0, "untold", "v1"), pull(1, "amd64"), check(2, "other", "v2"))
+
+    assert told == ["pull v1", "check v2"]
+
+
 def test_any_number_of_pulls_of_the_one_digest_are_the_child() -> None:
     assert actions(pull(0, "untold", "v1"), pull(1, "amd64"), pull(2, "amd64")) == ["pull v1"]
 
