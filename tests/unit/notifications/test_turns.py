@@ -211,28 +211,6 @@ def test_a_batch_holds_so_many_envelopes(
     assert _turns(mock_stores, Projector(mock_stores), 4) == [4, 4, 1, 0]
 
 
-def test_a_batch_that_lost_the_lease_is_tried_again_half_as_large(
-    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "FEWEST", 2)
-    monkeypatch.setattr(module, "LONG_S", PATIENCE_S)
-    monkeypatch.setattr(module, "SHORT_S", 0.0)
-    work_in, losses = Derivation.work_in, iter([True, False, True, True, False])
-
-    def lose(self: Derivation, events: Sequence[Event]) -> int:
-        if next(losses):
-            raise module.LeaseLost("lost")
-        return work_in(self, events)
-
-    monkeypatch.setattr(Derivation, "work_in", lose)
-    for number in range(16):
-        send(mock_stores, push(number))
-
-    projector = Projector(mock_stores)
-    assert projector.turn() is None
-    assert _turns(mock_stores, projector, 4) == [4, 0, 0, 2]
-
-
 def test_an_envelope_of_more_events_than_a_batch_holds_is_worked_in_in_parts(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
