@@ -274,13 +274,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    results = {}
     for name in ROUNDS:
         with tempfile.TemporaryDirectory() as directory:
-            results[name] = run_round(Path(directory), name, options)
-    print(f"{'':34}" + "".join(f"{name:>20}" for name in results))
-    for key in next(iter(results.values())):
-        print(f"{key:34}" + "".join(f"{result[key]:20}" for result in results.values()))
+            for key, number in run_round(Path(directory), name, options).items():
+                print(f"  {key:34}{number:8}", flush=True)
 
 
 if __name__ == "__main__":
