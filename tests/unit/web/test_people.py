@@ -56,8 +56,9 @@ def happenings(dice: random.Random) -> Iterator[dict[str, Any]]:
             moment,
         )
         moment += dice.choice([5, 20, 30]) * HOUR
-    # The registry is heard of to the end.
+    # The registry is heard of to the end, and the last pull is another one's.
     yield happening(dice, "push", "team/app", "v1", "team/app 0", ME, NOW - HOUR)
+    yield happening(dice, "pull", "team/app", "v1", "team/app 0", BOB, NOW - HOUR / 2)
 
 
 def happening(
