@@ -23,10 +23,10 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import requests
-from worker_memory import event
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
 
@@ -37,6 +37,24 @@ from processes import TOKEN, Program, Registry, Server, cleaned_up, eventually
 CONFIG = "application/vnd.oci.image.config.v1+json"
 IMAGES = 600  # of one round: more than the worker copies meanwhile
 AT_A_TIME = 4  # as limits.images is by default
+
+
+def event(number: int) -> dict[str, object]:
+    when = datetime.now(UTC) - timedelta(seconds=1)
+    return {
+        "id": str(uuid.uuid4()),
+        "timestamp": when.isoformat().replace("+00:00", "Z"),
+        "action": "push" if number % 10 == 0 else "pull",
+        "target": {
+            "repository": f"team-{number % 20}/app-{number % 200}",
+            "tag": f"v{number % 50}",
+            "digest": f"sha256:{number % 500:064x}",
+            "mediaType": IMAGE,
+            "size": 1000,
+        },
+        "request": {"addr": f"10.0.{number % 250}.1:5", "method": "GET", "useragent": "docker/27"},
+        "actor": {"name": f"actor-{number % 300}"},
+    }
 
 
 def push(publisher: Publisher, tag: str, layers: Sequence[bytes]) -> str:
@@ -55,8 +73,7 @@ def post(server: Server, count: int) -> list[float]:
             {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
         )
         for number in range(count):
-            row = event(number) | {"id": str(uuid.uuid4())}
-            body = json.dumps({"events": [row]})
+            body = json.dumps({"events": [event(number)]})
             start = time.perf_counter()
             answer = http.post(f"{server.url}/events", data=body)
             taken.append(1000 * (time.perf_counter() - start))
