@@ -55,7 +55,7 @@ def accounts_add(
     """Create an account."""
     stores = open_stores(settings)
     parsed = _parse_labels(labels)
-    if stores.accounts.find(name) is None:
+    if not stores.accounts.exists(name):
         stores.tokens.remove_all(name)  # of somebody who had the name before
     if not stores.accounts.add(name, _read_password(password_stdin, name), parsed):
         raise InvalidQuery(f"the account {name} exists; change it with rns accounts passwd {name}")

@@ -28,7 +28,8 @@ dry_run = click.option("--dry-run", is_flag=True, help="Say what would be added,
 def accounts_import(settings: Settings, file: Path, dry_run: bool) -> None:
     """Add the `users` of docker_auth's FILE, with their hashes; those that are there stay."""
     users = read_users(file)
-    store = open_stores(settings).accounts
+    stores = open_stores(settings)
+    store = stores.accounts
     refused = 0
     for user in users:
         if not user.name:
@@ -38,6 +39,7 @@ def accounts_import(settings: Settings, file: Path, dry_run: bool) -> None:
             print(f"refused {user.name!r}: {user.problem}")
         elif not store.exists(user.name):
             if not dry_run:
+                stores.tokens.remove_all(user.name)  # of somebody who had the name before
                 store.add_hashed(user.name, user.password_hash, user.labels)
             print(f"{'would add' if dry_run else 'added'} {user.name}")
         elif _is_same(store, user):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,20 @@ def test_an_account_takes_its_tokens_with_it_and_a_new_one_of_that_name_has_none
     wire_database["users"].delete_one({"username": "alice"})  # by another program
     run("accounts", "add", "alice", "--password-stdin", stdin="secret\n")
 
+    assert stores.tokens.find_all("alice") == []
+
+
+def test_an_account_that_is_imported_has_no_tokens_of_somebody_before(
+    run: Run, stores: Stores, wire_database: Any, tmp_path: Path
+) -> None:
+    run("tokens", "add", "--account", "alice", "--name", "ci")
+    user = wire_database["users"].find_one_and_delete({"username": "alice"})
+    file = tmp_path / "auth_config.yml"
+    file.write_text(f"users: {{alice: {{password: '{user['password']}'}}}}")
+
+    assert run("accounts", "import", str(file)).status == 0
+
+    assert stores.accounts.find("alice")
     assert stores.tokens.find_all("alice") == []
 
 
