@@ -91,7 +91,6 @@ class Derivation:
 
     def fold_anew(self, events: Sequence[Event], now: datetime | None = None) -> None:
         """Derive anew what events on record are part of, and what is around them."""
-        self._know_manifests((e.registry, e.digest) for e in events if e.digest)
         self._fold_in([], events, now or datetime.now(UTC))
 
     def _learn(self, events: Sequence[Event]) -> list[Event]:
@@ -144,6 +143,7 @@ class Derivation:
 
         `late` are on record, and all that is derived of them is derived anew.
         """
+        self._know_manifests((e.registry, e.digest) for e in late if e.digest)
         seeds = {event.id: self._with_kind(event) for event in late}
         seeds |= {event.id: event for event in given}
         # One event from a clock that is ahead must not make all others look old.

@@ -261,6 +261,19 @@ def test_a_manifest_known_from_a_pull_alone_is_recognised_when_deleted(
     assert records(stores, action="delete")[0].kind == "index"
 
 
+def test_the_delete_of_what_a_tag_pointed_to_stays_one_when_a_push_before_it_comes_late(
+    stores: Stores, receive: Receive
+) -> None:
+    receive(
+        wire_event("push", tag="v1", of="old"),
+        wire_event("delete", of="old", at=10),
+        wire_event("push", tag="v1", of="new", at=5),
+    )
+
+    [delete] = records(stores, action="delete")
+    assert (delete.digest, delete.kind) == (digest("old"), "image")
+
+
 def test_a_mount_is_recorded_with_where_it_came_from(stores: Stores, receive: Receive) -> None:
     receive(
         wire_event(
