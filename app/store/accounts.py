@@ -90,10 +90,10 @@ class AccountStore:
     def sign_in(self, name: str, password: str) -> SignedIn | None:
         """The account, if it exists and the password is right; takes the same time if not.
 
-        An account without a password never signs in, though docker_auth would let it. Not for
-        accounts of a token server, which has to be asked.
+        An account without a password never signs in, though docker_auth would let it; nor does
+        here one of a token server, which has to be asked.
         """
-        found = None if self.token_url else self.find(name)
+        found = self.find(name)
         hashed = found.bound_to if found else _dummy_hash(self._usual_rounds())
         secret = password.encode("utf-8", "surrogatepass")
         too_long = len(secret) > MAX_PASSWORD_BYTES

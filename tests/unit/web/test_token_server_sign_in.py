@@ -102,6 +102,13 @@ def test_a_wrong_password_and_nobody_are_refused(
     assert all(password for _, password, _ in fake.asked)
 
 
+def test_the_store_lets_nobody_in_whose_password_the_server_knows(
+    stores: Stores, fake: FakeTokenServer
+) -> None:
+    for password in ("secret-alice", fake.url, ""):
+        assert stores.accounts.sign_in("alice", password) is None
+
+
 def test_a_long_password_is_no_matter_of_bcrypt(client: FlaskClient) -> None:
     assert sign_in(client, "long", "x" * 100).status_code == 303
 
