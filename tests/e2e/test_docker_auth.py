@@ -106,12 +106,13 @@ def docker_auth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerAuth
 def asking(make_server: Callable[..., Server], docker_auth: DockerAuth) -> Server:
     """A server whose accounts are docker_auth's, with a repository for each."""
     server = make_server(
+        server={"workers": 1},  # two would see a changed file some seconds apart
         docker_auth={
             "token_url": docker_auth.url,
             "ca_file": str(docker_auth.certificate),
             "acl_file": str(docker_auth.config_file),
             "service": "registry",
-        }
+        },
     )
     server.start()
     webhook = Webhook(server)
