@@ -17,6 +17,7 @@ from app.rules.events import Event, position_at
 from app.rules.folding import AFTER, BEFORE, SKEW, UPLOAD, Fold, fold
 from app.store import Stores
 from app.store.catalogue import Repointed
+from app.store.events import DERIVED
 from app.store.manifests import Manifest
 
 MAX_MANIFESTS = 20_000  # that are at hand
@@ -160,7 +161,7 @@ class Derivation:
         changed = [
             event
             for event in derived.values()
-            if event.id in on_record and event != on_record[event.id]
+            if event.id in on_record and _is_derived_otherwise(event, on_record[event.id])
         ]
         new = [derived[event.id] for event in given if event.id not in on_record]
         self._before_write()
@@ -274,10 +275,12 @@ class _Group:
 
 
 def _is_sweeping(event: Event) -> bool:
-    """Whether it concerns a repository as a whole: a rename, or a delete of all of it."""
-    return event.action == "rename" or (
-        event.action == "delete" and not event.digest and not event.tag
-    )
+    """Whether it deletes a repository as a whole."""
+    return event.action == "delete" and not event.digest and not event.tag
+
+
+def _is_derived_otherwise(event: Event, other: Event) -> bool:
+    return any(getattr(event, name) != getattr(other, name) for name in DERIVED)
 
 
 def _with_fold(event: Event, result: Fold) -> Event:

@@ -6,9 +6,12 @@ takes over from another.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+
+import msgspec
 
 from app.rules.events import Event, position_at
 from app.rules.folding import (
@@ -28,13 +31,28 @@ Place = tuple[str, str]  # registry, repository
 Who = tuple[str, ...]
 
 MAX_PLACES = 5_000  # that are at hand
-MAX_EVENTS = 100_000  # in all of them
+MAX_EVENTS = 50_000  # in all of them
 # What may be folded with an event, or changes what that is folded with, is at most so much older.
 PULLS = BEFORE + WINDOW + SKEW
 PULLS_OF_INDEXES = BEFORE + LONGEST + WINDOW
 PUSHES = 2 * (UPLOAD + SKEW)
 # The newest event may be so much newer than one that comes now.
 LATE = 2 * WINDOW
+# What many events say alike.
+_SHARED = (
+    "registry",
+    "namespace",
+    "repository",
+    "tag",
+    "digest",
+    "parent",
+    "media_type",
+    "actor",
+    "address",
+    "user_agent",
+    "source",
+    "instance",
+)
 
 
 class Neighbourhood:
@@ -50,7 +68,7 @@ class Neighbourhood:
         """Take in an event, or what is derived of it now."""
         of_digest = self._events.setdefault(who(event), {}).setdefault(event.digest or "", {})
         self.number += event.id not in of_digest
-        of_digest[event.id] = event
+        of_digest[event.id] = _lean(event)
 
     def find_related(self, events: Sequence[Event], children: Children) -> dict[str, Event]:
         """Those that may be folded with `events`, by id.
@@ -207,6 +225,12 @@ def is_foldable(event: Event) -> bool:
     if event.action == "push":
         return own_tag(event) is None or event.kind == "index"
     return event.action in ("pull", "check", "delete")
+
+
+def _lean(event: Event) -> Event:
+    """`event` as it is kept at hand: what others say, too, stands in memory once."""
+    shared = {name: sys.intern(value) for name in _SHARED if (value := getattr(event, name))}
+    return msgspec.structs.replace(event, references=(), **shared)
 
 
 def _digests_by_who(events: Iterable[Event]) -> Mapping[Who, set[str]]:

@@ -124,6 +124,22 @@ def test_before_each_kind_of_write_it_is_asked_whether_that_is_still_allowed(
     ]
 
 
+def test_what_comes_once_more_writes_nothing_derived(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lasting = Derivation(mock_stores)
+    pushed = wire_event("push", of="index", media_type=INDEX, children=["amd64"])
+    pulled = wire_event("pull", of="index", media_type=INDEX, children=["amd64"], at=1)
+    lasting.work_in(parse(pushed, pulled), NOW)
+    written: list[Event] = []
+    monkeypatch.setattr(EventStore, "set_derived", lambda self, events: written.extend(events))
+
+    lasting.work_in(parse(pushed, pulled), NOW)
+    Derivation(mock_stores).work_in(parse(pushed, pulled), NOW)
+
+    assert written == []
+
+
 @pytest.mark.parametrize("tag", ["v1", None])
 def test_who_may_no_longer_write_writes_nothing(mock_stores: Stores, tag: str | None) -> None:
     def lost() -> None:
