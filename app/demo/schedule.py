@@ -109,7 +109,7 @@ class Schedule:
 
 def _builds_of(service: Service, day: date) -> list[Build]:
     """Few at weekends, more of services that release often."""
-    likely = 0.2 / service.weeks + 0.06 if is_weekday(day) else 0.03
+    likely = 0.1 / service.weeks + 0.03 if is_weekday(day) else 0.02
     builds = []
     for number in range(2):
         key = (service.repository, day, number)

@@ -55,7 +55,7 @@ from app.demo.wire import WireEvent, check, delete, move_tag, pull, push
 _SERVICE_OF = {service.repository: service for service in SERVICES}
 _PLATFORM = next(team for team in TEAMS if team.namespace == "platform")
 _CRON_JOBS = ("crm/mailer", "data/etl")  # imagePullPolicy: Always
-_MOVES = {FRA: 3, AMS: 2, DEPOTS: 1}  # pods that come to another node in a day
+_MOVES = {FRA: 2, AMS: 1}  # pods that come to another node in a day
 
 
 def builds(schedule: Schedule, day: date) -> Iterator[WireEvent]:
@@ -95,25 +95,25 @@ def people(schedule: Schedule, day: date) -> Iterator[WireEvent]:
     """Developers try releases of their own team, sometimes older or others'; or a base image."""
     for team in TEAMS:
         for name in team.people:
-            if fraction(day, "works on images", name) < (0.25 if is_weekday(day) else 0.02):
+            if fraction(day, "works on images", name) < (0.15 if is_weekday(day) else 0.02):
                 yield from _developer(schedule, day, team, PEOPLE[name])
 
 
 def robots(schedule: Schedule, day: date) -> Iterator[WireEvent]:
-    """Scanner and updaters at night, the mirror every four hours, Argo CD when a chart is new."""
+    """Scanner and updaters at night, the mirror twice a day, Argo CD when a chart is new."""
     for number, service in enumerate(SERVICES):
         at = moment_on(day, NIGHT_HOURS, "scan", service.repository)
         release = schedule.current(service.repository, at)
-        if release and number % 7 == day.toordinal() % 7:
+        if release and number % 14 == day.toordinal() % 14:
             yield from pull(at, release.manifest, "latest", SCANNER)
-    if is_weekday(day):
+    if day.weekday() in (0, 3):
         yield from _look_for_updates(schedule, day)
     for hour in range(0, 24, 12):
         at = midnight(day) + timedelta(hours=hour, minutes=20, seconds=3)
         if release := schedule.current("warehouse/picking", at):
             yield from check(at, release.manifest, "latest", DIUN)
-    for hour in range(0, 24, 4):
-        mirrored = MIRRORED[(hour // 4 + day.toordinal()) % len(MIRRORED)]
+    for hour in (4, 16):
+        mirrored = MIRRORED[(hour // 12 + day.toordinal()) % len(MIRRORED)]
         at = midnight(day) + timedelta(hours=hour, minutes=35, seconds=between(0, 5, day, hour))
         if release := schedule.current(mirrored.repository, at):
             yield from check(at, release.manifest, mirrored.tag, REGSYNC)
@@ -138,7 +138,7 @@ def cleanup(schedule: Schedule, day: date) -> Iterator[WireEvent]:
 
 def _build(schedule: Schedule, build: Build) -> Iterator[WireEvent]:
     runner = _runner(build.service, build.tag)
-    if fraction("cached", build.tag) < 0.4:
+    if fraction("cached", build.tag) < 0.25:
         yield from _pull_base(schedule, build.service, build.at - timedelta(minutes=3), runner)
     yield from push(build.at, build.manifest, (build.tag,), runner)
     if build.of_main:
@@ -185,7 +185,7 @@ def _roll_out(release: Release, service: Service) -> Iterator[WireEvent]:
         wait = between(low, high, key, cluster)
         at = release.at + timedelta(hours=wait)
         for node in CLUSTERS[cluster]:
-            if fraction("runs on", service.repository, node.address) < 0.28:
+            if fraction("runs on", service.repository, node.address) < 0.16:
                 yield from pull(at, release.manifest, tag, node)
                 at += timedelta(seconds=between(15, 50, at))
 

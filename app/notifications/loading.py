@@ -14,7 +14,7 @@ from app.rules.events import Event, Rejected, parse_envelope
 from app.store import Stores
 from app.store.transfer import Row, parse_row
 
-BULK = 500  # events at once; between two of these the inbox is worked in
+BULK = 1_000  # events at once; between two of these the inbox is worked in
 
 
 class Loaded(msgspec.Struct):

@@ -70,7 +70,7 @@ def test_every_event_is_understood(until):
 
     assert [rejected for envelope in parsed for rejected in envelope.rejected] == []
     assert {len(envelope.events) for envelope in parsed[:-1]} == {700}
-    assert 12_000 < sum(len(envelope.events) for envelope in parsed) < 25_000
+    assert 8_000 < sum(len(envelope.events) for envelope in parsed) < 25_000
 
 
 def test_stored_events_are_received_soon_after_they_happened(events):
