@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from app.cli import accounts, catalogue, events, imports, migrate, serve, tokens, usage
+from app.cli import accounts, catalogue, events, imports, migrate, sample, serve, tokens, usage
 from app.errors import AppError
 from app.settings import load_settings
 from app.version import VERSION
@@ -39,7 +39,8 @@ def _fail(message: str, status: int) -> None:
 @click.pass_context
 def cli(context: click.Context, config: Path | None) -> None:
     """Registry Notification Server."""
-    context.obj = load_settings(config)
+    if context.invoked_subcommand != sample.config.name:
+        context.obj = load_settings(config)
 
 
 accounts.accounts.add_command(imports.accounts_import)
@@ -48,6 +49,7 @@ for command in (
     serve.serve,
     serve.check,
     serve.demo,
+    sample.config,
     accounts.accounts,
     accounts.acl,
     tokens.tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -14,6 +15,7 @@ import images
 import pytest
 from browser import CHROMIUM, TIMEOUT_MS, sign_in, watch
 from clients import Account, DockerClient, Skopeo, Webhook
+from engine import Engine
 from playwright.sync_api import Browser, Page, sync_playwright
 from processes import LOGS, PASSWORDS, Registry, Server, cleaned_up, need_program
 
@@ -86,6 +88,18 @@ def skopeo(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Call
     need_program("skopeo")
     home = tmp_path_factory.mktemp("home")
     return lambda name: Skopeo(registry, name, home)
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A running Docker engine."""
+    for program in ("docker", "dockerd", "containerd", "ctr"):
+        need_program(program)
+    if os.geteuid() != 0:
+        pytest.skip("only root starts a Docker engine")
+    with cleaned_up(Engine(tmp_path_factory.mktemp("engine"))) as engine:
+        engine.start()
+        yield engine
 
 
 @pytest.fixture

@@ -149,9 +149,15 @@ class Program:
 
 
 class Server:
-    """`rns serve` with its own configuration and data in one directory."""
+    """`rns serve` with its own configuration and data in one directory.
 
-    def __init__(self, directory: Path, config: Mapping[str, Any] | None = None) -> None:
+    `code` is where the package lies.
+    """
+
+    def __init__(
+        self, directory: Path, config: Mapping[str, Any] | None = None, code: Path = CHECKOUT
+    ) -> None:
+        self._code = code
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.data_dir = directory / "data"
@@ -172,7 +178,7 @@ class Server:
     def environment(self) -> dict[str, str]:
         """That of the tests, with this server's configuration and no other."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RNS_")}
-        return {**kept, "RNS_CONFIG": str(self.config_file), "PYTHONPATH": str(CHECKOUT)}
+        return {**kept, "RNS_CONFIG": str(self.config_file), "PYTHONPATH": str(self._code)}
 
     @property
     def program(self) -> Program:
