@@ -20,7 +20,7 @@ from app.store.catalogue import Repointed
 from app.store.events import DERIVED
 from app.store.manifests import Manifest
 
-MAX_MANIFESTS = 20_000  # that are at hand
+MAX_MANIFESTS = 10_000  # that are at hand
 APART = timedelta(hours=1)  # events of a repository that lie further apart are folded by themselves
 
 After = Callable[[Sequence[Event]], None]

@@ -31,7 +31,8 @@ Place = tuple[str, str]  # registry, repository
 Who = tuple[str, ...]
 
 MAX_PLACES = 5_000  # that are at hand
-MAX_EVENTS = 50_000  # in all of them
+MAX_EVENTS = 100_000  # in all of them
+MANY = 200  # of one place: what is too old is dropped from here on
 # What may be folded with an event, or changes what that is folded with, is at most so much older.
 PULLS = BEFORE + WINDOW + SKEW
 PULLS_OF_INDEXES = BEFORE + LONGEST + WINDOW
@@ -62,6 +63,7 @@ class Neighbourhood:
         self.since = since
         self.pushes_since = pushes_since
         self.number = 0
+        self._trim_at = MANY
         self._events: dict[Who, dict[str, dict[str, Event]]] = {}
 
     def put(self, event: Event) -> None:
@@ -93,7 +95,9 @@ class Neighbourhood:
         }
 
     def trim(self, newest: datetime) -> None:
-        """Drop what is too old for an event that comes at most LATE after `newest`."""
+        """Drop what is too old for an event that comes at most LATE after `newest`, if many are."""
+        if self.number <= self._trim_at:
+            return
         self.since = max(self.since, newest - LATE - PULLS)
         self.pushes_since = max(self.pushes_since, newest - LATE - PUSHES)
         of_indexes = newest - LATE - PULLS_OF_INDEXES
@@ -109,6 +113,7 @@ class Neighbourhood:
             since = of_indexes if is_longer else self.since
             if event.timestamp >= (self.pushes_since if event.action == "push" else since):
                 self.put(event)
+        self._trim_at = max(MANY, self.number * 3 // 2)
 
     def _related(
         self, name: Who, digests: set[str], indexes: set[str], children: Children
@@ -157,8 +162,8 @@ class Recent:
                 self._at_hand[of].put(event)
                 newest[of] = max(event.timestamp, newest.get(of, event.timestamp))
         for of, moment in newest.items():
-            if self._at_hand[of].number > 2_000:
-                self._at_hand[of].trim(moment)
+            self._at_hand[of].trim(moment)
+        self._drop_oldest()
 
     def around(self, events: Sequence[Event], newest: str) -> Neighbourhood:
         """What is on record around events of one place; see PULLS, PUSHES.
@@ -200,6 +205,9 @@ class Recent:
     def _keep(self, of: Place, found: Neighbourhood) -> None:
         self._at_hand[of] = found
         self._at_hand.move_to_end(of)
+        self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
         total = sum(one.number for one in self._at_hand.values())
         while len(self._at_hand) > 1 and (total > MAX_EVENTS or len(self._at_hand) > MAX_PLACES):
             _, oldest = self._at_hand.popitem(last=False)
@@ -228,9 +236,14 @@ def is_foldable(event: Event) -> bool:
 
 
 def _lean(event: Event) -> Event:
-    """`event` as it is kept at hand: what others say, too, stands in memory once."""
+    """`event` as it is kept at hand: what others say, too, stands in memory once.
+
+    What folding does not ask for is left out.
+    """
     shared = {name: sys.intern(value) for name in _SHARED if (value := getattr(event, name))}
-    return msgspec.structs.replace(event, references=(), **shared)
+    if event.action != "delete":
+        shared["request_id"] = ""
+    return msgspec.structs.replace(event, references=(), received_at=event.timestamp, **shared)
 
 
 def _digests_by_who(events: Iterable[Event]) -> Mapping[Who, set[str]]:

@@ -13,6 +13,7 @@ import pytest
 from app.notifications import recent as module
 from app.notifications.recent import (
     LATE,
+    MANY,
     PULLS,
     PULLS_OF_INDEXES,
     PUSHES,
@@ -368,6 +369,24 @@ def test_so_many_events_stay_at_hand_and_always_those_of_one_repository(
     assert record.reads == 5
 
 
+def test_repositories_that_grow_at_hand_make_the_oldest_one_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_EVENTS", 4)
+    record = Record()
+    recent = recent_of(record)
+    for repository in ("a", "b"):
+        found(recent, event("pull", repository=repository))
+
+    for _ in range(3):
+        recent.put([event("pull", repository="a"), event("pull", repository="b")])
+
+    found(recent, event("pull", repository="b"))
+    assert record.reads == 2
+    found(recent, event("pull", repository="a"))
+    assert record.reads == 3
+
+
 # What is too old
 
 
@@ -402,21 +421,21 @@ def test_of_a_busy_repository_stays_what_an_event_that_is_late_needs(
     ]
     recent.put(old)
 
-    recent.put(many(2000, LATER))
+    recent.put(many(MANY, LATER))
 
     stays, goes = old
     related = around.find_related([kept], {})
     assert (stays.id in related, goes.id in related) == (True, False)
-    assert around.number == 2001
+    assert around.number == MANY + 1
 
 
 def test_of_a_repository_that_is_not_busy_all_stays() -> None:
     recent = recent_of(Record())
     around = recent.around([event("pull")], NEVER)
 
-    recent.put([event("pull"), *many(1999, LATER)])
+    recent.put([event("pull"), *many(MANY - 1, LATER)])
 
-    assert around.number == 2000
+    assert around.number == MANY
 
 
 @pytest.mark.parametrize(("action", "since"), [("pull", LATE), ("push", LATE)])
@@ -424,7 +443,7 @@ def test_what_is_no_longer_at_hand_is_read_again(action: str, since: timedelta) 
     record = Record()
     recent = recent_of(record)
     found(recent, event("push"), event("pull"))
-    recent.put([*many(2001, LATER), *many(1, NOTHING)])
+    recent.put([*many(MANY + 1, LATER), *many(1, NOTHING)])
 
     found(recent, event(action, LATER - since))
     assert record.reads == 1
@@ -436,7 +455,7 @@ def test_a_busy_repository_that_is_not_old_is_not_read_again_for_being_trimmed()
     record = Record()
     recent = recent_of(record)
     found(recent, event("push"), event("pull"))
-    recent.put(many(2001, NOTHING))  # complete from further back than needed: it stays so
+    recent.put(many(MANY + 1, NOTHING))  # complete from further back than needed: it stays so
 
     found(recent, event("pull", -LATE))
     found(recent, event("push", -LATE))
