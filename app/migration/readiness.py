@@ -69,7 +69,7 @@ def find_checks(
         Check("drained", not open_jobs, f"{open_jobs} jobs are open"),
         Check("healthy", not failed, f"{failed} jobs are dead or in conflict"),
         _heard(stores, now),
-        _verified(migrations, status, crawl, now),
+        _verified(stores, plan, status, crawl, now),
         _sent(look),
         Check("deletes", not status.deletes_braked, status.deletes_braked or "not braked"),
     ]
@@ -137,9 +137,10 @@ def _crawled(status: PlanStatus, crawl: Run | None) -> Check:
 
 
 def _verified(
-    migrations: MigrationStore, status: PlanStatus, crawl: Run | None, now: datetime
+    stores: Stores, plan: Plan, status: PlanStatus, crawl: Run | None, now: datetime
 ) -> Check:
     """Whether all was compared since whatever could have changed something, and was equal."""
+    migrations = stores.migrations
     run = migrations.runs.get(status.name, "verify")
     if run is None or run.state != "done":
         stopped = f"; the last one stopped: {run.message}" if run and run.message else ""
@@ -149,7 +150,7 @@ def _verified(
         text = ", ".join(f"{number} {kind}" for kind, number in sorted(drift.items()))
         named = _name_drift(migrations, status.name, sum(drift.values()))
         return Check("verified", False, f"the last verification found {text}{named}")
-    why = _why_old(migrations, status, crawl, run, now)
+    why = _why_old(migrations, status, crawl, run, now) or _why_unheard(stores, plan, run)
     if why:
         return Check("verified", False, why)
     if run.names_from_events:
@@ -176,6 +177,17 @@ def _why_old(
             f"the last verification ended {minutes:.0f} minutes ago, and a push may have been "
             "missed since: rns migrate ready compares now"
         )
+    return ""
+
+
+def _why_unheard(stores: Stores, plan: Plan, run: Run) -> str:
+    """Whether events may have been lost since a verification began; "" where none was."""
+    for gap in stores.checks.find_gaps(plan.registry, 1):
+        if gap.ended > run.started_at:
+            return (
+                f"events of {gap.began:%H:%M:%S} to {gap.ended:%H:%M:%S} UTC may be missing "
+                f"({gap.why}), and the last verification began before"
+            )
     return ""
 
 

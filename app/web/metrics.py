@@ -22,6 +22,7 @@ from app.migration.progress import find_failures
 from app.migration.readiness import LOOK_AGE, find_checks, lag_s
 from app.settings import Settings
 from app.store import Stores, deadline
+from app.store.checks import DIFFERENCE_KINDS
 from app.store.migrations import (
     BACKFILL,
     DRIFT_KINDS,
@@ -149,6 +150,7 @@ class _Metrics(Collector):
                 "From the receipt of an envelope until it was worked in, in the newest batch.",
                 [({}, progress.lag_s)],
             )
+        yield from self._checks()
         newest = stores.events.find_newest()
         if newest:
             yield _gauge(
@@ -156,6 +158,37 @@ class _Metrics(Collector):
                 "When the newest event happened, in seconds since 1970.",
                 [({}, newest.timestamp.timestamp())],
             )
+
+    def _checks(self) -> Iterator[Metric]:
+        """What the last check of each registry found."""
+        names = [registry.name for registry in self._settings.registries]
+        checks = {name: self._stores.checks.get(name) for name in names}
+        ended = {name: check for name, check in checks.items() if check and check.finished_at}
+        if ended:
+            yield _gauge(
+                "rns_catalogue_check_timestamp_seconds",
+                "When the last check of a registry that came to its end began, since 1970.",
+                [({"registry": n}, c.started_at.timestamp()) for n, c in ended.items()],
+            )
+            yield _gauge(
+                "rns_catalogue_differences",
+                "Tags of which catalogue and registry did not say the same in that check.",
+                [
+                    ({"registry": name, "kind": kind}, check.differences.get(kind, 0))
+                    for name, check in ended.items()
+                    for kind in DIFFERENCE_KINDS
+                ],
+            )
+            yield _gauge(
+                "rns_catalogue_repaired",
+                "How many of them were repaired.",
+                [({"registry": name}, check.repaired) for name, check in ended.items()],
+            )
+        yield _gauge(
+            "rns_event_gaps",
+            "Times of which events may be missing, and behind which no check looked yet.",
+            [({"registry": n}, len(self._stores.checks.find_open_gaps(n))) for n in names],
+        )
 
     def _migrations(self, now: datetime) -> list[Metric]:
         families = {
