@@ -79,7 +79,8 @@ def _steps(plan: Plan) -> list[Step]:
             ("frozen",),
             f"Wait for the final crawl. rns migrate verify {name} --deep until nothing differs, "
             f"and rns migrate ready {name} exits 0, or finds conditions unknown and none unmet. "
-            f"Then rns migrate cutover {name}, with --force where conditions are unknown",
+            f"Then rns migrate cutover {name}, which compares once more, with --force where "
+            "conditions are unknown",
         ),
         Step(
             ("cut_over",),
