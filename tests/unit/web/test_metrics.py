@@ -191,6 +191,7 @@ def test_a_server_without_events_and_migrations_has_metrics(make_app: Callable[.
         "rns_rejected_events",
         "rns_open_days",
         "rns_inbox_envelopes",
+        "rns_event_gaps",
     }
 
 
