@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from functools import partial
 
 import click
+import msgspec
 from tqdm import tqdm
 
-from app.cli.shared import open_projector, open_stores
-from app.errors import ConfigError
+from app.cli.shared import as_json, open_projector, open_stores, print_rows
+from app.errors import AppError, ConfigError
 from app.migration.registry_tags import find_pushes
-from app.registry import Endpoint, RegistryClient
+from app.registry import RegistryClient
 from app.rules.events import Event
+from app.server.catalogue_checks import check_catalogue, endpoint_of
+from app.server.hooks import make_projector
 from app.settings import Registry, Settings
 from app.store import Stores
 
@@ -27,14 +31,10 @@ def catalogue() -> None:
 @click.pass_obj
 def catalogue_import(settings: Settings, name: str) -> None:
     """Take in the tags of a registry that were pushed before events came; repeating is harmless."""
-    registry = next((entry for entry in settings.registries if entry.name == name), None)
-    if registry is None:
-        raise ConfigError(f"registries: there is none with the name {name}")
-    if not registry.url:
-        raise ConfigError(f"registries: {name} has no url")
+    registry = _registry_named(settings, name)
     stores, number = open_stores(settings), 0
     with (
-        contextlib.closing(RegistryClient(_endpoint(registry))) as client,
+        contextlib.closing(RegistryClient(endpoint_of(registry))) as client,
         open_projector(settings, stores) as projector,
     ):
         for push in tqdm(find_pushes(client, name), unit="tag", disable=None):
@@ -46,17 +46,44 @@ def catalogue_import(settings: Settings, name: str) -> None:
     print(f"imported {number:,} tags")
 
 
+@catalogue.command("check")
+@click.option("--registry", "name", default="default", show_default=True)
+@click.option("--repair", is_flag=True, help="Have the catalogue say what the registry does.")
+@as_json
+@click.pass_obj
+def catalogue_check(settings: Settings, name: str, repair: bool, as_json: bool) -> None:
+    """Compare the catalogue with its registry; exit 1 if they differ and that is not repaired.
+
+    `unheard` is at the registry and no event told of it, `moved` points elsewhere there, `gone` is
+    on record only. Servers do the same, with repair, every `registries[].check_every`.
+    """
+    registry = _registry_named(settings, name)
+    stores = open_stores(settings)
+    make = partial(make_projector, settings, stores, passing=True) if repair else None
+    with tqdm(unit="tag", disable=None) as progress:
+        check, rows = check_catalogue(stores, registry, make, all_=True, each=progress.update)
+    columns = ["kind", "repository", "tag", "recorded", "found", "message"]
+    print_rows([msgspec.to_builtins(row) for row in rows], columns, as_json)
+    for gap in stores.checks.find_gaps(name) if not as_json else ():
+        print(
+            f"{gap.began:%Y-%m-%d %H:%M:%S} to {gap.ended:%H:%M:%S} UTC: {gap.why}; events of "
+            "that time may be missing",
+            file=sys.stderr,
+        )
+    left = len(rows) - check.repaired
+    if left:
+        raise AppError(f"{left} differences between catalogue and registry")
+
+
+def _registry_named(settings: Settings, name: str) -> Registry:
+    registry = next((entry for entry in settings.registries if entry.name == name), None)
+    if registry is None:
+        raise ConfigError(f"registries: there is none with the name {name}")
+    if not registry.url:
+        raise ConfigError(f"registries: {name} has no url")
+    return registry
+
+
 def _import_push(stores: Stores, push: Event) -> None:
     stores.manifests.learn([push])
     stores.catalogue_writer.apply([push])
-
-
-def _endpoint(registry: Registry) -> Endpoint:
-    return Endpoint(
-        url=registry.url,
-        username=registry.username,
-        password=registry.password,
-        ca_file=registry.ca_file,
-        insecure=registry.insecure,
-        plain_http=registry.url.startswith("http://"),
-    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Event
 
 import msgspec
 
 from app.errors import AppError, IllegalState
 from app.migration.crawler import Crawler
+from app.migration.looking import look
 from app.migration.ranking import find_digests, rank_repositories
 from app.migration.sides import Sides
 from app.migration.traffic import Aborted
@@ -24,6 +25,8 @@ from app.store.migrations import BACKFILL, PlanStatus, Run, Wish, present
 logger = logging.getLogger(__name__)
 
 CONDUCT_S = 1.0  # between two looks at what is due
+LOOK_EVERY = timedelta(seconds=10)
+LOCKS_OUT = ("auth", "realm")  # who knocks again and again with a wrong password is locked out
 RETRY_S = 10.0  # after a crawl or verification that failed
 
 
@@ -90,6 +93,7 @@ class Conductor:
         status = self._status()
         if not status.is_worked_on:
             return
+        self._look_if_due(status)
         last = self._migrations.runs.get(self._plan.name, "crawl")
         is_unfinished = last is not None and last.state == "running"
         if status.recrawl or is_unfinished:
@@ -109,23 +113,41 @@ class Conductor:
                 self._plan.name, "live", "worker", now, before=["backfill"]
             ):
                 logger.info("plan %s: everything that was there is over", self._plan.name)
-        elif status.state in ("live", "frozen") and last:
-            self._verify_if_due(last)
+        elif last and self._is_verification_due(status, last):
+            self._verify()
 
-    def _verify_if_due(self, crawl: Run) -> None:
-        """Verify when that was not done for `options.verify_every`, nor a crawl."""
+    def _look_if_due(self, status: PlanStatus) -> None:
+        """Ask both registries whether they answer, as somebody may want to cut over any time."""
+        if status.look and present() - status.look.at < LOOK_EVERY:
+            return
+        for error in look(self._migrations, self._sides):
+            if error.error_class in LOCKS_OUT:
+                self._stop_plan(error)
+
+    def _is_stopped(self) -> bool:
+        """Whether a crawl or verification is to end; asked all the time while one is under way."""
+        if not self._stopping.is_set():
+            self._look_if_due(self._status())
+        return self._stopping.is_set()
+
+    def _is_verification_due(self, status: PlanStatus, crawl: Run) -> bool:
+        """Whether a person wants one, or there was none for `options.verify_every`, nor a crawl."""
+        if status.state not in ("live", "frozen"):
+            return False
         every = self._plan.verify_every
         last = self._migrations.runs.get(self._plan.name, "verify")
         before = max(run.finished_at or run.started_at for run in (crawl, last) if run)
-        if not every or present() - before < every:
-            return
+        return status.verify_wanted or (bool(every) and present() - before >= every)
+
+    def _verify(self) -> None:
+        self._migrations.plans.clear_verify(self._plan.name)
         logger.info("plan %s: the verification begins", self._plan.name)
         rows = verify_plan(
             self._stores,
             self._sides,
             self._owner,
             extent=Extent(recheck_s=RECHECK_S),
-            is_stopped=self._stopping.is_set,
+            is_stopped=self._is_stopped,
         )
         if rows is not None:
             logger.info("plan %s: the verification found %d", self._plan.name, len(rows))
@@ -195,9 +217,7 @@ class Conductor:
 
     def _save_run(self, run: Run) -> bool:
         self._run = run
-        return (
-            self._migrations.runs.save(run, self._owner, present()) and not self._stopping.is_set()
-        )
+        return self._migrations.runs.save(run, self._owner, present()) and not self._is_stopped()
 
     def _enqueue(self, repository: str, references: Sequence[str]) -> None:
         wishes = [Wish(self._plan.name, repository, name, BACKFILL) for name in references]

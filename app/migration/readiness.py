@@ -1,18 +1,32 @@
-"""Whether a plan may be cut over: a list of conditions, each with its reason."""
+"""Whether a plan may be cut over: a list of conditions, each with its reason.
+
+All are read from the store, so that page, API and command line say the same. What the registries
+say comes there by app.migration.looking: from a worker all the time, and from who asks now.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
 from app.migration.plan import Plan
-from app.registry.pending import count_pending
-from app.store.migrations import HARMLESS, WORKED, MigrationStore, PlanStatus, Run
+from app.store import Stores
+from app.store.migrations import (
+    DRIFT_KINDS,
+    HARMLESS,
+    WORKED,
+    Look,
+    MigrationStore,
+    PlanStatus,
+    Run,
+)
 
-MAX_LAG_S = 10.0
-NAMED = 3  # repositories in a reason
+NAMED = 3  # repositories or tags in a reason
+LOOK_AGE = timedelta(seconds=45)  # after which nobody knows whether a registry answers
+VERIFIED_FOR = timedelta(minutes=10)  # from its end: later, a push may have been missed since
+BEHIND_S = 10.0  # of the inbox; it is about a second where nothing waits
 NO_CATALOGUE = "the source shows no catalogue: only repositories known from events were seen"
 
 
@@ -35,29 +49,28 @@ def lag_s(migrations: MigrationStore, plan: str, now: datetime) -> float:
     return max(0.0, (now - oldest).total_seconds()) if oldest else 0.0
 
 
-def find_checks(migrations: MigrationStore, plan: Plan, now: datetime) -> list[Check]:
-    """Every condition of a cut-over, met or not; asks the source's debug server."""
-    pending = count_pending(plan.debug_url) if plan.debug_url else None
-    return find_checks_with(migrations, plan, pending, migrations.jobs.count_by_state(plan.name))
-
-
-def find_checks_with(
-    migrations: MigrationStore, plan: Plan, pending: int | None, jobs: Mapping[str, int]
+def find_checks(
+    stores: Stores, plan: Plan, now: datetime, jobs: Mapping[str, int] | None = None
 ) -> list[Check]:
-    """The same where the events that wait at the source and the jobs by state are counted."""
+    """Every condition of a cut-over, met or not. `jobs` by state spare counting them once more."""
+    migrations = stores.migrations
+    if jobs is None:
+        jobs = migrations.jobs.count_by_state(plan.name)
     status = migrations.plans.get(plan.name)
     crawl = migrations.runs.get(plan.name, "crawl")
+    look = status.look if status.look and now - status.look.at <= LOOK_AGE else None
+    open_jobs = jobs.get("pending", 0) + jobs.get("running", 0)
+    failed = jobs.get("dead", 0) + jobs.get("conflict", 0)
     return [
         _runs(status),
+        _worked(migrations, plan, now),
+        _reached(look),
         _crawled(status, crawl),
-        Check("drained", not _open(jobs), f"{_open(jobs)} jobs are open"),
-        Check("healthy", not _failed(jobs), f"{_failed(jobs)} jobs are dead or in conflict"),
-        _verified(migrations, status, crawl),
-        Check(
-            "events",
-            None if pending is None else pending == 0,
-            "source.debug_url tells nothing" if pending is None else f"{pending} events wait there",
-        ),
+        Check("drained", not open_jobs, f"{open_jobs} jobs are open"),
+        Check("healthy", not failed, f"{failed} jobs are dead or in conflict"),
+        _heard(stores, now),
+        _verified(stores, plan, status, crawl, now),
+        _sent(look),
         Check("deletes", not status.deletes_braked, status.deletes_braked or "not braked"),
     ]
 
@@ -70,6 +83,40 @@ def _runs(status: PlanStatus) -> Check:
     if status.breaker:
         return Check("runs", False, status.breaker.message)
     return Check("runs", True, status.state)
+
+
+def _worked(migrations: MigrationStore, plan: Plan, now: datetime) -> Check:
+    alive = sum(plan.name in worker.plans for worker in migrations.workers.find(now))
+    if not alive:
+        return Check("worker", False, "none is alive to copy what is pushed: rns migrate worker")
+    return Check("worker", True, f"{alive} alive")
+
+
+def _reached(look: Look | None) -> Check:
+    if look is None:
+        reason = f"nobody asked the registries within {LOOK_AGE.total_seconds():.0f} s"
+        return Check("reached", False, reason)
+    errors = [error for error in (look.source, look.target) if error]
+    return Check("reached", not errors, "; ".join(errors) or "both registries answer")
+
+
+def _sent(look: Look | None) -> Check:
+    """Whether the source has told us everything that it knows."""
+    if look is None or look.pending is None:
+        return Check("events", None, "source.debug_url tells nothing")
+    return Check("events", not look.pending, f"{look.pending} events wait there")
+
+
+def _heard(stores: Stores, now: datetime) -> Check:
+    """Whether all that was told to us is worked in."""
+    progress = stores.inbox.find_progress()
+    if progress is None:
+        return Check("inbox", None, "no server ran yet that events could come to")
+    behind_s = progress.seconds_behind(now)
+    if behind_s > BEHIND_S:
+        reason = f"what came in the last {behind_s:.0f} s is not worked in: does rns serve run?"
+        return Check("inbox", False, reason)
+    return Check("inbox", True, "every event that came is worked in")
 
 
 def _crawled(status: PlanStatus, crawl: Run | None) -> Check:
@@ -89,31 +136,69 @@ def _crawled(status: PlanStatus, crawl: Run | None) -> Check:
     return Check("crawled", True, f"{crawl.tags} tags seen")
 
 
-def _open(jobs: Mapping[str, int]) -> int:
-    return jobs.get("pending", 0) + jobs.get("running", 0)
-
-
-def _failed(jobs: Mapping[str, int]) -> int:
-    return jobs.get("dead", 0) + jobs.get("conflict", 0)
-
-
-def _verified(migrations: MigrationStore, status: PlanStatus, crawl: Run | None) -> Check:
+def _verified(
+    stores: Stores, plan: Plan, status: PlanStatus, crawl: Run | None, now: datetime
+) -> Check:
     """Whether all was compared since whatever could have changed something, and was equal."""
+    migrations = stores.migrations
     run = migrations.runs.get(status.name, "verify")
     if run is None or run.state != "done":
-        return Check("verified", False, "no verification of everything is complete")
+        stopped = f"; the last one stopped: {run.message}" if run and run.message else ""
+        return Check("verified", False, f"no verification of everything is complete{stopped}")
     drift = {kind: number for kind, number in run.drift.items() if kind not in HARMLESS}
     if drift:
         text = ", ".join(f"{number} {kind}" for kind, number in sorted(drift.items()))
-        return Check("verified", False, f"the last verification found {text}")
-    if status.state == "frozen" and status.since and run.started_at < status.since:
-        return Check("verified", False, "the source was frozen after the last verification began")
-    if crawl and crawl.finished_at and run.started_at < crawl.finished_at:
-        return Check("verified", False, "a crawl ended after the last verification began")
-    if migrations.jobs.is_wanted_since(status.name, run.started_at):
-        return Check("verified", False, "something was pushed since the last verification began")
+        named = _name_drift(migrations, status.name, sum(drift.values()))
+        return Check("verified", False, f"the last verification found {text}{named}")
+    why = _why_old(migrations, status, crawl, run, now) or _why_unheard(stores, plan, run)
+    if why:
+        return Check("verified", False, why)
     if run.names_from_events:
         return Check("verified", None, NO_CATALOGUE)
     left_out = run.drift.get("left_out", 0)
     more = f", {left_out} are left out on purpose" if left_out else ""
     return Check("verified", True, f"{run.tags - left_out} tags are equal{more}")
+
+
+def _why_old(
+    migrations: MigrationStore, status: PlanStatus, crawl: Run | None, run: Run, now: datetime
+) -> str:
+    """What a complete verification may not have seen; "" where that is nothing."""
+    if status.state == "frozen" and status.since and run.started_at < status.since:
+        return "the source was frozen after the last verification began"
+    if crawl and crawl.finished_at and run.started_at < crawl.finished_at:
+        return "a crawl ended after the last verification began"
+    if migrations.jobs.is_wanted_since(status.name, run.started_at):
+        return "something was pushed since the last verification began"
+    age = now - (run.finished_at or run.started_at)
+    if age > VERIFIED_FOR:
+        minutes = age.total_seconds() // 60
+        return (
+            f"the last verification ended {minutes:.0f} minutes ago, and a push may have been "
+            "missed since: rns migrate ready compares now"
+        )
+    return ""
+
+
+def _why_unheard(stores: Stores, plan: Plan, run: Run) -> str:
+    """Whether events may have been lost since a verification began; "" where none was."""
+    for gap in stores.checks.find_gaps(plan.registry, 1):
+        if gap.ended > run.started_at:
+            return (
+                f"events of {gap.began:%H:%M:%S} to {gap.ended:%H:%M:%S} UTC may be missing "
+                f"({gap.why}), and the last verification began before"
+            )
+    return ""
+
+
+def _name_drift(migrations: MigrationStore, plan: str, number: int) -> str:
+    """The first differences that count, as they stand behind their number."""
+    rows = [
+        row
+        for kind in DRIFT_KINDS
+        if kind not in HARMLESS
+        for row in migrations.runs.find_drift(plan, kind=kind, limit=NAMED).items
+    ][:NAMED]
+    names = [f"{row.repository}:{row.reference}".rstrip(":") for row in rows]
+    more = f" and {number - len(names)} more" if number > len(names) else ""
+    return f": {', '.join(names)}{more}" if names else ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 from app.errors import InvalidReference
 from app.migration.crawler import find_repositories
 from app.registry import RegistryClient, RegistryError
-from app.rules.events import Event, event_key, position_at
+from app.rules.events import Descriptor, Event, event_key, position_at
 from app.rules.kinds import INDEX_TYPES
 from app.rules.references import digest_tag_kind, namespace_of, parse_tag
 from app.store.migrations import present
@@ -28,28 +29,47 @@ def find_pushes(client: RegistryClient, registry: str) -> Iterator[Event]:
             logger.warning("%s: %s", client.url, error)
             continue
         for tag in tags:
-            seen_at = present()
             try:
                 manifest = client.head_manifest(repository, parse_tag(tag))
             except RegistryError as error:
                 if error.error_class != "gone":
                     raise
                 continue  # deleted meanwhile
-            is_index = manifest.media_type in INDEX_TYPES
-            key = event_key(registry, f"import {repository}:{tag} {seen_at.isoformat()}")
-            yield Event(
-                id=key,
-                registry=registry,
-                action="push",
-                namespace=namespace_of(repository),
-                repository=repository,
-                tag=tag,
-                tag_from="event",
-                digest=manifest.digest,
-                media_type=manifest.media_type,
-                kind=digest_tag_kind(tag) or ("index" if is_index else "image"),
-                size=manifest.size or None,
-                timestamp=seen_at,
-                position=f"{position_at(seen_at)}-{key}",
-                received_at=seen_at,
-            )
+            yield make_push(registry, repository, tag, manifest)
+
+
+def make_push(registry: str, repository: str, tag: str, manifest: Descriptor) -> Event:
+    """A push now of what a tag points to."""
+    is_index = manifest.media_type in INDEX_TYPES
+    return _make_event(
+        registry,
+        repository,
+        tag,
+        action="push",
+        digest=manifest.digest,
+        media_type=manifest.media_type,
+        kind=digest_tag_kind(tag) or ("index" if is_index else "image"),
+        size=manifest.size or None,
+    )
+
+
+def make_delete(registry: str, repository: str, tag: str) -> Event:
+    """A delete now of a tag that the registry has no more."""
+    return _make_event(registry, repository, tag, action="delete")
+
+
+def _make_event(registry: str, repository: str, tag: str, **fields: Any) -> Event:
+    seen_at = present()
+    key = event_key(registry, f"{fields['action']} seen {repository}:{tag} {seen_at.isoformat()}")
+    return Event(
+        id=key,
+        registry=registry,
+        namespace=namespace_of(repository),
+        repository=repository,
+        tag=tag,
+        tag_from="event",
+        timestamp=seen_at,
+        position=f"{position_at(seen_at)}-{key}",
+        received_at=seen_at,
+        **fields,
+    )

@@ -10,7 +10,8 @@ import msgspec
 
 from app.migration.plan import Plan
 from app.migration.readiness import Check, find_checks, lag_s
-from app.store.migrations import MigrationStore, PlanState
+from app.store import Stores
+from app.store.migrations import PlanState
 
 WIDTH = 100
 
@@ -22,15 +23,16 @@ class Step(msgspec.Struct, frozen=True):
     text: str
 
 
-def make_runbook(migrations: MigrationStore, plan: Plan, now: datetime) -> Iterator[str]:
+def make_runbook(stores: Stores, plan: Plan, now: datetime) -> Iterator[str]:
     """The lines of the runbook: where the plan is, what holds it back, and the next commands."""
+    migrations = stores.migrations
     status = migrations.plans.get(plan.name)
     since = f" since {status.since:%Y-%m-%d %H:%M} UTC, by {status.by}" if status.since else ""
     yield f"{plan.name}: {plan.source.url} → {plan.target.url}"
     yield f"state    {status.state}{since}"
     yield f"lag      {lag_s(migrations, plan.name, now):.1f} s"
     if not status.target_leads:
-        for check in find_checks(migrations, plan, now):
+        for check in find_checks(stores, plan, now):
             yield f"{_mark(check)} {check.name:<9} {check.reason}"
     yield ""
     for number, step in enumerate(_steps(plan), 1):
@@ -77,7 +79,8 @@ def _steps(plan: Plan) -> list[Step]:
             ("frozen",),
             f"Wait for the final crawl. rns migrate verify {name} --deep until nothing differs, "
             f"and rns migrate ready {name} exits 0, or finds conditions unknown and none unmet. "
-            f"Then rns migrate cutover {name}, with --force where conditions are unknown",
+            f"Then rns migrate cutover {name}, which compares once more, with --force where "
+            "conditions are unknown",
         ),
         Step(
             ("cut_over",),

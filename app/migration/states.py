@@ -14,6 +14,7 @@ from datetime import datetime
 from app.errors import IllegalState
 from app.migration.plan import Plan
 from app.migration.readiness import find_checks
+from app.store import Stores
 from app.store.migrations import WORKED, MigrationStore
 
 
@@ -54,6 +55,17 @@ def crawl(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> No
         raise IllegalState(f"{plan.name} is {state}; rns migrate start begins it anew")
 
 
+def verify(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
+    """Have a worker compare both sides.
+
+    Raises:
+        IllegalState: the plan is neither live nor frozen.
+    """
+    if migrations.plans.get(plan.name).state not in ("live", "frozen"):
+        raise _refusal(migrations, plan, "only a plan that is live or frozen is compared")
+    migrations.plans.want_verify(plan.name, who, now)
+
+
 def freeze(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
     """Record that the source takes no pushes any more; the final crawl is then wanted.
 
@@ -65,22 +77,22 @@ def freeze(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> N
     migrations.plans.want_crawl(plan.name, "final, as the source is frozen", who, now)
 
 
-def cut_over(
-    migrations: MigrationStore, plan: Plan, who: str, now: datetime, *, force: bool = False
-) -> None:
+def cut_over(stores: Stores, plan: Plan, who: str, now: datetime, *, force: bool = False) -> None:
     """Record that clients use the target; what they push there is never overwritten from then on.
 
-    `force` takes conditions for met of which nobody can tell; never those that are not.
+    Both sides have to be compared just before (app.migration.looking.examine). `force` takes
+    conditions for met of which nobody can tell; never those that are not.
 
     Raises:
         IllegalState: the plan is neither live nor frozen, or not ready.
     """
+    migrations = stores.migrations
     state = migrations.plans.get(plan.name).state
     if state not in ("live", "frozen"):
         raise _refusal(migrations, plan, "only a plan that is live or frozen can be cut over")
     unmet = [
         f"{check.name} ({check.reason})"
-        for check in find_checks(migrations, plan, now)
+        for check in find_checks(stores, plan, now)
         if check.is_met is False or (check.is_met is None and not force)
     ]
     if unmet:

@@ -40,11 +40,13 @@ def verify_plan(
     *,
     extent: Extent = ALL,
     is_stopped: Callable[[], bool] = lambda: False,
+    each: Callable[[], object] = lambda: None,
 ) -> list[Drift] | None:
     """Compare the two sides, record what differs, and have it copied anew.
 
     None when another process verifies the plan, or this one was stopped. A verification of a part
-    is recorded as such, and never as that of the plan.
+    is recorded as such, and never as that of the plan. `each` is called for every tag, by several
+    threads, and may raise.
 
     Raises:
         RegistryError: one side does not list what it has.
@@ -71,6 +73,8 @@ def verify_plan(
             find_job=partial(jobs.get, plan.name),
             known=partial(stores.catalogue.find_names, plan.registry),
             extent=extent,
+            target_leads=stores.migrations.plans.get(plan.name).target_leads,
+            each=each,
         )
         verified = verifier.verify(
             run, lambda run: runs.save(run, owner, present()) and not is_stopped()

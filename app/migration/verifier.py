@@ -73,7 +73,8 @@ ALL = Extent()
 class Verifier:
     """Compares the two sides of a plan; `threads` ask for several references at a time.
 
-    `find_job` is the ledger: what it knows spares the source a pull event.
+    `find_job` is the ledger: what it knows spares the source a pull event. `target_leads`: people
+    push to the target, so that what changed there is no difference. `each` is called for every tag.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class Verifier:
         find_job: FindJob = lambda repository, reference: None,
         known: Names = no_names,
         extent: Extent = ALL,
+        target_leads: bool = False,
+        each: Callable[[], object] = lambda: None,
     ) -> None:
         self._plan = sides.plan
         self._source = sides.source
@@ -92,6 +95,8 @@ class Verifier:
         self._find_job = find_job
         self._known = known
         self._extent = extent
+        self._target_leads = target_leads
+        self._each = each
         self._sound: set[tuple[str, str]] = set()  # target repository and digest, wholly there
         self._read: dict[str, Future[bool]] = {}  # by digest: whether the target's bytes are right
         self._lock = Lock()
@@ -191,6 +196,7 @@ class Verifier:
 
     def _check(self, repository: str, tag: str) -> Drift | None:
         """How a tag differs, None if it does not."""
+        self._each()
         job = self._find_job(repository, tag)
         try:
             row = self._compare_tag(repository, tag, job)
@@ -206,6 +212,9 @@ class Verifier:
         """Why no job will repair a difference, "" if one will."""
         if job.state == "skipped" and job.result == "waived":
             return "a person skipped it"
+        is_changed = row.kind in ("missing", "different") and row.target_digest != job.target_digest
+        if self._target_leads and job.target_digest and is_changed:
+            return "the target was changed after the cut-over"
         # "missing" is no difference that the option speaks of, nor is what was pushed since.
         is_as_kept = row.kind == "different" and row.source_digest == job.source_digest
         is_kept = job.state == "skipped" and job.result == "kept" and is_as_kept

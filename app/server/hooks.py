@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,10 @@ from app.errors import AccountsUnavailable, AppError, StoreUnavailable
 from app.logs import LOGGING
 from app.migration import load_plans
 from app.migration.live import LiveWishes
+from app.notifications.listening import NodeWatch
 from app.notifications.projector import Projector, ProjectorThread
+from app.rules.events import Event
+from app.server.catalogue_checks import CatalogueChecker
 from app.server.connection import Limits
 from app.server.listening import check_port
 from app.server.preparation import prepare, token_server_of
@@ -89,6 +94,8 @@ class Hooks:
             worker.room = room_for(self._settings)
         Closer(lambda: connect(self._settings)).start()
         ProjectorThread(lambda: make_projector(self._settings, connect(self._settings))).start()
+        passing = partial(make_projector, passing=True)
+        CatalogueChecker(self._settings, lambda: connect(self._settings), passing).start()
         if not self._is_prepared:
             threading.Thread(target=self._prepare_later, name="preparer", daemon=True).start()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -123,6 +130,11 @@ def room_for(settings: Settings) -> Room:
 
 
 def make_projector(settings: Settings, stores: Stores, *, passing: bool = False) -> Projector:
-    """What works the inbox in, and tells migrations; see Projector."""
-    after = LiveWishes(stores.migrations, load_plans(settings))
+    """What works the inbox in, and tells migrations and checks; see Projector."""
+    wish, watch = LiveWishes(stores.migrations, load_plans(settings)), NodeWatch(stores.checks)
+
+    def after(events: Sequence[Event]) -> None:
+        wish(events)
+        watch(events)
+
     return Projector(stores, after, passing=passing)

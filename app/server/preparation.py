@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from app.notifications.listening import note_silence
 from app.registry.token_server import TokenServer
 from app.settings import Settings
 from app.store import Stores
@@ -27,6 +28,8 @@ def prepare(stores: Stores, settings: Settings) -> None:
         StoreUnavailable: nothing is lost by trying again.
     """
     stores.ensure_indexes()
+    names = [registry.name for registry in settings.registries]
+    note_silence(stores, names, datetime.now(UTC))
     there = settings.docker_auth
     if there.uri or there.htpasswd or there.token_url or stores.accounts.has_any():
         return

@@ -161,6 +161,7 @@ def _check_registries(registries: list[Registry]) -> None:
             raise ConfigError(
                 f"registries[{index}].token: only ASCII without spaces can go into a header"
             )
+        _check_duration(str(registry.check_every), f"registries[{index}].check_every")
 
 
 def _check_migrations(settings: Settings) -> None:
@@ -200,10 +201,14 @@ def _check_options(options: MigrationOptions, path: str) -> None:
         ("verify_every", str(options.verify_every)),
         ("untagged.pulled_within", getattr(options.untagged, "pulled_within", "0")),
     ):
-        try:
-            parse_duration(text)
-        except ValueError:
-            raise ConfigError(f"{path}.{key}: expected a time as 90m, 24h or 30d") from None
+        _check_duration(text, f"{path}.{key}")
+
+
+def _check_duration(text: str, path: str) -> None:
+    try:
+        parse_duration(text)
+    except ValueError:
+        raise ConfigError(f"{path}: expected a time as 90m, 24h or 30d") from None
 
 
 def _check_endpoint(endpoint: Endpoint, path: str) -> None:

@@ -93,7 +93,8 @@ class Registry(_Section, frozen=True):
     """One registry that may send events; `name` is what its events are filed under.
 
     `tokens` are taken beside `token`, so that one can be changed without losing an event;
-    `tokens_file` holds one a line.
+    `tokens_file` holds one a line. With a `url` the registry is compared with the catalogue, as
+    often as `check_every` says (`24h`; 0: never).
     """
 
     name: str = "default"
@@ -108,6 +109,7 @@ class Registry(_Section, frozen=True):
     password_file: str = ""
     ca_file: str = ""
     insecure: bool = False
+    check_every: str | int = "24h"
 
     @property
     def all_tokens(self) -> list[str]:

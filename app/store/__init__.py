@@ -24,6 +24,7 @@ from app.rules.usage import Calendar
 from app.settings import DockerAuth, Settings
 from app.store.accounts import AccountStore
 from app.store.catalogue import Catalogue, CatalogueWriter
+from app.store.checks import CheckStore
 from app.store.errors import translate_errors
 from app.store.events import EventStore
 from app.store.inbox import InboxStore
@@ -61,6 +62,7 @@ class Stores:
         self.catalogue = Catalogue(database)
         self.catalogue_writer = CatalogueWriter(database)
         self.manifests = ManifestStore(database["manifests"])
+        self.checks = CheckStore(database)
         self.inbox = InboxStore(database["inbox"], database["progress"])
         self.transfer = Transfer(database)
         self.rejected = RejectedStore(database["rejected_events"])
@@ -81,6 +83,7 @@ class Stores:
             self.sign_ins,
             self.tokens,
             self.days,
+            self.checks,
         ):
             store.ensure_indexes()
         self.migrations.ensure_indexes()

@@ -39,6 +39,7 @@ from app.web import (
     metrics,
     migration,
     notifications,
+    registries,
     search,
     signin,
 )
@@ -107,6 +108,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
         migration.bp,
         access.bp,
         account.bp,
+        registries.bp,
         api.bp,
     ):
         app.register_blueprint(blueprint)

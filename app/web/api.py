@@ -160,7 +160,7 @@ def migration_ready(name: str) -> Response:
     return json_response({"ready": ready, "items": checks, "next": None, "total": len(checks)})
 
 
-@bp.post("/migrations/<name>/<any(start, pause, resume, 'lift-brake', retry, skip):action>")
+@bp.post("/migrations/<name>/<any(start, pause, resume, 'lift-brake', verify, retry, skip):action>")
 def migration_action(name: str, action: str) -> Response:
     """Change a plan or its jobs: 200 with a sentence that says what was done, 400, 401, 403, 404.
 

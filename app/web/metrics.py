@@ -19,16 +19,15 @@ from prometheus_client.registry import Collector
 from app.errors import StoreUnavailable
 from app.migration import Plan
 from app.migration.progress import find_failures
-from app.migration.readiness import find_checks_with, lag_s
-from app.registry.pending import find_pending
+from app.migration.readiness import LOOK_AGE, find_checks, lag_s
 from app.settings import Settings
 from app.store import Stores, deadline
+from app.store.checks import DIFFERENCE_KINDS
 from app.store.migrations import (
     BACKFILL,
     DRIFT_KINDS,
     JOB_STATES,
     LIVE,
-    MigrationStore,
     WorkerBeat,
     present,
 )
@@ -38,9 +37,7 @@ from app.web.runtime import runtime
 logger = logging.getLogger(__name__)
 bp = Blueprint("metrics", __name__)
 
-# Prometheus waits 10 s by default, for both together.
-PENDING_S = 2.0
-DEADLINE_S = 7.0
+DEADLINE_S = 7.0  # Prometheus waits 10 s by default
 PRIORITIES = {LIVE: "live", BACKFILL: "backfill"}
 
 # Name → help and labels beside `plan`.
@@ -60,7 +57,10 @@ _OF_PLANS: dict[str, tuple[str, list[str]]] = {
     "workers": ("Worker processes that are alive.", []),
     "breaker_open": ("Whether work waits because this registry fails.", ["side"]),
     "deletes_braked": ("Whether deletes wait for a person.", []),
-    "source_queue_pending": ("Events that wait in the source; absent where it does not tell.", []),
+    "source_queue_pending": (
+        "Events that wait in the source; absent where nobody can tell.",
+        [],
+    ),
 }
 
 
@@ -102,14 +102,12 @@ class _Metrics(Collector):
         yield _gauge("rns_info", "The program.", [({"version": VERSION}, 1)])
         if self._cut_off:
             yield _cut_off_connections(self._cut_off)
-        urls = [plan.debug_url for plan in self._plans if plan.debug_url]
-        pending = find_pending(urls, PENDING_S)
         found: list[Metric] = []
         try:
             with deadline(DEADLINE_S):
                 self._stores.check()
                 found += self._server(present())
-                found += self._migrations(pending, present())
+                found += self._migrations(present())
         except StoreUnavailable as error:
             logger.error("metrics: %s", error)
             yield _gauge("rns_database_up", _UP, [({}, 0)])
@@ -152,6 +150,7 @@ class _Metrics(Collector):
                 "From the receipt of an envelope until it was worked in, in the newest batch.",
                 [({}, progress.lag_s)],
             )
+        yield from self._checks()
         newest = stores.events.find_newest()
         if newest:
             yield _gauge(
@@ -160,17 +159,45 @@ class _Metrics(Collector):
                 [({}, newest.timestamp.timestamp())],
             )
 
-    def _migrations(self, pending: dict[str, int | None], now: datetime) -> list[Metric]:
+    def _checks(self) -> Iterator[Metric]:
+        """What the last check of each registry found."""
+        names = [registry.name for registry in self._settings.registries]
+        checks = {name: self._stores.checks.get(name) for name in names}
+        ended = {name: check for name, check in checks.items() if check and check.finished_at}
+        if ended:
+            yield _gauge(
+                "rns_catalogue_check_timestamp_seconds",
+                "When the last check of a registry that came to its end began, since 1970.",
+                [({"registry": n}, c.started_at.timestamp()) for n, c in ended.items()],
+            )
+            yield _gauge(
+                "rns_catalogue_differences",
+                "Tags of which catalogue and registry did not say the same in that check.",
+                [
+                    ({"registry": name, "kind": kind}, check.differences.get(kind, 0))
+                    for name, check in ended.items()
+                    for kind in DIFFERENCE_KINDS
+                ],
+            )
+            yield _gauge(
+                "rns_catalogue_repaired",
+                "How many of them were repaired.",
+                [({"registry": name}, check.repaired) for name, check in ended.items()],
+            )
+        yield _gauge(
+            "rns_event_gaps",
+            "Times of which events may be missing, and behind which no check looked yet.",
+            [({"registry": n}, len(self._stores.checks.find_open_gaps(n))) for n in names],
+        )
+
+    def _migrations(self, now: datetime) -> list[Metric]:
         families = {
             name: GaugeMetricFamily(f"rns_migration_{name}", text, labels=["plan", *labels])
             for name, (text, labels) in _OF_PLANS.items()
         }
         workers = self._stores.migrations.workers.find(now) if self._plans else []
         for plan in self._plans:
-            waiting = pending.get(plan.debug_url)
-            for name, labels, value in _samples(
-                self._stores.migrations, plan, workers, waiting, now
-            ):
+            for name, labels, value in _samples(self._stores, plan, workers, now):
                 families[name].add_metric([plan.name, *labels], value)
         return [family for family in families.values() if family.samples]
 
@@ -179,12 +206,9 @@ Sample = tuple[str, list[str], float]  # metric, its labels beside the plan, val
 
 
 def _samples(
-    migrations: MigrationStore,
-    plan: Plan,
-    workers: list[WorkerBeat],
-    pending: int | None,
-    now: datetime,
+    stores: Stores, plan: Plan, workers: list[WorkerBeat], now: datetime
 ) -> Iterator[Sample]:
+    migrations = stores.migrations
     status, counts = migrations.plans.get(plan.name), migrations.jobs.count_alike(plan.name)
     yield "state", [status.state], 1
     yield "paused", [], bool(status.paused)
@@ -205,15 +229,15 @@ def _samples(
     if verify and verify.state == "done":
         for kind in DRIFT_KINDS:
             yield "drift", [kind], verify.drift.get(kind, 0)
-    checks = find_checks_with(migrations, plan, pending, jobs)
+    checks = find_checks(stores, plan, now, jobs)
     yield "ready", [], all(check.is_met for check in checks)
     yield "workers", [], sum(plan.name in worker.plans for worker in workers)
     failing = status.breaker.registry if status.breaker else ""
     for side, endpoint in (("source", plan.source), ("target", plan.target)):
         yield "breaker_open", [side], failing.rstrip("/") == endpoint.url.rstrip("/")
     yield "deletes_braked", [], bool(status.deletes_braked)
-    if pending is not None:
-        yield "source_queue_pending", [], pending
+    if status.look and now - status.look.at <= LOOK_AGE and status.look.pending is not None:
+        yield "source_queue_pending", [], status.look.pending
 
 
 def _cut_off_connections(cut_off: dict[str, int]) -> Metric:

@@ -20,8 +20,7 @@ from app.errors import AppError, InvalidQuery, NotFound
 from app.migration import Plan, states
 from app.migration.advice import ADVICE
 from app.migration.progress import Progress, find_progress
-from app.migration.readiness import Check, find_checks_with
-from app.registry.pending import count_pending
+from app.migration.readiness import Check, find_checks
 from app.store.migrations import WORKED, Drift, Job, MigrationStore, present
 from app.store.paging import Page
 from app.web import lists
@@ -33,7 +32,6 @@ from app.web.signin import administrator, local_path
 bp = Blueprint("migration", __name__, url_prefix="/migration")
 
 REFRESH_S = 10
-PENDING_S = 2.0  # for the source's debug server to answer while somebody waits for a page
 MAX_DELETES = 1_000_000
 AUDIT_ROWS = 50
 SECRET = ("token",)  # of a job: who knows it can end the job
@@ -44,6 +42,7 @@ TAKES: Mapping[str, set[str]] = {
     "pause": set(),
     "resume": {"allow_deletes"},
     "lift-brake": set(),
+    "verify": set(),
     "retry": {"class", "id"},
     "skip": {"id"},
 }
@@ -123,7 +122,7 @@ def _list_page(template: str, found: Plan, form: Any, make_listing: Any) -> Any:
     )
 
 
-@bp.post("/<name>/<any(start, pause, resume, 'lift-brake', retry, skip):action>")
+@bp.post("/<name>/<any(start, pause, resume, 'lift-brake', verify, retry, skip):action>")
 def act(name: str, action: str) -> Any:
     """Change a plan or its jobs; 303 back to the page, which says what became of it."""
     found = plan_named(name)
@@ -143,7 +142,7 @@ def carry_out(plan: Plan, action: str, given: Mapping[str, str | int]) -> str:
 
     Raises:
         InvalidQuery: something is missing in `given`, or cannot be used.
-        IllegalState: the plan cannot be started now.
+        IllegalState: the plan cannot be started, or compared, now.
     """
     who, migrations, now = administrator().name, _migrations(), present()
     for key in given.keys() - TAKES[action]:
@@ -151,10 +150,9 @@ def carry_out(plan: Plan, action: str, given: Mapping[str, str | int]) -> str:
         raise InvalidQuery(f"{key[:40]}: {action} takes no such value; known: {known}")
     texts = {key: str(value).strip() for key, value in given.items()}
     if action == "start":
-        if migrations.plans.get(plan.name).state in WORKED:  # and stays in it: frozen, above all
-            states.crawl(migrations, plan, who, now)
-        else:
-            states.start(migrations, plan, who, now)
+        is_begun = migrations.plans.get(plan.name).state in WORKED
+        begin = states.crawl if is_begun else states.start  # which leaves no plan frozen
+        begin(migrations, plan, who, now)
         return "Started: a worker crawls the source and copies what is missing."
     if action == "pause":
         migrations.plans.pause(plan.name, who, now)
@@ -166,6 +164,14 @@ def carry_out(plan: Plan, action: str, given: Mapping[str, str | int]) -> str:
     if action == "lift-brake":
         migrations.plans.lift_brake(plan.name, who, now)
         return "Deletes are braked no more."
+    if action == "verify":
+        states.verify(migrations, plan, who, now)
+        return "A worker compares both sides."
+    return _change_jobs(plan, who, action, texts)
+
+
+def _change_jobs(plan: Plan, who: str, action: str, texts: Mapping[str, str]) -> str:
+    migrations, now = _migrations(), present()
     key, error_class = texts.get("id", ""), texts.get("class", "")
     if action == "retry":
         if bool(key) == bool(error_class):
@@ -202,15 +208,8 @@ def progress_of(plan: Plan) -> Progress:
 
 
 def checks_of(plan: Plan, jobs: Mapping[str, int] | None = None) -> list[Check]:
-    """Whether a plan may be cut over; takes two seconds where the source does not answer.
-
-    `jobs` by state spare counting them once more.
-    """
-    pending = count_pending(plan.debug_url, PENDING_S) if plan.debug_url else None
-    migrations = _migrations()
-    return find_checks_with(
-        migrations, plan, pending, jobs or migrations.jobs.count_by_state(plan.name)
-    )
+    """Whether a plan may be cut over; `jobs` by state spare counting them once more."""
+    return find_checks(runtime().stores, plan, present(), jobs)
 
 
 def plan_listing() -> Listing:

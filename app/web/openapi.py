@@ -69,6 +69,7 @@ ACTIONS = {
     "pause": "Begin no more jobs.",
     "resume": "Go on.",
     "lift-brake": "Carry out deletes as they come, after the brake.",
+    "verify": "Have a worker compare both sides; what differs is copied anew.",
     "retry": "Begin jobs anew: all that failed, those of a class, or one.",
     "skip": "Leave a job out until its tag is pushed again.",
 }

@@ -58,6 +58,7 @@ class Migration:
             "plain_http": True,
             "debug_url": self.source.debug_url,
             **BOT,
+            **plan.pop("source", {}),
         }
         server.configure(migrations=[{"name": "dc2", "source": source, "target": target, **plan}])
 

@@ -328,13 +328,13 @@ def test_every_digest_arrives_whatever_is_pushed_moved_and_deleted_and_whatever_
         return status["state"] == "live" and set(status["jobs"]) <= {"done", "skipped"}
 
     eventually(is_over, DRAINED_S, "everything is copied", every=2)
-    assert workers[-1].terminate() == 0
     assert server.rns("migrate", "verify", "--deep", "--recheck", "0", "--json") == ""
     repositories = {repository for repository, _ in writer.tags}
     assert Digests(move.skopeo(source)).of(repositories) == writer.tags
     assert Digests(move.skopeo(target), moved).of(repositories) == writer.tags
     assert relay.denied >= relay.passed // 20 > 10
-    assert server.rns("migrate", "ready", "--json").count('"is_met":true') == 7
+    assert server.rns("migrate", "ready", "--json").count('"is_met":true') == 10
     assert "is cut over" in server.rns("migrate", "cutover")
+    assert workers[-1].terminate() == 0
     for number, reference in enumerate(("app-0:large", "app-1:list", "skopeo:index-docker")):
         move.skopeo(target).pull(f"moved/{reference}", tmp_path / f"pulled-{number}")

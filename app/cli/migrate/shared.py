@@ -6,13 +6,18 @@ import contextlib
 import getpass
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 
 import click
+from tqdm import tqdm
 
 from app.cli.shared import open_stores
 from app.migration import Plan, load_plans
+from app.migration.looking import examine
+from app.migration.sides import Sides
+from app.registry import RegistryClient
 from app.settings import Settings
 from app.store import Stores
 from app.store.migrations import PlanStatus
@@ -40,6 +45,26 @@ def open_plan(settings: Settings, name: str | None) -> tuple[Stores, Plan]:
             f"--plan: choose one of {names}" if names else "migrations: none in config.yml"
         )
     return open_stores(settings), plans[0]
+
+
+within = click.option(
+    "--within",
+    type=click.IntRange(1),
+    default=600,
+    show_default=True,
+    help="Seconds that the comparison may take.",
+)
+
+
+def compare_now(stores: Stores, plan: Plan, within_s: int) -> None:
+    """Ask both registries and compare them, if the plan could be cut over at all."""
+    with (
+        contextlib.closing(RegistryClient(plan.source)) as source,
+        contextlib.closing(RegistryClient(plan.target)) as target,
+        tqdm(unit="tag", disable=None) as progress,
+    ):
+        sides, owner = Sides(plan, source, target), f"ready {socket.gethostname()}:{os.getpid()}"
+        examine(stores, sides, owner, within_s=within_s, each=progress.update)
 
 
 def who() -> str:

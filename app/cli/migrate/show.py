@@ -12,7 +12,15 @@ from typing import Any
 import click
 import msgspec
 
-from app.cli.migrate.shared import migrate, of_plan, open_plan, until_signal, why_stopped
+from app.cli.migrate.shared import (
+    compare_now,
+    migrate,
+    of_plan,
+    open_plan,
+    until_signal,
+    why_stopped,
+    within,
+)
 from app.cli.shared import as_json, open_stores, print_rows
 from app.errors import AppError
 from app.migration import Plan, load_plans
@@ -114,13 +122,15 @@ def _all_jobs(queue: MigrationStore, plan: Plan, **filters: str) -> Iterator[Job
 
 
 @migrate.command("ready")
+@within
 @as_json
 @of_plan
 @click.pass_obj
-def migrate_ready(settings: Settings, name: str | None, as_json: bool) -> None:
-    """Say whether a plan can be cut over; exit 1 if it cannot."""
+def migrate_ready(settings: Settings, name: str | None, as_json: bool, within: int) -> None:
+    """Ask and compare both registries, and say whether a plan can be cut over; exit 1 if not."""
     stores, plan = open_plan(settings, name)
-    checks = find_checks(stores.migrations, plan, present())
+    compare_now(stores, plan, within)
+    checks = find_checks(stores, plan, present())
     print_rows([_check_row(check) for check in checks], ["name", "is_met", "reason"], as_json)
     unmet = [check.name for check in checks if not check.is_met]
     if unmet:
@@ -141,5 +151,5 @@ def _check_row(check: Check) -> dict[str, Any]:
 def migrate_runbook(settings: Settings, name: str | None) -> None:
     """Show what is left until the cut-over, with the values and commands of this moment."""
     stores, plan = open_plan(settings, name)
-    for line in make_runbook(stores.migrations, plan, present()):
+    for line in make_runbook(stores, plan, present()):
         print(line)

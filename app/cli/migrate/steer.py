@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from app.cli.migrate.shared import migrate, of_plan, open_plan, who
+from app.cli.migrate.shared import compare_now, migrate, of_plan, open_plan, who, within
 from app.errors import InvalidQuery
 from app.migration import states
 from app.migration.runbook import make_runbook
@@ -100,18 +100,22 @@ def migrate_freeze(settings: Settings, name: str | None) -> None:
 
 @migrate.command("cutover")
 @click.option("--force", is_flag=True, help="Although conditions are unknown.")
+@within
 @of_plan
 @click.pass_obj
-def migrate_cutover(settings: Settings, name: str | None, force: bool) -> None:
+def migrate_cutover(settings: Settings, name: str | None, force: bool, within: int) -> None:
     """Record that clients go to the target from now on, if everything is there.
+
+    Both registries are asked and compared before, as by `ready`.
 
     What they push there is never overwritten nor deleted by this plan again. See `runbook` for
     what comes before and after.
     """
     stores, plan = open_plan(settings, name)
-    states.cut_over(stores.migrations, plan, who(), present(), force=force)
+    compare_now(stores, plan, within)
+    states.cut_over(stores, plan, who(), present(), force=force)
     print(f"{plan.name} is cut over: let the clients use {plan.target.url}\n")
-    for line in make_runbook(stores.migrations, plan, present()):
+    for line in make_runbook(stores, plan, present()):
         print(line)
 
 

@@ -99,6 +99,12 @@ class Catalogue:
         found: Tag | None = _struct(Tag, document) if document else None
         return _seen_by(scope, found) if scope and found else found
 
+    def find_digests(self, registry: str, repository: str) -> dict[str, str]:
+        """What every tag of a repository points to that is not deleted: not for a person."""
+        query = {"repository": repository, "registry": registry, "deleted": False}
+        rows = self._tags.find(query, {"tag": 1, "digest": 1})
+        return {row["tag"]: row["digest"] for row in rows if row.get("digest")}
+
     def find_history(self, tag: Tag, scope: Scope | None) -> list[Move]:
         """Every move of a tag, newest first; a push of what it already pointed to is no move.
 

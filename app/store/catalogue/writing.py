@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pymongo.database import Database
 
+from app.rules.clients import OWN_CLIENT
 from app.rules.events import Event
 from app.store.catalogue.history import (
     SIGHTED,
@@ -52,11 +53,12 @@ class _Placed(NamedTuple):
 
     @property
     def is_sighting(self) -> bool:
-        """Whether it is a pull that itself named a tag."""
+        """Whether it is a pull that itself named a tag, and not our own look at the registry."""
         event = self.event
         return (
             event.action in ("pull", "check")
             and event.tag_from == "event"
+            and event.client != OWN_CLIENT
             and bool(event.tag and event.digest)
         )
 
@@ -301,7 +303,7 @@ class CatalogueWriter:
         return names, moves, events
 
     def _find_events(self, registry: str, repositories: Iterable[str]) -> Iterator[Document]:
-        fields = dict.fromkeys((*SIGHTED, "action", "tag_from"), 1)
+        fields = dict.fromkeys((*SIGHTED, "action", "tag_from", "client"), 1)
         for chunk in chunks(sorted(repositories)):
             for row in self._events.find({"repository": {"$in": chunk}}, fields):
                 if row["registry"] == registry and row["action"] in (*USES, "delete"):
@@ -334,7 +336,8 @@ def _sighted(event: Event) -> Document:
 
 
 def _is_sighting(row: Mapping[str, Any]) -> bool:
-    return row["action"] in ("pull", "check") and row.get("tag_from") == "event"
+    is_pull = row["action"] in ("pull", "check") and row.get("client") != OWN_CLIENT
+    return is_pull and row.get("tag_from") == "event"
 
 
 def _renamed(moves: Iterable[Document], now: Renames, before: Renames) -> Iterator[Repointed]:

@@ -7,6 +7,7 @@ lease or a pause, because whoever lost a lease is refused by its token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import get_args
 
@@ -31,10 +32,12 @@ from app.store.migrations.values import (
     DriftKind,
     Job,
     JobCount,
+    Look,
     Outcome,
     PlanState,
     PlanStatus,
     Run,
+    SourceProcess,
     Wish,
     WorkerBeat,
     present,
@@ -57,6 +60,7 @@ __all__ = [
     "Job",
     "JobCount",
     "JobStore",
+    "Look",
     "MigrationStore",
     "Outcome",
     "PlanState",
@@ -64,6 +68,7 @@ __all__ = [
     "PlanStore",
     "Run",
     "RunStore",
+    "SourceProcess",
     "Wish",
     "WorkerBeat",
     "present",
@@ -99,6 +104,18 @@ class MigrationStore:
 
         A crawl that is under way or over is then wanted once more.
         """
+        self.plans.add_instance(plan, instance, self._why_crawl_again(plan))
+
+    def note_look(
+        self, plan: str, look: Look, processes: Sequence[SourceProcess], *, is_new: bool
+    ) -> None:
+        """Remember what both registries said, and the processes of the source that are known.
+
+        `is_new`: the source has a process that was not known. As with `note_instance`.
+        """
+        why = self._why_crawl_again(plan) if is_new else ""
+        self.plans.set_look(plan, look, processes, why)
+
+    def _why_crawl_again(self, plan: str) -> str:
         is_begun = self.runs.get(plan, "crawl") is not None
-        why = "the source was restarted, and may have lost events" if is_begun else ""
-        self.plans.add_instance(plan, instance, why)
+        return "the source was restarted, and may have lost events" if is_begun else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection as Several
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -11,7 +12,14 @@ from pymongo.database import Database
 
 from app.store.errors import translate_errors
 from app.store.migrations.documents import fields_from
-from app.store.migrations.values import AuditRow, Breaker, PlanState, PlanStatus
+from app.store.migrations.values import (
+    AuditRow,
+    Breaker,
+    Look,
+    PlanState,
+    PlanStatus,
+    SourceProcess,
+)
 from app.store.paging import Document
 
 AUDIT_KEPT = timedelta(days=365)
@@ -34,9 +42,14 @@ class PlanStore:
         document = self._plans.find_one({"_id": name})
         if document is None:
             return PlanStatus(name=name)
-        breaker = document.get("breaker")
-        fields = fields_from(PlanStatus, document) | {"name": name}
-        return PlanStatus(**fields | {"breaker": Breaker(**breaker) if breaker else None})
+        breaker, look = document.get("breaker"), document.get("look")
+        fields = fields_from(PlanStatus, document) | {
+            "name": name,
+            "breaker": Breaker(**breaker) if breaker else None,
+            "look": Look(**look) if look else None,
+            "processes": [SourceProcess(**known) for known in document.get("processes", [])],
+        }
+        return PlanStatus(**fields)
 
     def set_state(
         self, name: str, state: PlanState, who: str, now: datetime, *, before: Several[str] = ()
@@ -75,6 +88,27 @@ class PlanStore:
         """Take the wish for another crawl; False if there is none."""
         query = {"_id": name, "recrawl": True}
         return self._plans.update_one(query, {"$set": {"recrawl": False}}).modified_count > 0
+
+    def want_verify(self, name: str, who: str, now: datetime) -> None:
+        """Have a worker compare both sides of a plan."""
+        self._set_plan(name, {"verify_wanted": True})
+        self.add_audit(AuditRow(plan=name, who=who, what="verify", at=now))
+
+    def clear_verify(self, name: str) -> None:
+        """Take the wish for a verification."""
+        self._set_plan(name, {"verify_wanted": False})
+
+    def set_look(
+        self, name: str, look: Look, processes: Sequence[SourceProcess], recrawl_why: str
+    ) -> None:
+        """Remember what both registries of a plan said; have the source crawled for a reason."""
+        fields: Document = {
+            "look": msgspec.structs.asdict(look),
+            "processes": [msgspec.structs.asdict(process) for process in processes],
+        }
+        if recrawl_why:
+            fields |= {"recrawl": True, "recrawl_why": recrawl_why}
+        self._set_plan(name, fields)
 
     def find_closed(self) -> list[str]:
         """The names of the plans that are closed; none is ever opened again."""

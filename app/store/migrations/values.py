@@ -38,6 +38,22 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
     probes: int = 0
 
 
+class SourceProcess(msgspec.Struct, frozen=True):
+    """A process of the source, as app.registry.debug_server tells it from others."""
+
+    collections: int
+    last_at: int  # ns since 1970
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """What both registries of a plan said when they were asked last."""
+
+    at: datetime
+    source: str = ""  # why it cannot be used, "" where it can
+    target: str = ""
+    pending: int | None = None  # events that wait at the source; None where it does not tell
+
+
 class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a plan beside its configuration."""
 
@@ -53,6 +69,9 @@ class PlanStatus(msgspec.Struct, frozen=True, kw_only=True):
     deletes_allowed: int = 0  # how many a person allowed although they are braked
     brake_lifted_at: datetime | None = None
     cannot_delete: bool = False  # the target refuses deletes
+    verify_wanted: bool = False  # a person wants both sides compared now
+    look: Look | None = None
+    processes: list[SourceProcess] = []  # of the source that were seen; the newest at the end
 
     @property
     def is_worked_on(self) -> bool:

@@ -6,6 +6,7 @@ import itertools
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from command_line import PLAN, Run, rows
 
-from app.cli.migrate import compare, show
+from app.cli.migrate import compare, shared, show
 from app.migration.advice import advice
 from app.registry import RegistryClient, RegistryError
 from app.rules.references import parse_repository
@@ -24,6 +25,7 @@ from app.store.migrations import (
     MigrationStore,
     Outcome,
     Wish,
+    WorkerBeat,
     present,
 )
 
@@ -41,7 +43,10 @@ def fail_job(queue: MigrationStore, tag: str, error_class: str = "forbidden") ->
 
 
 def make_ready(queue: MigrationStore, name: str = "dc2") -> None:
-    """A live plan of which everything is copied and compared."""
+    """A live plan with a worker, of which everything is copied and compared."""
+    queue.workers.beat(
+        WorkerBeat(name="h:1:x", plans=[name], running=0, version="1", beat=present())
+    )
     queue.plans.start(name, "test", present())
     queue.plans.clear_recrawl(name)
     queue.plans.set_state(name, "live", "test", present())
@@ -77,6 +82,24 @@ def test_jobs_that_copied_more_than_anybody_can_are_listed_and_added_up(
     assert lately == (3, alike.bytes)
     for command in ("jobs", "status", "status --json"):
         assert run("migrate", *command.split()).status == 0
+
+
+class Empty(RegistryClient):
+    """A registry that has nothing."""
+
+    def ping(self) -> None:
+        pass
+
+    def catalog(self, last: str = "") -> Iterator[list[str]]:
+        yield []
+
+    def tags(self, repository: str) -> list[str]:
+        return []
+
+
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "RegistryClient", Empty)
 
 
 def test_a_plan_is_started_paused_and_resumed(run: Run, queue: MigrationStore) -> None:
@@ -148,12 +171,15 @@ def test_a_plan_that_is_not_ready_is_told_why_and_not_cut_over(
     result = run("migrate", "ready", "--json")
 
     assert result.status == 1
-    assert "not ready: runs, crawled, verified, events" in result.err
+    assert "not ready: runs, worker, reached, crawled, inbox, verified, events" in result.err
     assert {row["name"]: row["is_met"] for row in rows(result)} == {
         "runs": False,
+        "worker": False,
+        "reached": False,
         "crawled": False,
         "drained": True,
         "healthy": True,
+        "inbox": "unknown",
         "verified": False,
         "events": "unknown",
         "deletes": True,
@@ -161,6 +187,7 @@ def test_a_plan_that_is_not_ready_is_told_why_and_not_cut_over(
     assert run("migrate", "cutover", "--force").status == 1
 
 
+@pytest.mark.usefixtures("empty")
 def test_a_plan_that_is_ready_is_cut_over_by_force_where_the_source_tells_nothing(
     run: Run, queue: MigrationStore
 ) -> None:
@@ -175,6 +202,7 @@ def test_a_plan_that_is_ready_is_cut_over_by_force_where_the_source_tells_nothin
     assert queue.plans.find_audit("dc2")[0].what == "state cut_over"
 
 
+@pytest.mark.usefixtures("empty")
 def test_the_runbook_shows_what_is_next_from_the_beginning_to_the_end(
     run: Run, queue: MigrationStore
 ) -> None:
@@ -191,11 +219,7 @@ def test_the_runbook_shows_what_is_next_from_the_beginning_to_the_end(
     assert "4. Wait for the final crawl" in next_step()
     unmet = run("migrate", "cutover", "--force").err
     assert "crawled (another crawl is wanted: final, as the source is frozen)" in unmet
-    assert "verified (the source was frozen after the last verification began)" in unmet
     queue.plans.clear_recrawl("dc2")
-    begun = queue.runs.begin("dc2", "verify", "test", present())
-    assert begun
-    queue.runs.end(begun, "test", present())
     assert run("migrate", "cutover", "--force").status == 0
     assert "5. Let the clients' name point to https://new.invalid" in next_step()
     assert run("migrate", "close").out == "closed dc2\n"
@@ -206,17 +230,32 @@ def test_the_runbook_shows_what_is_next_from_the_beginning_to_the_end(
     assert {f"state {state}" for state in ("backfill", "frozen", "cut_over", "closed")} <= changes
 
 
-def test_a_verification_of_a_part_makes_no_plan_ready(run: Run, queue: MigrationStore) -> None:
+def test_a_registry_that_cannot_be_reached_is_a_reason_against_a_cut_over(
+    run: Run, queue: MigrationStore
+) -> None:
     make_ready(queue)
-    queue.runs._runs.delete_one({"_id": "dc2 verify"})
-    begun = queue.runs.begin("dc2", "partial", "test", present(), part="team/**")
-    assert begun
-    queue.runs.end(begun, "test", present())
 
-    met = {row["name"]: row["is_met"] for row in rows(run("migrate", "ready", "--json"))}
+    result = run("migrate", "cutover", "--force")
 
-    assert not met["verified"]
-    assert rows(run("migrate", "status", "--json"))[0]["partial"]["part"] == "team/**"
+    assert result.status == 1
+    assert "reached (https://old.invalid: no answer" in result.err
+    assert "; https://new.invalid: no answer" in result.err
+    assert queue.plans.get("dc2").state == "live"
+
+
+@pytest.mark.usefixtures("empty")
+def test_a_comparison_that_takes_too_long_makes_no_plan_ready(
+    run: Run, queue: MigrationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_ready(queue)
+    monkeypatch.setattr(Empty, "tags", lambda self, repository: time.sleep(1.1) or ["v1"])
+    monkeypatch.setattr(Empty, "catalog", lambda self, last="": iter([["team/app"]]))
+
+    result = run("migrate", "ready", "--within", "1", "--json")
+
+    (verified,) = (row for row in rows(result) if row["name"] == "verified")
+    assert verified["is_met"] is False
+    assert verified["reason"].endswith("takes longer than 1 s; rns migrate verify has no limit")
 
 
 def test_a_way_back_is_started_after_the_rollback_and_the_way_there_after_its_own(
@@ -243,7 +282,7 @@ migrations:
         "first rns migrate start --plan dc2\n",
     )
     make_ready(queue)
-    run("migrate", "cutover", "--plan", "dc2", "--force")
+    queue.plans.set_state("dc2", "cut_over", "test", present())
     assert "first rns migrate rollback --plan dc2" in start("back")[1]
     rolled = run("migrate", "rollback", "--plan", "dc2").out
     assert rolled.endswith("use https://old.invalid, after rns migrate start --plan back\n")

@@ -1513,7 +1513,7 @@ def test_without_a_catalogue_the_known_repositories_are_crawled(
 
 
 def check_of(setting: Setting, name: str) -> bool | None:
-    checks = find_checks(setting.queue, setting.plan, present())
+    checks = find_checks(setting.stores, setting.plan, present())
     return next(check.is_met for check in checks if check.name == name)
 
 

@@ -15,8 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import create_app
 from app.settings import Migration, MongoDB, Server, Settings, Source, Target
 from app.store import Stores
+from app.store.checks import Check, Gap
 from app.store.inbox import Progress
-from app.store.migrations import BACKFILL, LIVE, Breaker, Outcome, Wish, WorkerBeat, present
+from app.store.migrations import BACKFILL, LIVE, Breaker, Look, Outcome, Wish, WorkerBeat, present
 from app.version import VERSION
 
 TOKEN = "token-of-prometheus"
@@ -111,6 +112,51 @@ def test_prometheus_may_call_the_server_by_any_name(
     assert value(scrape(client), "rns_database_up") == 1
 
 
+def test_an_operator_sees_what_checks_of_the_catalogue_found(
+    client: FlaskClient, mock_stores: Stores
+) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    assert value(scrape(client), "rns_event_gaps", registry="default") == 0
+    gap = Gap(registry="default", began=now - timedelta(minutes=5), ended=now, why="x")
+    mock_stores.checks.add_gap(gap)
+    check = Check(
+        registry="default",
+        started_at=now - timedelta(hours=1),
+        differences={"gone": 3},
+        repaired=2,
+    )
+    mock_stores.checks.put(check)
+    assert ("rns_catalogue_repaired", frozenset({("registry", "default")})) not in scrape(client)
+    mock_stores.checks.put(msgspec.structs.replace(check, finished_at=now))
+
+    samples = scrape(client)
+
+    assert value(samples, "rns_event_gaps", registry="default") == 1
+    assert value(samples, "rns_catalogue_repaired", registry="default") == 2
+    found = {
+        kind: value(samples, "rns_catalogue_differences", registry="default", kind=kind)
+        for kind in ("unheard", "moved", "gone", "unknown")
+    }
+    assert found == {"unheard": 0, "moved": 0, "gone": 3, "unknown": 0}
+    at = value(samples, "rns_catalogue_check_timestamp_seconds", registry="default")
+    assert at == check.started_at.timestamp()
+
+
+def test_a_plan_tells_how_many_events_wait_at_its_source_while_somebody_asks(
+    client: FlaskClient, mock_stores: Stores
+) -> None:
+    def waiting(ago: timedelta, pending: int | None) -> float | None:
+        look = Look(at=present() - ago, pending=pending)
+        mock_stores.migrations.plans.set_look("dc2", look, [], "")
+        key = ("rns_migration_source_queue_pending", frozenset({("plan", "dc2")}))
+        return scrape(client).get(key)
+
+    assert waiting(timedelta(0), 3) == 3
+    assert waiting(timedelta(0), 0) == 0
+    assert waiting(timedelta(0), None) is None
+    assert waiting(timedelta(minutes=1), 3) is None
+
+
 def test_an_operator_sees_the_state_of_the_server(client: FlaskClient, mock_stores: Stores) -> None:
     two = envelope(wire_event(tag="v1"), wire_event(tag="v2", at=60))
     deliver(mock_stores, two, "default", NOW)
@@ -145,6 +191,7 @@ def test_a_server_without_events_and_migrations_has_metrics(make_app: Callable[.
         "rns_rejected_events",
         "rns_open_days",
         "rns_inbox_envelopes",
+        "rns_event_gaps",
     }
 
 

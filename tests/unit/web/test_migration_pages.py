@@ -19,8 +19,8 @@ from flask.testing import FlaskClient
 from app.migration.advice import ADVICE
 from app.migration.plan import Plan
 from app.migration.progress import LEAST_SPAN_S, WINDOW, find_eta_s, find_progress
+from app.registry.debug_server import DebugState, ask_debug_server
 from app.registry.errors import ErrorClass
-from app.registry.pending import count_pending, find_pending
 from app.settings import Migration, Settings, Source, Target
 from app.store import Stores
 from app.store.migrations import (
@@ -412,6 +412,24 @@ def test_a_filter_that_does_not_exist_is_refused(admin: FlaskClient, path: str, 
     assert answer.json["error"].startswith(f"{field}: ")
 
 
+def test_an_administrator_has_both_sides_compared_by_a_worker(
+    admin: FlaskClient, queue: MigrationStore
+) -> None:
+    assert (
+        "a plan that is live or frozen is compared"
+        in post(admin, "/migration/dc2/verify").headers.get("Location", "")
+        + admin.get("/migration/dc2").text
+    )
+    assert not queue.plans.get("dc2").verify_wanted
+    queue.plans.set_state("dc2", "live", "alice", present())
+
+    assert "Compare both sides now" in admin.get("/migration/dc2").text
+    assert post(admin, "/migration/dc2/verify").status_code == 303
+
+    assert queue.plans.get("dc2").verify_wanted
+    assert queue.plans.find_audit("dc2")[0].what == "verify"
+
+
 def test_the_api_tells_what_a_cutover_still_needs(
     admin: FlaskClient, queue: MigrationStore
 ) -> None:
@@ -623,7 +641,10 @@ def dripping() -> Iterator[Dripping]:
 def test_the_events_that_wait_are_counted(fake: FakeRegistry) -> None:
     fake.on("GET", "/debug/vars", Answer(200, VARIABLES))
 
-    assert count_pending(fake.url) == 3
+    state = ask_debug_server(fake.url)
+
+    assert state
+    assert state.pending == 3
 
 
 def test_a_debug_server_is_not_waited_for_longer_than_said(
@@ -631,9 +652,8 @@ def test_a_debug_server_is_not_waited_for_longer_than_said(
 ) -> None:
     fake.on("GET", "/debug/vars", fake.hang)
 
-    found = find_pending([fake.url, dripping.url], 0.3)
-
-    assert found == {fake.url: None, dripping.url: None}
+    assert ask_debug_server(fake.url, 0.3) is None
+    assert ask_debug_server(dripping.url, 0.3) is None
     assert not dripping.is_over.is_set()
 
 
@@ -654,18 +674,30 @@ def test_a_debug_server_that_makes_no_sense_tells_nothing(
 ) -> None:
     fake.on("GET", "/debug/vars", answer)
 
-    assert count_pending(fake.url) is None
+    assert ask_debug_server(fake.url) is None
 
 
-def test_a_plan_is_shown_while_its_debug_server_hangs(
-    fake: FakeRegistry, make_app: Any, admin: FlaskClient
+@pytest.mark.parametrize(
+    ("collections", "ends", "known", "goes_on"),
+    [
+        (3, (10, 20, 30, 0), (3, 30), True),
+        (5, (50, 20, 30, 40), (3, 30), True),
+        (3, (10, 20, 30, 0), (3, 29), False),  # another process with as many
+        (2, (10, 20, 0, 0), (3, 30), False),  # it began anew
+        (7, (50, 60, 70, 40), (3, 30), False),  # that moment is not told any more
+        (6, (50, 60, 30, 40), (3, 30), True),
+        (0, (0, 0, 0, 0), (0, 0), True),
+        (0, (0, 0, 0, 0), (1, 10), False),
+        (0, (), (0, 0), False),
+    ],
+)
+def test_a_process_of_a_registry_is_known_by_when_it_collected_its_garbage(
+    collections: int, ends: tuple[int, ...], known: tuple[int, int], goes_on: bool
 ) -> None:
-    fake.on("GET", "/debug/vars", fake.hang)
-    source = msgspec.structs.replace(DC2.source, debug_url=fake.url)
-    app = make_app(migrations=[msgspec.structs.replace(DC2, source=source)])
+    assert DebugState(0, collections, ends).goes_on(*known) is goes_on
 
-    page = app.test_client().get("/migration/dc2", headers=basic("admin"))
 
-    assert page.status_code == 200
-    assert "source.debug_url tells nothing" in page.text
-    assert fake.asked("GET", "/debug/vars")
+def test_the_moment_of_the_last_collection_is_told() -> None:
+    assert DebugState(0, 5, (50, 20, 30, 40)).last_at == 50
+    assert DebugState(0, 4, (50, 20, 30, 40)).last_at == 40
+    assert DebugState(0, 0, (0, 0)).last_at == 0
