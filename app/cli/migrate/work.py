@@ -17,7 +17,7 @@ from app.cli.shared import open_stores
 from app.errors import AppError, ConfigError
 from app.logs import LOGGING
 from app.migration import load_plans, states
-from app.migration.worker import GRACE_S, Worker
+from app.migration.worker import GRACE_S, PlanWorker, Worker
 from app.settings import Settings
 from app.store.migrations import SETTLED, MigrationStore, present
 
@@ -97,8 +97,8 @@ def migrate_once(settings: Settings, name: str | None) -> None:
     stores, plan = open_plan(settings, name)
     queue = stores.migrations
     states.crawl(queue, plan, who(), present())
-    queue.plans.close_breaker(plan.name)  # of an earlier run
     worker = Worker(stores, [plan])
+    _go_on(queue, worker.plans[0])
     conductor = worker.plans[0].conductor
     with until_signal() as ended, tqdm(unit="tag", disable=None) as progress:
         worker.start()
@@ -124,6 +124,24 @@ def migrate_once(settings: Settings, name: str | None) -> None:
     failed = jobs.get("dead", 0) + jobs.get("conflict", 0)
     if failed:
         raise AppError(f"{failed} jobs failed: see rns migrate jobs --state dead or conflict")
+
+
+def _go_on(queue: MigrationStore, worker: PlanWorker) -> None:
+    """Forget what stopped an earlier run; not a password that was refused, unless that is due.
+
+    This may be run every few minutes, and the account be locked.
+
+    Raises:
+        AppError: it is not due, or the password is refused once more.
+    """
+    name = worker.plan.name
+    breaker = queue.plans.get(name).breaker
+    if breaker is None or breaker.error_class != "auth":
+        queue.plans.close_breaker(name)
+        return
+    worker.dispatch_one()
+    if queue.plans.get(name).breaker:
+        raise AppError(f"stopped: {why_stopped(queue.plans.get(name))}")
 
 
 def _is_drained(queue: MigrationStore, plan: str) -> bool:

@@ -190,6 +190,7 @@ class WorkerBeat(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     version: str
     beat: datetime
+    troubles: dict[str, str] = {}  # by plan: a registry that asks to wait, or does not answer
 
 
 class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
