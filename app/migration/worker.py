@@ -39,6 +39,7 @@ from app.migration.traffic import Aborted, Traffic
 from app.registry import BlobCopier, RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
+    BACKFILL,
     LEASE,
     WORKED,
     Breaker,
@@ -109,7 +110,13 @@ class PlanWorker:
             refuses_deletes=partial(plans.set_cannot_delete, self.plan.name),
             find_blobs=partial(blobs.find_repositories, url),
             add_blobs=lambda digests, repository: blobs.add(url, digests, repository, present()),
+            find_lists=partial(self._jobs.find_lists, self.plan.name),
+            note_list=self._note_list,
         )
+
+    def _note_list(self, repository: str, tag: str, digest: str) -> None:
+        wish = Wish(self.plan.name, repository, tag, BACKFILL)
+        self._jobs.note_list(wish, digest, self.plan.map(repository), present())
 
     def close(self) -> None:
         """Close the connections; the jobs must have ended."""

@@ -37,6 +37,7 @@ from app.store.paging import Count, Document, Page
 
 BULK = 50  # wishes in one command; each is two to four updates
 UPSERT_TRIES = 3
+MAX_LISTS = 20  # digests of a list that is written again for each entry
 
 
 @translate_errors
@@ -140,6 +141,31 @@ class JobStore:
         # Counted as a wish: a run that is under way does not know of it, and is not the last.
         update = {"$set": {"prune": True}, "$inc": {"generation": 1}}
         return self._jobs.update_one(ours, update).matched_count > 0
+
+    # Lists of referrers, which are ours at the target though the source has none
+
+    def note_list(self, wish: Wish, digest: str, target_repository: str, now: datetime) -> None:
+        """Remember that a list is about to be ours under a tag; its job, if new, is done."""
+        known: Document = {
+            "$set": {"put_digest": digest},
+            "$push": {"put_lists": {"$each": [digest], "$slice": -MAX_LISTS}},
+        }
+        done = {
+            "state": "done",
+            "result": "copied",
+            "priority": wish.priority,
+            "generation": 1,
+            "finished_at": now,
+            "target_repository": target_repository,
+        }
+        new = {"$setOnInsert": new_job(wish, now) | done}
+        key = {"_id": job_key(wish.plan, wish.repository, wish.reference)}
+        self._jobs.update_one(key, known | new, upsert=True)
+
+    def find_lists(self, plan: str, repository: str, tag: str) -> list[str]:
+        """The digests of the last lists that were ours under a tag."""
+        row = self._jobs.find_one({"_id": job_key(plan, repository, tag)}, {"put_lists": 1})
+        return list(row.get("put_lists", [])) if row else []
 
     # The queue, as workers see it
 
