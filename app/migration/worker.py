@@ -381,6 +381,7 @@ class Worker:
 
     def __init__(self, stores: Stores, plans: Iterable[Plan]) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._migrations = stores.migrations
         self._workers = stores.migrations.workers
         self.plans = [PlanWorker(stores, plan, self.name) for plan in plans]
         self._stopped = threading.Event()
@@ -406,6 +407,7 @@ class Worker:
             self._stopped.wait(BEAT_S)
 
     def _beat_once(self) -> None:
+        self._migrations.follow_clock()
         now = present()
         beat = WorkerBeat(
             name=self.name,
@@ -421,14 +423,14 @@ class Worker:
             plan.traffic.share(sum(plan.plan.name in worker.plans for worker in workers))
             plan.beat()
 
-    def stop(self) -> bool:
-        """End: begin nothing more, wait a while for what runs, and hand back what is left.
+    def stop(self, grace_s: float = GRACE_S) -> bool:
+        """End: begin nothing more, wait so long for what runs, and hand back what is left.
 
         False when a thread is still in the middle of a request; ending the process ends it.
         """
         for plan in self.plans:
             plan.stopping.set()
-        is_idle = wait_until(lambda: not any(plan.running for plan in self.plans), GRACE_S)
+        is_idle = wait_until(lambda: not any(plan.running for plan in self.plans), grace_s)
         try:
             for plan in self.plans:
                 plan.hand_back()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -391,6 +391,12 @@ class RegistryClient:
         stored = self._digest_of(answer)
         if stored and stored != digest:
             raise self._transport.error("digest_mismatch", f"blob {digest} was stored as {stored}")
+
+    def cancel_upload(self, repository: str, upload: str) -> None:
+        """End an upload that was begun; whatever the registry says, it purges old ones itself."""
+        scopes = [_scope(repository, "pull,push")]
+        with suppress(RegistryError):
+            self._transport.request("DELETE", upload, "upload", scopes, expected=(200, 202, 204))
 
     # URLs
 

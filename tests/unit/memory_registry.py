@@ -171,6 +171,9 @@ class MemoryRegistry:
             return ""
         return "upload"
 
+    def cancel_upload(self, repository: str, upload: str) -> None:
+        self._note("cancel_upload", repository, upload)
+
     def put_upload(self, repository: str, upload: str, digest: str, body: Any) -> None:
         self._note("put_upload", repository, digest)
         self.content[repository].blobs[digest] = b"".join(body)

@@ -7,6 +7,7 @@ import logging.config
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import click
@@ -14,39 +15,53 @@ from tqdm import tqdm
 
 from app.cli.migrate.shared import migrate, of_plan, open_plan, until_signal, who, why_stopped
 from app.cli.shared import open_stores
-from app.errors import AppError, ConfigError
+from app.embedded import recorded_uri
+from app.errors import AppError, ConfigError, StartupError
 from app.logs import LOGGING
 from app.migration import load_plans, states
 from app.migration.worker import GRACE_S, PlanWorker, Worker
 from app.settings import Settings
+from app.store import connect
 from app.store.migrations import SETTLED, MigrationStore, present
 
+logger = logging.getLogger(__name__)
+
 POLL_S = 0.2
-NICE = 10  # of a worker
+MOVED_EVERY_S = 1.0  # between two looks where the embedded database is
+NICE = 10  # of a worker, by default
 LONGEST_STOP_S = GRACE_S + 10  # of a worker
 
 
-def _wait_for(ended: threading.Event) -> None:
-    """Wait for the end, with pauses.
+def _wait_for(ended: threading.Event, settings: Settings, place: str) -> str:
+    """Wait for the end, or until the database is not at `place` any more: returns where it is.
 
-    A signal that was taken by a thread that is just being started, as one is for each job, does
-    not wake the main thread, which handles it.
+    With pauses: a signal that was taken by a thread that is just being started, as one is for each
+    job, does not wake the main thread, which handles it.
     """
+    next_look = 0.0
     while not ended.wait(POLL_S):
-        pass
+        if time.monotonic() < next_look:
+            continue
+        next_look = time.monotonic() + MOVED_EVERY_S
+        now = _find_place(settings)
+        if now not in ("", place):
+            return now
+    return ""
 
 
-def _give_way() -> None:
+def _give_way(nice: int) -> None:
     """Let what runs beside this process go first: the events of registries before copies.
 
     Under systemd or in containers their shares of the CPU decide instead (docs/migration.md).
     """
-    os.nice(NICE)
+    if not nice:
+        return
+    os.nice(nice)
     # Linux shares the CPU between sessions first, so that it counts within this one only. Others
     # that belong to it, a server perhaps, are not meant: not a session that somebody else began.
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):  # another system, or one without autogroups
-            Path("/proc/self/autogroup").write_text(str(NICE), "ascii")
+            Path("/proc/self/autogroup").write_text(str(nice), "ascii")
 
 
 def _stop(worker: Worker, status: int = 0) -> None:
@@ -72,21 +87,45 @@ def _end_within(seconds: float) -> None:
 
 @migrate.command("worker")
 @click.option("--plan", "names", multiple=True, help="Work on this one only; may be repeated.")
+@click.option(
+    "--nice", type=click.IntRange(0, 19), default=NICE, show_default=True, help="0: as it began."
+)
 @click.pass_obj
-def migrate_worker(settings: Settings, names: tuple[str, ...]) -> None:
-    """Carry out the plans that are started; any number of workers may run."""
+def migrate_worker(settings: Settings, names: tuple[str, ...], nice: int) -> None:
+    """Carry out the plans that are started; any number of workers may run.
+
+    It follows the embedded database of a server that is restarted.
+    """
     logging.config.dictConfig(LOGGING)
     plans = load_plans(settings, names)
     if not plans:
         raise ConfigError("migrations: none is configured")
     stores = open_stores(settings)
-    _give_way()  # now: a database that was started above is not meant
-    worker = Worker(stores, plans)
+    _give_way(nice)  # now: a database that was started above is not meant
     with until_signal() as ended:
-        worker.start()
-        _wait_for(ended)
+        place = _find_place(settings)
+        while True:
+            worker = Worker(stores, plans)
+            worker.start()
+            place = _wait_for(ended, settings, place)
+            if not place:
+                break
+            logger.warning("the embedded database has moved; the worker follows it")
+            worker.stop(grace_s=0)
+            stores.close()
+            stores = connect(settings, place)
         _end_within(LONGEST_STOP_S)
         _stop(worker)
+
+
+def _find_place(settings: Settings) -> str:
+    """Where the embedded database is now; "" while it is nowhere, or for another database."""
+    if not settings.is_embedded:
+        return ""
+    try:
+        return recorded_uri(Path(settings.mongodb.data_dir))
+    except StartupError:
+        return ""
 
 
 @migrate.command("once")

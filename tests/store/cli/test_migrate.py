@@ -245,13 +245,17 @@ migrations:
     make_ready(queue)
     run("migrate", "cutover", "--plan", "dc2", "--force")
     assert "first rns migrate rollback --plan dc2" in start("back")[1]
-    rolled = run("migrate", "rollback", "--plan", "dc2").out
-    assert rolled.endswith("use https://old.invalid, after rns migrate start --plan back\n")
+    result = run("migrate", "rollback", "--plan", "dc2")
+    assert (
+        "pushed to https://new.invalid since the cut-over is not at https://old.inv" in result.err
+    )
+    assert result.out.endswith("use https://old.invalid, after rns migrate start --plan back\n")
 
     assert start("back") == (0, "")
     assert "first rns migrate rollback --plan back" in start("dc2")[1]
     run("migrate", "rollback", "--plan", "back")
-    assert start("dc2") == (0, "")
+    status, warning = start("dc2")
+    assert (status, "it overwrites tags that were pushed there" in warning) == (0, True)
     assert queue.plans.get("dc2").state == "backfill"
 
 
