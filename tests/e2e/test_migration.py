@@ -355,3 +355,28 @@ def test_fifty_pushes_of_one_tag_make_few_copies(make_migration: Callable[..., M
     eventually(lambda: last in worker.log, SETTLED_S, "the last push is copied")
     assert 1 <= worker.log.count("team/app latest: copied") <= 10
     assert migration.skopeo(migration.target).digest("team/app:latest") == pushed[-1]["digest"]
+
+
+def test_who_runs_a_migration_decides_about_each_image_that_fails(
+    make_migration: Callable[..., Migration],
+) -> None:
+    migration = make_migration()
+    server, source = migration.server, migration.source
+    for program in (source, migration.target, server):
+        program.start()
+    with closing(migration.client(source)) as client:
+        made = {tag: put_image(client, "team/app", tag, [tag.encode()]) for tag in "abc"}
+    kept = b"c"
+    for tag in "bc":
+        damage(source.storage, made[tag].blobs[1].digest, None)
+
+    aborted = server.run_rns("migrate", "run", given="skip\nabort\n")
+    assert aborted.returncode == 1
+    assert "team/app:b: blob_unknown" in aborted.stderr
+    assert "aborted: team/app:c: blob_unknown" in aborted.stderr
+
+    with closing(migration.client(source)) as client:
+        put_image(client, "team/app", "c", [kept])
+    finished = server.run_rns("migrate", "run", given="retry\n")
+    assert finished.returncode == 0
+    assert finished.stdout == "2 done, 1 skipped\n"

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -18,10 +19,10 @@ from app.cli.shared import open_stores
 from app.embedded import recorded_uri
 from app.errors import AppError, ConfigError, StartupError
 from app.logs import LOGGING
-from app.migration import load_plans, states
+from app.migration import Plan, load_plans, states
 from app.migration.worker import GRACE_S, PlanWorker, Worker
 from app.settings import Settings
-from app.store import connect
+from app.store import Stores, connect
 from app.store.migrations import SETTLED, MigrationStore, present
 
 logger = logging.getLogger(__name__)
@@ -134,6 +135,15 @@ def _find_place(settings: Settings) -> str:
 def migrate_once(settings: Settings, name: str | None) -> None:
     """Crawl, copy everything that is missing and exit; exit 1 if something could not be copied."""
     stores, plan = open_plan(settings, name)
+    carry_through(stores, plan, lambda: None)
+
+
+def carry_through(stores: Stores, plan: Plan, look: Callable[[], object]) -> None:
+    """Crawl and copy in this process until nothing is left; `look` is called now and then.
+
+    Raises:
+        AppError: something stopped the plan, could not be copied, or `look` ends it.
+    """
     queue = stores.migrations
     states.crawl(queue, plan, who(), present())
     worker = Worker(stores, [plan])
@@ -141,28 +151,40 @@ def migrate_once(settings: Settings, name: str | None) -> None:
     conductor = worker.plans[0].conductor
     with until_signal() as ended, tqdm(unit="tag", disable=None) as progress:
         worker.start()
-        while not ended.wait(POLL_S):
-            jobs = queue.jobs.count_by_state(plan.name)
-            progress.total = sum(jobs.values())
-            progress.update(sum(jobs.get(state, 0) for state in SETTLED) - progress.n)
-            is_stopped = conductor.failed or why_stopped(queue.plans.get(plan.name))
-            if is_stopped or _is_drained(queue, plan.name):
-                break
+        try:
+            while not ended.wait(POLL_S):
+                jobs = queue.jobs.count_by_state(plan.name)
+                progress.total = sum(jobs.values())
+                progress.update(sum(jobs.get(state, 0) for state in SETTLED) - progress.n)
+                progress.clear()
+                look()
+                is_stopped = conductor.failed or why_stopped(queue.plans.get(plan.name))
+                if is_stopped or _is_drained(queue, plan.name):
+                    break
+        except AppError as error:
+            print(f"rns: {error}", file=sys.stderr)  # a thread that hangs may end this process
+            _stop(worker, status=1)
+            raise
         _stop(worker, status=1)
     if ended.is_set():
         raise click.Abort
+    _report(queue, plan, conductor.failed)
+
+
+def _report(queue: MigrationStore, plan: Plan, failed: AppError | None) -> None:
+    """Say what became of the jobs; AppError if that is not all of them."""
     status, jobs = queue.plans.get(plan.name), queue.jobs.count_by_state(plan.name)
-    if conductor.failed or why_stopped(status):
-        raise AppError(f"stopped: {why_stopped(status) or conductor.failed}")
+    if failed or why_stopped(status):
+        raise AppError(f"stopped: {why_stopped(status) or failed}")
     print(", ".join(f"{number} {state}" for state, number in sorted(jobs.items())) or "no tags")
     if jobs.get("pending"):
         raise AppError(
             f"deletes are braked: {status.deletes_braked}; "
             "rns migrate resume --allow-deletes N lets N of them go on, lift-brake all"
         )
-    failed = jobs.get("dead", 0) + jobs.get("conflict", 0)
-    if failed:
-        raise AppError(f"{failed} jobs failed: see rns migrate jobs --state dead or conflict")
+    number = jobs.get("dead", 0) + jobs.get("conflict", 0)
+    if number:
+        raise AppError(f"{number} jobs failed: see rns migrate jobs --state dead or conflict")
 
 
 def _go_on(queue: MigrationStore, worker: PlanWorker) -> None:
