@@ -112,8 +112,8 @@ class Transport:
     @property
     def trouble(self) -> str:
         """Why requests do not get on just now, for people; "" while they do."""
-        if pause_s := self.pause_s:
-            return f"{self.url} asks to wait, for {pause_s:.0f} s more"
+        if self._pause.is_on:
+            return f"{self.url} asks to wait, for {self.pause_s:.0f} s more"
         silence_s, what = self._waits.longest()
         return f"{self.url}: {what}: no answer for {silence_s:.0f} s" * (silence_s > SHOWN_S)
 
@@ -276,9 +276,10 @@ class Transport:
             prepared.headers["Authorization"] = authorization
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            self._wait_for_turn(deadline)
-            response = self._exchange(prepared, answer_s)
-            is_paused = self._pause.note(response.status_code, response.headers)
+            with self._pause.turn():
+                self._wait_for_turn(deadline)
+                response = self._exchange(prepared, answer_s)
+                is_paused = self._pause.note(response.status_code, response.headers)
             is_over = isinstance(prepared.body, Body)  # which cannot be sent twice
             if not is_paused or is_over or self._pause.left_s > deadline - time.monotonic():
                 return response

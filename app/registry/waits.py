@@ -30,6 +30,21 @@ class Pause:
         self._until = 0.0
         self._in_a_row = 0
         self._lock = Lock()
+        self._turn = Lock()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the last answer asked for a pause, also if that is over."""
+        return self._in_a_row > 0
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let one request after the other through until an answer does not ask for a pause."""
+        if self.is_on:
+            with self._turn:
+                yield
+        else:
+            yield
 
     @property
     def left_s(self) -> float:

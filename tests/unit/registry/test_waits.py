@@ -65,6 +65,36 @@ def test_all_requests_wait_for_the_pause_that_one_of_them_was_told(
     assert "asks to wait" in client.trouble
 
 
+def test_after_a_pause_one_request_tries_for_all(
+    fake: FakeRegistry, make_client: MakeClient
+) -> None:
+    at_a_time, most, answered = [0], [0], [0]
+    lock = threading.Lock()
+
+    def answer(request: Request) -> Answer:
+        with lock:
+            at_a_time[0] += 1
+            most[0] = max(most[0], at_a_time[0])
+            answered[0] += 1
+            number = answered[0]
+        time.sleep(0.05)
+        with lock:
+            at_a_time[0] -= 1
+        return Answer(429, b"", {"Retry-After": "0"}) if number < 5 else Answer(200)
+
+    fake.on("GET", "/v2/", answer)
+    client = make_client(fake)
+    client._transport._auth.is_taken = True
+    client._transport._pause.note(429, {"Retry-After": "0"})
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: client.ping(), range(4)))
+        assert most == [1]
+        assert answered == [8]
+        list(threads.map(lambda _: client.ping(), range(4)))
+    assert most[0] > 1
+
+
 def test_a_bare_503_is_a_registry_that_is_down(
     fake: FakeRegistry,
     make_client: MakeClient,
