@@ -7,7 +7,7 @@ from threading import Event
 
 from app.migration.limits import Bucket, Width
 from app.migration.plan import MB, Plan
-from app.migration.sides import Sides
+from app.migration.sides import Sides, connect_source, connect_target
 from app.registry import RegistryClient
 
 
@@ -37,14 +37,16 @@ class Traffic:
     def connect(self, connect: Callable[..., RegistryClient]) -> Sides:
         """Clients of both registries that are held to this."""
         plan = self._plan
-        source = connect(
-            plan.source,
+        source = connect_source(
+            plan,
+            connect,
             before_request=self._check_abort,
             after_request=self._note_status,
             wait=self._wait,
         )
-        target = connect(
-            plan.target,
+        target = connect_target(
+            plan,
+            connect,
             before_request=self._pass_request,
             after_request=self._note_status,
             wait=self._wait,

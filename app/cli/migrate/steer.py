@@ -13,7 +13,7 @@ from app.errors import IllegalState, InvalidQuery
 from app.migration import states
 from app.migration.frozen import takes_pushes
 from app.migration.runbook import make_runbook, warn_of_rollback, warn_of_start
-from app.registry import RegistryClient
+from app.migration.sides import connect_source
 from app.settings import Settings
 from app.store.migrations import present
 
@@ -107,7 +107,7 @@ def migrate_freeze(settings: Settings, name: str | None, force: bool) -> None:
     """
     stores, plan = open_plan(settings, name)
     if stores.migrations.plans.get(plan.name).state == "live":
-        with contextlib.closing(RegistryClient(plan.source)) as source:
+        with contextlib.closing(connect_source(plan)) as source:
             known = partial(stores.catalogue.find_names, plan.registry)
             takes, why = takes_pushes(source, plan, known)
         if takes and not force:
