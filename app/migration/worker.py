@@ -423,14 +423,15 @@ class Worker:
             plan.traffic.share(sum(plan.plan.name in worker.plans for worker in workers))
             plan.beat()
 
-    def stop(self, grace_s: float = GRACE_S) -> bool:
-        """End: begin nothing more, wait so long for what runs, and hand back what is left.
+    def stop(self, grace_s: float | None = None) -> bool:
+        """End: begin nothing more, wait a while for what runs, and hand back what is left.
 
         False when a thread is still in the middle of a request; ending the process ends it.
         """
+        grace = GRACE_S if grace_s is None else grace_s
         for plan in self.plans:
             plan.stopping.set()
-        is_idle = wait_until(lambda: not any(plan.running for plan in self.plans), grace_s)
+        is_idle = wait_until(lambda: not any(plan.running for plan in self.plans), grace)
         try:
             for plan in self.plans:
                 plan.hand_back()

@@ -114,7 +114,7 @@ def test_the_status_tells_why_a_plan_waits_and_what_failed(run: Run, queue: Migr
     (row,) = rows(run("migrate", "status", "--json"))
 
     assert (row["stopped"], row["errors"], row["jobs"]) == (
-        "auth: no",
+        f"auth: no; tried again at {now:%Y-%m-%d %H:%M} UTC, by rns migrate resume now",
         {"forbidden": 1},
         {"dead": 1},
     )
@@ -391,11 +391,12 @@ def test_a_worker_that_waits_for_something_that_hangs_ends_all_the_same() -> Non
 TAKEN = """
 import os, signal, threading
 from app.cli.migrate import shared, work
+from app.settings import Settings
 with shared.until_signal() as ended:
     threading.Thread(target=threading.Event().wait, daemon=True).start()  # it takes the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    work._wait_for(ended)
+    work._wait_for(ended, Settings(), "")
 print("ended")
 """
 
