@@ -32,6 +32,9 @@ type: .venv/test ## Check types
 imports: .venv/test ## Check which module imports which
 	$(BIN)/lint-imports
 
+mutants: .venv/test ## Flip conditions of the copier one by one, and see whether its tests notice
+	$(BIN)/python tests/mutants.py app/migration/copier.py tests/unit/migration
+
 requirements: .venv/test ## Pin the newest releases anew
 	$(BIN)/pip-compile -q --upgrade --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements.txt setup.cfg
 	$(BIN)/pip-compile -q --upgrade --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements-embedded.txt requirements-embedded.in
@@ -51,4 +54,4 @@ requirements: .venv/test ## Pin the newest releases anew
 clean: ## Remove what was installed and built; data/ stays
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help run test unit store e2e lint type imports requirements clean
+.PHONY: help run test unit store e2e lint type imports mutants requirements clean

@@ -34,6 +34,7 @@ def open_stores(settings: Settings) -> Stores:
     stores = connect(settings, uri)
     context.call_on_close(stores.close)
     stores.ensure_indexes()
+    stores.migrations.follow_clock()
     return stores
 
 

@@ -8,13 +8,15 @@ _WAITS = "The whole plan waits and goes on by itself, at once with resume."
 
 ADVICE: Mapping[str, str] = {
     "down": f"The registry does not answer: see whether it runs. {_WAITS}",
-    "auth": f"Check username and password_file of the endpoint. {_WAITS}",
-    "tls": f"Check ca_file and the registry's certificate. {_WAITS}",
+    "auth": "Check username and password_file of the endpoint, then resume. By itself it is tried "
+    "again after minutes, later hours: a few wrong passwords may lock the account.",
+    "tls": f"Check https:// or http://, ca_file and the registry's certificate. {_WAITS}",
     "realm": f"List the token server in token_realms, if it may see the password. {_WAITS}",
     "disk_full": f"Free space at the target. {_WAITS}",
     "readonly": f"Let the target take pushes. {_WAITS}",
     "forbidden": "Give the account the right to pull there or to push here, then retry.",
-    "rate_limited": "Lower requests_per_s or images in target.limits; it is tried again.",
+    "rate_limited": "The registry asks to wait, which uses up no attempts. If that is often: "
+    "lower requests_per_s or images in target.limits.",
     "server": "The registry failed: see its log, or lower target.limits; then retry.",
     "blob_unknown": "The source lost a layer or a child of an index: push it there anew. Or the "
     "target collected garbage meanwhile: retry.",

@@ -75,7 +75,7 @@ class Conductor:
                 logger.warning("plan %s: crawl or verification stops: %s", self._plan.name, error)
                 self.failed = error if error.error_class != "rate_limited" else None
                 self._stop_plan(error)
-                pause = RETRY_S
+                pause = max(RETRY_S, error.retry_after or 0)
             except IllegalState as error:
                 logger.warning("plan %s: the crawl waits: %s", self._plan.name, error)
                 self.failed, pause = error, RETRY_S

@@ -6,14 +6,13 @@ job, and repeating it changes nothing. Makes no database calls: see Surroundings
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import datetime
-from threading import Lock
 
 import msgspec
 
-from app.migration.referrers import list_referrer
+from app.migration.referrers import ReferrerLists
 from app.migration.sides import Sides
 from app.registry import (
     BlobCopier,
@@ -23,7 +22,7 @@ from app.registry import (
     make_placeholder,
 )
 from app.rules.events import Descriptor
-from app.rules.references import is_digest
+from app.rules.references import is_digest, referrers_tag_subject
 from app.store.migrations import WORKED, Job, Outcome, PlanStatus, present
 
 MAX_DEPTH = 4  # of an index in an index
@@ -68,7 +67,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     reference is about to get at the target; `status` is the plan's status as it is now,
     `may_delete` tells whether one more delete is allowed, `find_blobs` which repositories of the
     target may have some blobs, `add_blobs` that one has them now, `refuses_deletes` that the
-    target deletes nothing.
+    target deletes nothing. `find_lists` and `note_list` are those of ReferrerLists.
     """
 
     holds: Callable[[Job, str], bool]
@@ -77,6 +76,8 @@ class Surroundings(msgspec.Struct, frozen=True):
     refuses_deletes: Callable[[], None]
     find_blobs: Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
     add_blobs: Callable[[Sequence[str], str], None]
+    find_lists: Callable[[str, str], Collection[str]]
+    note_list: Callable[[str, str, str], None]
 
 
 class Copier:
@@ -95,7 +96,9 @@ class Copier:
         self._blobs = blobs
         self._blob_threads = blob_threads
         self._around = surroundings
-        self._listing = Lock()  # a list of referrers is read, added to and written as a whole
+        self._lists = ReferrerLists(
+            self._source, self._target, surroundings.find_lists, surroundings.note_list
+        )
 
     def sync(self, job: Job) -> Synced:
         """Carry out one job.
@@ -155,7 +158,7 @@ class Copier:
         kept = self._settle_conflict(job, target_repository, digest, there)
         if kept:
             return Synced(kept)
-        if self._plan.options.existing == "backup" and _is_of_others(job, digest, there):
+        if self._plan.options.existing == "backup" and self._is_of_others(job, digest, there):
             self._back_up(target_repository, job.reference, there)
         self._put(copied, job.reference, manifest)
         again = self._list_referrer(job.repository, target_repository, manifest)
@@ -247,7 +250,8 @@ class Copier:
     ) -> Outcome | None:
         """What to do with a tag that somebody else made; None when it may be overwritten."""
         policy = self._plan.options.existing
-        is_as_seen = there == job.target_digest  # or neither is there
+        # Or neither is there.
+        is_as_seen = there == job.target_digest or self._is_own_list(job, there)
         if there != digest and not is_as_seen and self._around.status().target_leads:
             return Outcome(
                 state="skipped",
@@ -257,7 +261,7 @@ class Copier:
                 target_repository=target_repository,
                 error="changed at the target since the cut-over",
             )
-        if policy in ("overwrite", "backup") or not _is_of_others(job, digest, there):
+        if policy in ("overwrite", "backup") or not self._is_of_others(job, digest, there):
             return None
         kept = Outcome(
             state="skipped",
@@ -269,6 +273,15 @@ class Copier:
             return kept
         message = f"{target_repository}:{job.reference} is {there} and was not put there by us"
         return msgspec.structs.replace(kept, state="conflict", error_class="exists", error=message)
+
+    def _is_of_others(self, job: Job, digest: str, there: str) -> bool:
+        """Whether what the target has under a tag was put there by somebody else."""
+        is_ours = there in ("", digest, job.target_digest) or _is_put_by_us(job, there)
+        return not is_ours and not is_digest(job.reference) and not self._is_own_list(job, there)
+
+    def _is_own_list(self, job: Job, there: str) -> bool:
+        """Whether a tag of the target has a list of referrers that we wrote."""
+        return self._lists.is_own(job.repository, job.reference, there)
 
     def _back_up(self, target_repository: str, tag: str, there: str) -> None:
         backup = f"{tag[:100]}-before-{there.partition(':')[2][:BACKUP_HEX]}"
@@ -283,10 +296,7 @@ class Copier:
         """What has to be looked at again, as its place in a list may be lost: itself or nothing."""
         if not self._plan.options.referrers or manifest.subject is None:
             return ()
-        with self._listing:
-            is_written = list_referrer(
-                self._source, self._target, repository, target_repository, manifest
-            )
+        is_written = self._lists.add(repository, target_repository, manifest)
         return (manifest.digest,) if is_written else ()
 
     def _find_referrers(self, job: Job, *digests: str) -> tuple[str, ...]:
@@ -325,6 +335,8 @@ class Copier:
         if not self._around.holds(job, ""):
             raise LeaseLost
         try:
+            if self._is_over(job, there):
+                self._lists.forget(job.repository, target_repository, there)
             self._delete(target_repository, job.reference)
         except RegistryError as error:
             if error.error_class == "readonly":  # or a proxy lets no delete pass: stops no plan
@@ -345,15 +357,24 @@ class Copier:
         is_wanted = wanted == "tags_and_digests" or (wanted == "tags" and is_tag) or job.prune
         if self._around.status().target_leads or not is_wanted:
             return ""
-        if not _is_put_by_us(job, there):
+        if not (_is_put_by_us(job, there) or self._is_own_list(job, there)):
             return "not put there by us"
+        subject = referrers_tag_subject(job.reference)
+        if subject and self._source.referrers(job.repository, subject):
+            return "it lists what the source finds without such a list"
         for sharer in self._plan.find_sharers(job.repository):
             if digest_of(self._source, sharer, job.reference):
                 return f"{sharer} of the source has it"
         self._confirm_gone(job)
-        if not is_tag and self._is_in_use(target_repository, there):
+        if not is_tag and self._is_in_use(job.repository, target_repository, there):
             return "still in use at the target"
         return "" if self._around.status().target_leads else None  # that took time
+
+    def _is_over(self, job: Job, there: str) -> bool:
+        """Whether not only a tag is gone from the source, but also what it named."""
+        if not self._plan.options.referrers:
+            return False
+        return is_digest(job.reference) or not digest_of(self._source, job.repository, there)
 
     def _delete(self, target_repository: str, reference: str) -> None:
         try:
@@ -379,11 +400,17 @@ class Copier:
             message = "gone from the source; it is looked at again before it is deleted"
             raise Later(left_s, "gone", message, gone_at)
 
-    def _is_in_use(self, target_repository: str, digest: str) -> bool:
-        """Whether a tag of the target names a digest, or an index that has it as a child."""
+    def _is_in_use(self, repository: str, target_repository: str, digest: str) -> bool:
+        """Whether a tag of the target names a digest, or an index that has it as a child.
+
+        A list of referrers that we wrote does not count: it loses what is deleted.
+        """
         for tag in self._target.tags(target_repository):
             named = self._target.get_manifest(target_repository, tag)
-            if digest in (named.digest, *(child.digest for child in named.children)):
+            if digest == named.digest:
+                return True
+            is_child = any(digest == child.digest for child in named.children)
+            if is_child and not self._lists.is_own(repository, tag, named.digest):
                 return True
         return False
 
@@ -396,12 +423,6 @@ def digest_of(client: RegistryClient, repository: str, reference: str, known: st
         if error.error_class != "gone":
             raise
         return ""
-
-
-def _is_of_others(job: Job, digest: str, there: str) -> bool:
-    """Whether what the target has under a tag was put there by somebody else."""
-    is_ours = there in ("", digest, job.target_digest) or _is_put_by_us(job, there)
-    return not is_ours and not is_digest(job.reference)
 
 
 def _is_put_by_us(job: Job, there: str) -> bool:

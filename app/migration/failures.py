@@ -15,11 +15,15 @@ logger = logging.getLogger(__name__)
 FIRST_DELAY_S, LONGEST_DELAY_S = 2.0, 900.0
 BREAKER_FAILURES = 5  # in a row
 FIRST_PROBE_S, LONGEST_PROBE_S = 2.0, 8.0
+FIRST_SIGN_IN_S, LONGEST_SIGN_IN_S = 300.0, 6 * 3600.0  # after a password that was refused
 MISMATCH_ATTEMPTS = 2
 MAX_MESSAGE_LENGTH = 500
 
 # What no repetition changes: a person has to.
 CONFLICTS = {"unsupported", "immutable", "too_large"}
+
+# What the next request meets too, and a refused password may not be tried again and again.
+AT_ONCE = {"auth", "realm", "tls"}
 
 # A registry that ails from these answers to reads all the same: only a write shows that it is over.
 OF_WRITES = {"readonly", "disk_full"}
@@ -52,13 +56,18 @@ def shows_over(error_class: str, result: str) -> bool:
     return result in WRITTEN or error_class not in OF_WRITES
 
 
-def probe_delay_s(probes: int) -> float:
+def probe_delay_s(probes: int, error_class: str = "down") -> float:
     """Seconds until an endpoint is tried again that was so many times."""
+    if error_class == "auth":
+        return min(LONGEST_SIGN_IN_S, FIRST_SIGN_IN_S * 2.0 ** min(probes, 10))
     return min(LONGEST_PROBE_S, FIRST_PROBE_S * 2.0 ** min(probes, 10))
 
 
 class Failures:
-    """The errors of a plan's endpoints, in a row; the fifth opens the plan's breaker."""
+    """The errors of a plan's endpoints, in a row; the fifth opens the plan's breaker.
+
+    One is enough where the next request would meet the same (AT_ONCE).
+    """
 
     def __init__(self, plans: PlanStore, plan: str) -> None:
         self._plans = plans
@@ -71,14 +80,14 @@ class Failures:
             return False
         key = (error.registry, error.error_class)
         self._in_a_row[key] += weight
-        if self._in_a_row[key] >= BREAKER_FAILURES:
+        if self._in_a_row[key] >= BREAKER_FAILURES or error.error_class in AT_ONCE:
             now = present()
             breaker = Breaker(
                 registry=error.registry,
                 error_class=error.error_class,
                 message=str(error)[:MAX_MESSAGE_LENGTH],
                 since=now,
-                probe_at=now + timedelta(seconds=probe_delay_s(0)),
+                probe_at=now + timedelta(seconds=probe_delay_s(0, error.error_class)),
             )
             if self._plans.open_breaker(self._plan, breaker):
                 logger.error("plan %s waits: %s", self._plan, error)

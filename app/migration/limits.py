@@ -37,7 +37,7 @@ class Bucket:
 
 
 class Width:
-    """How many jobs may run at a time: halved by a 429, one more after each minute without."""
+    """How many jobs may run at a time: halved by a 429 or 503, one more each quiet minute."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
@@ -47,7 +47,7 @@ class Width:
         self._lock = Lock()
 
     def narrow(self) -> None:
-        """The target answered 429. More of them within a second count once."""
+        """A registry has too much to do. More of them within a second count once."""
         with self._lock:
             now = self._clock()
             if self._now == self._most or now - self._changed > 1:

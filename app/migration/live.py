@@ -29,6 +29,7 @@ class LiveWishes:
         Raises:
             StoreUnavailable: the events must come again, though they are stored.
         """
+        self._migrations.follow_clock()
         self._note_instances(events)
         wishes = {wish: None for event in events for wish in self._wishes_of(event)}
         if not wishes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from app.errors import ConfigError, InvalidReference
 from app.migration.filters import Choice, TagChoice
 from app.registry import Endpoint, Manifest
+from app.registry.folder import SCHEME
 from app.rules.events import Descriptor
 from app.rules.references import parse_repository
 from app.settings import Endpoint as EndpointSettings
@@ -33,7 +35,8 @@ class Plan:
         self.name = migration.name
         self.counterpart = counterpart
         self.is_way_back = bool(migration.reverse_of)
-        self.registry = migration.source.registry_id
+        # No events tell of a folder.
+        self.registry = "" if migration.source.oci_dir else migration.source.registry_id
         self.source = _endpoint(migration.source, f"{path}.source")
         self.target = _endpoint(migration.target, f"{path}.target")
         self.debug_url = migration.source.debug_url
@@ -41,6 +44,8 @@ class Plan:
         self.options: MigrationOptions = migration.options
         deletes = migration.options.deletes
         self.deletes: Deletes = "off" if isinstance(deletes, bool) else deletes
+        platforms = migration.options.platforms
+        self.platforms = frozenset(() if isinstance(platforms, str) else platforms)  # none: all
         self.debounce = timedelta(seconds=migration.options.debounce_s)
         self.verify_every = parse_duration(str(migration.options.verify_every))
         self._repositories = Choice(migration.repos, f"{path}.repos")
@@ -107,10 +112,12 @@ class Plan:
 
 
 def _endpoint(settings: EndpointSettings, path: str) -> Endpoint:
+    if settings.oci_dir:
+        return Endpoint(url=f"{SCHEME}{Path(settings.oci_dir).absolute()}")
     fields = {
         name: getattr(settings, name)
         for name in EndpointSettings.__struct_fields__
-        if name != "token_realms"
+        if name not in ("token_realms", "oci_dir")
     }
     if isinstance(settings, Target):
         fields["chunk_bytes"] = settings.limits.chunk_mb * MB

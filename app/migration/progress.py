@@ -82,7 +82,10 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_progress(migrations: MigrationStore, plan: Plan, now: datetime) -> Progress:
-    """Everything about one plan but its readiness; counts all of its jobs once."""
+    """Everything about one plan but its readiness; counts all of its jobs once.
+
+    `now` is the database's time (see `present`).
+    """
     status, crawl = migrations.plans.get(plan.name), migrations.runs.get(plan.name, "crawl")
     counts = migrations.jobs.count_alike(plan.name)
     jobs: dict[str, int] = {

@@ -11,7 +11,7 @@ import msgspec
 from app.migration.plan import Plan
 from app.migration.readiness import Check, find_checks, lag_s
 from app.store import Stores
-from app.store.migrations import PlanState
+from app.store.migrations import MigrationStore, PlanState
 
 WIDTH = 100
 
@@ -48,6 +48,34 @@ def make_runbook(stores: Stores, plan: Plan, now: datetime) -> Iterator[str]:
     if status.state in ("rolled_back", "closed"):
         yield ""
         yield _after(status.state, plan)
+
+
+def warn_of_rollback(migrations: MigrationStore, plan: Plan) -> str:
+    """What is lost by a rollback now, "" if nothing is."""
+    if migrations.plans.get(plan.name).state != "cut_over":
+        return ""
+    way = f"rns migrate start --plan {plan.counterpart}" if plan.counterpart else "a way back"
+    return (
+        f"what was pushed to {plan.target.url} since the cut-over is not at {plan.source.url}; "
+        f"{way} brings it there. {_OVERWRITTEN[plan.options.existing]}"
+    )
+
+
+def warn_of_start(migrations: MigrationStore, plan: Plan) -> str:
+    """What is lost by a start now, "" if nothing is."""
+    if migrations.plans.get(plan.name).state != "rolled_back":
+        return ""
+    return f"clients may have pushed to {plan.target.url}. {_OVERWRITTEN[plan.options.existing]}"
+
+
+_OVERWRITTEN = {
+    "overwrite": "Once the plan is started again, it overwrites tags that were pushed there, where "
+    "the source has others (options.existing: backup keeps a copy)",
+    "backup": "Once the plan is started again, tags that were pushed there are kept as "
+    "TAG-before-DIGEST, where the source has others",
+    "skip": "Tags that were pushed there stay, also once the plan is started again",
+    "fail": "Tags that were pushed there stay, and become conflicts once the plan is started again",
+}
 
 
 def _mark(check: Check) -> str:

@@ -7,7 +7,7 @@ from threading import Event
 
 from app.migration.limits import Bucket, Width
 from app.migration.plan import MB, Plan
-from app.migration.sides import Sides
+from app.migration.sides import Sides, connect_source, connect_target
 from app.registry import RegistryClient
 
 
@@ -16,10 +16,14 @@ class Aborted(Exception):
 
 
 class Traffic:
-    """The target's limits, as one process keeps them; `abort` ends all requests."""
+    """The target's limits, as one process keeps them; `abort` ends all requests.
 
-    def __init__(self, plan: Plan) -> None:
+    `stopping` is set when the process ends: nobody then waits for a registry that asks for a pause.
+    """
+
+    def __init__(self, plan: Plan, stopping: Event) -> None:
         self._plan = plan
+        self._stopping = stopping
         self._width = Width(plan.limits.images)
         self._requests = Bucket(plan.limits.requests_per_s)
         self._bytes = Bucket(plan.limits.mb_per_s * MB)
@@ -33,9 +37,19 @@ class Traffic:
     def connect(self, connect: Callable[..., RegistryClient]) -> Sides:
         """Clients of both registries that are held to this."""
         plan = self._plan
-        source = connect(plan.source, before_request=self._check_abort)
-        target = connect(
-            plan.target, before_request=self._pass_request, after_request=self._note_status
+        source = connect_source(
+            plan,
+            connect,
+            before_request=self._check_abort,
+            after_request=self._note_status,
+            wait=self._wait,
+        )
+        target = connect_target(
+            plan,
+            connect,
+            before_request=self._pass_request,
+            after_request=self._note_status,
+            wait=self._wait,
         )
         return Sides(plan, source, target)
 
@@ -67,5 +81,9 @@ class Traffic:
         self._requests.take()
 
     def _note_status(self, method: str, status: int) -> None:
-        if status == 429:
+        if status in (429, 503):
             self._width.narrow()
+
+    def _wait(self, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            raise Aborted

@@ -235,7 +235,10 @@ class Verifier:
         if not (self._extent.deep or self._extent.hashed) or not source:
             return None
         broken = self._find_broken(target_repository, source)
-        return self._row(repository, tag, broken, source, target) if broken else None
+        if not broken:
+            return None
+        broken_kind, what = broken
+        return self._row(repository, tag, broken_kind, source, target, what)
 
     def _row(
         self,
@@ -257,8 +260,8 @@ class Verifier:
             at=present(),
         )
 
-    def _find_broken(self, repository: str, digest: str) -> DriftKind | None:
-        """What of all that a manifest of the target names is not there."""
+    def _find_broken(self, repository: str, digest: str) -> tuple[DriftKind, str] | None:
+        """What of all that a manifest of the target names is not there: the first, by name."""
         if (repository, digest) in self._sound:
             return None
         try:
@@ -266,17 +269,18 @@ class Verifier:
         except RegistryError as error:
             if error.error_class != "gone":
                 raise
-            return "broken_child"
+            return "broken_child", f"{repository} of the target lacks manifest {digest}"
         for child in manifest.children:
             if broken := self._find_broken(repository, child.digest):
                 return broken
         for blob in self._plan.blobs_of(manifest):
             if (repository, blob.digest) in self._sound:
                 continue
+            named = f"blob {blob.digest}, which {digest} names"
             if not self._target.has_blob(repository, blob.digest):
-                return "broken_blob"
+                return "broken_blob", f"{repository} of the target lacks {named}"
             if self._extent.hashed and not self._is_right(repository, blob):
-                return "broken_blob"
+                return "broken_blob", f"{repository} of the target has other bytes as {named}"
             with self._lock:
                 self._sound.add((repository, blob.digest))
         with self._lock:

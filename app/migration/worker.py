@@ -39,6 +39,7 @@ from app.migration.traffic import Aborted, Traffic
 from app.registry import BlobCopier, RegistryClient, RegistryError
 from app.store import Stores
 from app.store.migrations import (
+    BACKFILL,
     LEASE,
     WORKED,
     Breaker,
@@ -55,6 +56,7 @@ logger = logging.getLogger(__name__)
 
 BEAT_S = LEASE.total_seconds() / 3
 STATUS_S = 1.0  # for which the status of a plan is remembered
+SILENT_S = 6.0  # until a registry that does not answer is asked whether it is there at all
 GRACE_S = 20.0  # for running jobs to end after SIGTERM
 
 
@@ -76,11 +78,12 @@ class PlanWorker:
         self.stopping = threading.Event()
         self.running: dict[str, Job] = {}
         self.done = 0  # jobs that this process ended
+        self._pinged = 0.0  # time.monotonic(), a registry that does not answer
         fresh_status = partial(self.status, fresh=True)
         self._claims = Claims(self._jobs, plan, owner, self._give_up)
         self._failures = Failures(self._migrations.plans, plan.name)
         self._brake = Brake(self._migrations, plan.name, fresh_status)
-        self.traffic = Traffic(plan)
+        self.traffic = Traffic(plan, self.stopping)
         self._sides = self.traffic.connect(connect)
         self._threads = ThreadPoolExecutor(plan.limits.blobs, "blob")
         self._copier = Copier(
@@ -107,13 +110,19 @@ class PlanWorker:
             refuses_deletes=partial(plans.set_cannot_delete, self.plan.name),
             find_blobs=partial(blobs.find_repositories, url),
             add_blobs=lambda digests, repository: blobs.add(url, digests, repository, present()),
+            find_lists=partial(self._jobs.find_lists, self.plan.name),
+            note_list=self._note_list,
         )
+
+    def _note_list(self, repository: str, tag: str, digest: str) -> None:
+        wish = Wish(self.plan.name, repository, tag, BACKFILL)
+        self._jobs.note_list(wish, digest, self.plan.map(repository), present())
 
     def close(self) -> None:
         """Close the connections; the jobs must have ended."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._sides.source.close()
-        self._sides.target.close()
+        for client in self._clients:
+            client.close()
 
     # Jobs
 
@@ -121,6 +130,7 @@ class PlanWorker:
         """Claim jobs and begin them, until told to stop. Run by one thread."""
         while not self.stopping.is_set():
             try:
+                self.look_for_silence()
                 begun = self.dispatch_one()
             except AppError as error:
                 logger.warning("plan %s: %s", self.plan.name, error)
@@ -138,7 +148,7 @@ class PlanWorker:
             return False
         if status.breaker:
             return self._probe(status, status.breaker)
-        if not status.is_worked_on:
+        if not status.is_worked_on or any(side.pause_s for side in self._clients):
             return False
         if len(self.running) >= self.traffic.jobs:
             self.stopping.wait(0.01)
@@ -155,6 +165,32 @@ class PlanWorker:
             self._jobs.postpone(job, present(), counts=False)
             raise
         return True
+
+    def look_for_silence(self) -> None:
+        """Stop the plan when a registry lets requests wait and does not answer a small one either.
+
+        Long before these requests time out: a slow answer may be a long list.
+        """
+        silent = [client for client in self._clients if client.silence_s > SILENT_S]
+        now = time.monotonic()
+        if not silent or now - self._pinged < SILENT_S or not self.status().is_worked_on:
+            return
+        self._pinged = now
+        for client in silent:
+            try:
+                client.ping()
+            except RegistryError as error:
+                self._failures.note(error, weight=BREAKER_FAILURES)
+                self.status(fresh=True)
+
+    @property
+    def trouble(self) -> str:
+        """What keeps requests waiting just now, for people; "" while nothing does."""
+        return "; ".join(filter(None, (client.trouble for client in self._clients)))
+
+    @property
+    def _clients(self) -> tuple[RegistryClient, RegistryClient]:
+        return self._sides.source, self._sides.target
 
     def run_one(self) -> bool:
         """Claim a job and run it in this thread; False when none is due."""
@@ -180,7 +216,10 @@ class PlanWorker:
         """
         try:
             return self._attempt(job)
-        except (LeaseLost, Aborted):
+        except LeaseLost:
+            return ""
+        except Aborted:
+            self._jobs.postpone(job, present(), counts=False)
             return ""
         except StoreUnavailable as error:
             logger.warning("%s: %s; its lease runs out", job.id, error)
@@ -228,6 +267,9 @@ class PlanWorker:
         is_of_endpoint = self._failures.note(error)
         if is_of_endpoint and self.status(fresh=True).breaker:
             self._postpone(job, 0, error.error_class, str(error), counts=False)
+        elif error.error_class == "rate_limited":
+            delay = max(error.retry_after or 0, retry_delay_s(0))
+            self._postpone(job, delay, error.error_class, str(error), counts=False)
         else:
             self._fail_once(job, error.error_class, str(error), error.retry_after)
         return is_of_endpoint
@@ -278,14 +320,15 @@ class PlanWorker:
     def _probe(self, status: PlanStatus, breaker: Breaker) -> bool:
         """Try with one request and some job whether the endpoint works again."""
         now = present()
-        next_at = now + timedelta(seconds=probe_delay_s(breaker.probes))
+        delay_s = probe_delay_s(breaker.probes + 1, breaker.error_class)
+        next_at = now + timedelta(seconds=delay_s)
         if breaker.probe_at > now or status.paused:
             return False
         if not self._migrations.plans.claim_probe(self.plan.name, now, next_at):
             self.status(fresh=True)
             return False
         try:
-            for client in (self._sides.source, self._sides.target):
+            for client in self._clients:
                 client.ping()
         except (RegistryError, Aborted):
             self.status(fresh=True)
@@ -338,6 +381,7 @@ class Worker:
 
     def __init__(self, stores: Stores, plans: Iterable[Plan]) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._migrations = stores.migrations
         self._workers = stores.migrations.workers
         self.plans = [PlanWorker(stores, plan, self.name) for plan in plans]
         self._stopped = threading.Event()
@@ -363,6 +407,7 @@ class Worker:
             self._stopped.wait(BEAT_S)
 
     def _beat_once(self) -> None:
+        self._migrations.follow_clock()
         now = present()
         beat = WorkerBeat(
             name=self.name,
@@ -370,6 +415,7 @@ class Worker:
             running=sum(len(plan.running) for plan in self.plans),
             version=VERSION,
             beat=now,
+            troubles={plan.plan.name: plan.trouble for plan in self.plans if plan.trouble},
         )
         self._workers.beat(beat)
         workers = self._workers.find(now)
@@ -377,14 +423,15 @@ class Worker:
             plan.traffic.share(sum(plan.plan.name in worker.plans for worker in workers))
             plan.beat()
 
-    def stop(self) -> bool:
+    def stop(self, grace_s: float | None = None) -> bool:
         """End: begin nothing more, wait a while for what runs, and hand back what is left.
 
         False when a thread is still in the middle of a request; ending the process ends it.
         """
+        grace = GRACE_S if grace_s is None else grace_s
         for plan in self.plans:
             plan.stopping.set()
-        is_idle = wait_until(lambda: not any(plan.running for plan in self.plans), GRACE_S)
+        is_idle = wait_until(lambda: not any(plan.running for plan in self.plans), grace)
         try:
             for plan in self.plans:
                 plan.hand_back()

@@ -7,6 +7,7 @@ from app.registry.auth import Endpoint
 from app.registry.client import RegistryClient, make_placeholder
 from app.registry.copy import BlobCopier
 from app.registry.errors import OF_ENDPOINT, RegistryError
+from app.registry.folder import OciFolder
 from app.registry.manifests import Manifest, parse_manifest
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "BlobCopier",
     "Endpoint",
     "Manifest",
+    "OciFolder",
     "RegistryClient",
     "RegistryError",
     "make_placeholder",

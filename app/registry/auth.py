@@ -9,7 +9,8 @@ import base64
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from urllib.parse import urlencode
@@ -164,8 +165,22 @@ class Auth:
         self._endpoint = endpoint
         self._fetch_token = fetch_token
         self._challenge: Challenge | None = None
+        self.is_taken = False  # the registry took our credentials, or asked for none, just now
+        self._proof = Lock()
         self._tokens: dict[tuple[str, ...], _Token] = {}
         self._lock = Lock()
+
+    @contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        """Let one request after the other through as long as our credentials may be wrong.
+
+        Some servers lock an account after a few wrong passwords.
+        """
+        if self.is_taken:
+            yield
+            return
+        with self._proof:
+            yield
 
     def header(self, scopes: Sequence[str]) -> str:
         """What to send with a request that needs `scopes`, "" as long as nobody asked.

@@ -6,9 +6,9 @@ Source: OCI distribution-spec 1.1; quirks without a name beside them are those o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,7 +26,7 @@ from app.registry.manifests import (
     new_hash,
     parse_manifest,
 )
-from app.registry.transport import Answer, Body, Transport
+from app.registry.transport import Answer, Body, Hooks, Transport
 from app.rules.events import Descriptor
 from app.rules.kinds import INDEX_TYPES
 from app.rules.references import is_digest, parse_digest, parse_repository, parse_tag
@@ -36,6 +36,7 @@ MAX_LIST_BYTES = 64 * 1024 * 1024  # of one page: a registry may list all tags a
 # A blob may take the longer of the two. Slow enough for a slow link that many blobs share, and for
 # our own limits, which count: what stalls is ended by read_timeout_s.
 MIN_BLOB_S, MIN_BLOB_BYTES_PER_S = 600.0, 10_000
+PING_S = 5.0  # of a registry that does nothing for it
 CATALOG_PAGE = 500  # distribution answers 400 to more than 1000
 
 OCTETS = "application/octet-stream"
@@ -101,19 +102,14 @@ class BlobStream:
 class RegistryClient:
     """The API of one registry. Threads share it; it keeps connections and tokens.
 
-    `before_request` is called with the method before each HTTP request and may wait;
-    `after_request` with the method and the answer's status. Every method raises RegistryError, and
-    InvalidReference for a repository, tag or digest that is none.
+    Every method raises RegistryError, and InvalidReference for a repository, tag or digest that is
+    none. When the registry asks for a pause (429, or 503 with Retry-After), all requests wait for
+    it, and those that can be are sent again; `rate_limited` is raised after a minute.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        before_request: Callable[[str], None] = lambda method: None,
-        after_request: Callable[[str, int], None] = lambda method, status: None,
-    ) -> None:
-        self._transport = Transport(endpoint, before_request, after_request)
+    def __init__(self, endpoint: Endpoint, **hooks: Any) -> None:
+        """`hooks` are those of Hooks, by name."""
+        self._transport = Transport(endpoint, Hooks(**hooks))
         self.url = self._transport.url
         self.chunk_bytes = endpoint.chunk_bytes
         self.max_put_bytes = endpoint.max_put_bytes  # falls when the registry answers 413
@@ -125,11 +121,26 @@ class RegistryClient:
         """Close the connections that are kept."""
         self._transport.close()
 
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the registry wants to be asked again; 0 when it may be now."""
+        return self._transport.pause_s
+
+    @property
+    def silence_s(self) -> float:
+        """For how many seconds the registry has let a request wait that is under way."""
+        return self._transport.silence_s
+
+    @property
+    def trouble(self) -> str:
+        """Why requests do not get on just now, for people; "" while they do."""
+        return self._transport.trouble
+
     # The API as a whole
 
     def ping(self) -> None:
-        """Return if the registry answers and takes our credentials."""
-        self._transport.request("GET", f"{self.url}/v2/", "api", [])
+        """Return if the registry answers, within five seconds, and takes our credentials."""
+        self._transport.ping(f"{self.url}/v2/", PING_S)
 
     def catalog(self, last: str = "") -> Iterator[list[str]]:
         """Repository names in the registry's order, page by page, those after `last` only.
@@ -380,6 +391,12 @@ class RegistryClient:
         stored = self._digest_of(answer)
         if stored and stored != digest:
             raise self._transport.error("digest_mismatch", f"blob {digest} was stored as {stored}")
+
+    def cancel_upload(self, repository: str, upload: str) -> None:
+        """End an upload that was begun; whatever the registry says, it purges old ones itself."""
+        scopes = [_scope(repository, "pull,push")]
+        with suppress(RegistryError):
+            self._transport.request("DELETE", upload, "upload", scopes, expected=(200, 202, 204))
 
     # URLs
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -41,15 +41,21 @@ Subject = Literal["manifest", "blob", "upload", "api"]  # what a request was abo
 
 MAX_RETRY_AFTER_S = 86_400.0
 MAX_MESSAGE_LENGTH = 300  # characters taken over from a registry's answer
+MAX_NAMED = 3  # blobs that are missing, beside the first
 WRITES = ("POST", "PUT", "PATCH")
 
 # distribution hands through what the file system said: its words, or its number (ENOSPC, EDQUOT).
 _DISK_FULL = re.compile(rb'no space left|quota exceeded|"Err":(?:28|122)\b')
+# Go, nginx, Apache.
+_SPEAKS_TLS = re.compile(
+    rb"HTTP request to an HTTPS server|HTTP request was sent to HTTPS|plain HTTP to an SSL-enabled"
+)
 DAMAGED = "the registry lost it or keeps something else: push it anew"
 _ADVICE: Mapping[ErrorClass, str] = {
     "blob_unknown": DAMAGED,
     "digest_mismatch": DAMAGED,
     "auth": "check user name and password",
+    "tls": "it speaks TLS: write https:// and leave out plain_http",
     "forbidden": "give the account the right to do this",
     "rate_limited": "lower limits.requests_per_s or wait",
     "disk_full": "free space at the registry",
@@ -113,6 +119,7 @@ class RegistryError(AppError):
 class _Entry(msgspec.Struct):
     code: str = ""
     message: str = ""
+    detail: Any = None
 
 
 class _Body(msgspec.Struct):
@@ -134,11 +141,14 @@ def error_from_answer(
 
     `is_known`: the registry knows who we are, and a 401 only says that we may not do this.
     """
-    entry = _first_entry(body)
+    entry, *more = _entries(body)
     error_class = _classify(method, subject, status, entry.code, body)
+    if status == 503 and "Retry-After" in headers:
+        error_class = "rate_limited"
     if error_class == "auth" and is_known:
         error_class = "forbidden"
-    what = " ".join(part for part in (entry.code, entry.message) if part)
+    named = [digest for each in (entry, *more[:MAX_NAMED]) if (digest := _digest_in(each))]
+    what = " ".join(part for part in (entry.code, entry.message, ", ".join(named)) if part)
     message = (
         f"{registry}: {method} {path}: {status} {clean_text(what, MAX_MESSAGE_LENGTH)}".strip()
     )
@@ -153,17 +163,28 @@ def error_from_answer(
     )
 
 
-def _first_entry(body: bytes) -> _Entry:
+def _entries(body: bytes) -> list[_Entry]:
+    """The errors of an answer, at least one."""
     try:
         errors = msgspec.json.decode(body, type=_Body).errors
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _Entry(message=body.decode("utf-8", "replace"))
-    return errors[0] if errors else _Entry()
+        return [_Entry(message=body.decode("utf-8", "replace"))]
+    return errors or [_Entry()]
+
+
+def _digest_in(entry: _Entry) -> str:
+    """The blob that an error is about: distribution says it for each that a manifest lacks."""
+    if entry.code not in ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"):
+        return ""
+    detail = entry.detail.get("digest") if isinstance(entry.detail, dict) else entry.detail
+    return str(detail) if ":" in str(detail) and len(str(detail)) < 200 else ""
 
 
 def _classify(method: str, subject: Subject, status: int, code: str, body: bytes) -> ErrorClass:
     if status == 500 and _DISK_FULL.search(body):
         return "disk_full"
+    if status == 400 and _SPEAKS_TLS.search(body):
+        return "tls"
     if b"ImageTagAlreadyExists" in body:  # ECR
         return "immutable"
     if status == 404:

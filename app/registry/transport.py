@@ -17,6 +17,7 @@ from requests.adapters import HTTPAdapter
 
 from app.registry.auth import Auth, Endpoint, hide_secrets, origin_of, parse_challenges
 from app.registry.errors import ErrorClass, RegistryError, Subject, error_from_answer
+from app.registry.waits import PATIENCE_S, SHOWN_S, Pause, Waits
 from app.rules.clients import OWN_USER_AGENT
 from app.rules.text import clean_text
 from app.version import VERSION
@@ -27,6 +28,8 @@ MAX_REDIRECTS = 5
 MAX_BODY_S = 600.0  # for a whole body that is not a blob
 POOL_SIZE = 64  # connections that are kept open
 
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")  # how OpenSSL calls plain HTTP
+_TLS_ALERT = "\x15\x03"  # RFC 8446 section 5.1: the beginning of a record
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HEADERS = {
     "User-Agent": f"{OWN_USER_AGENT}{VERSION}",  # by which our own pulls are left out
@@ -53,26 +56,38 @@ class Body:
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._pieces)
 
+    def map(self, change: Callable[[Iterable[bytes]], Iterable[bytes]]) -> Body:
+        """The same with its pieces passed through `change`."""
+        return Body(change(self._pieces), self._length)
+
     def __len__(self) -> int:
         return self._length
 
 
-class Transport:
-    """Requests to one registry. Threads share it; see RegistryClient for the hooks."""
+class Hooks(msgspec.Struct, frozen=True):
+    """What is called around requests.
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        before_request: Callable[[str], None],
-        after_request: Callable[[str, int], None],
-    ) -> None:
+    `before_request` with the method before each, and may wait; `after_request` with the method and
+    the answer's status; `wait` with the seconds of a pause that the registry asked for.
+    """
+
+    before_request: Callable[[str], None] = lambda method: None
+    after_request: Callable[[str, int], None] = lambda method, status: None
+    wait: Callable[[float], None] = time.sleep
+
+
+class Transport:
+    """Requests to one registry. Threads share it."""
+
+    def __init__(self, endpoint: Endpoint, hooks: Hooks) -> None:
         endpoint.check()
         self.url = endpoint.url.rstrip("/")
         self.origin = origin_of(endpoint.url)
         self._endpoint = endpoint
         self._auth = Auth(endpoint, self._fetch_token)
-        self._before_request = before_request
-        self._after_request = after_request
+        self._hooks = hooks
+        self._pause = Pause()
+        self._waits = Waits()
         self._adapter = HTTPAdapter(pool_maxsize=POOL_SIZE)
         self._verify = not endpoint.insecure and (endpoint.ca_file or True)
         certificate = (endpoint.client_cert, endpoint.client_key)
@@ -83,6 +98,24 @@ class Transport:
     def close(self) -> None:
         """Close the connections that are kept."""
         self._adapter.close()
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the registry wants to be asked again; 0 when it may be now."""
+        return self._pause.left_s
+
+    @property
+    def silence_s(self) -> float:
+        """For how many seconds the registry has let a request wait that is under way."""
+        return self._waits.longest()[0]
+
+    @property
+    def trouble(self) -> str:
+        """Why requests do not get on just now, for people; "" while they do."""
+        if self._pause.is_on:
+            return f"{self.url} asks to wait, for {self.pause_s:.0f} s more"
+        silence_s, what = self._waits.longest()
+        return f"{self.url}: {what}: no answer for {silence_s:.0f} s" * (silence_s > SHOWN_S)
 
     def request(
         self,
@@ -110,6 +143,15 @@ class Transport:
         finally:
             response.close()
         return Answer(response.status_code, response.headers, content, response.url)
+
+    def ping(self, url: str, answer_s: float) -> None:
+        """Return if a GET is answered 200, an answer that begins within so many seconds."""
+        response = self._send("GET", url, [], answer_s=answer_s)
+        try:
+            self._expect(response, "api", (200,))
+            self._read_all(response, MAX_ERROR_BYTES, cut=True)
+        finally:
+            response.close()
 
     @contextmanager
     def open(
@@ -165,6 +207,7 @@ class Transport:
         scopes: Sequence[str],
         headers: Mapping[str, str] | None = None,
         body: bytes | Body | None = None,
+        answer_s: float = 0,
     ) -> requests.Response:
         """Send, authenticate where asked to, follow redirects of reads; the body is still unread.
 
@@ -173,14 +216,9 @@ class Transport:
         """
         for _ in range(MAX_REDIRECTS):
             prepared = self._prepare(method, url, headers or {}, body)
-            is_own = origin_of(prepared.url or "") == self.origin
-            authorization = self._auth.header(scopes) if is_own else ""
-            response = self._transmit(prepared, authorization)
-            if response.status_code == 401 and is_own:
-                renewed = self._renew(response, scopes, authorization)
-                if renewed and not isinstance(body, Body):  # which cannot be sent twice
-                    self._drop(response)
-                    response = self._transmit(prepared, renewed)
+            with self._auth.one_at_a_time():
+                response = self._authenticate(prepared, scopes, answer_s)
+                self._auth.is_taken = response.status_code != 401
             location = response.headers.get("Location", "")
             is_read = method in ("GET", "HEAD")
             if response.status_code not in _REDIRECTS or not location or not is_read:
@@ -188,6 +226,24 @@ class Transport:
             self._drop(response)
             url = self.resolve(response.url, location)
         raise self.error("unsupported", f"more than {MAX_REDIRECTS} redirects")
+
+    def _authenticate(
+        self, prepared: requests.PreparedRequest, scopes: Sequence[str], answer_s: float
+    ) -> requests.Response:
+        """Send with what is known of credentials, and once more with what the answer asks for."""
+        is_own = origin_of(prepared.url or "") == self.origin
+        authorization = self._auth.header(scopes) if is_own else ""
+        response = self._transmit(prepared, authorization, answer_s)
+        if response.status_code == 401 and is_own:
+            renewed = self._renew(response, scopes, authorization)
+            if renewed and isinstance(prepared.body, Body):  # which cannot be sent twice
+                if not _takes_token(response):
+                    response.close()
+                    raise self.error("server", "what we signed in with ran out during an upload")
+            elif renewed:
+                self._drop(response)
+                response = self._transmit(prepared, renewed, answer_s)
+        return response
 
     def _renew(self, response: requests.Response, scopes: Sequence[str], refused: str) -> str:
         challenge = response.headers.get("WWW-Authenticate", "")
@@ -213,24 +269,51 @@ class Transport:
             raise self.error("unsupported", "the registry sends us to what is no URL") from None
 
     def _transmit(
-        self, prepared: requests.PreparedRequest, authorization: str
+        self, prepared: requests.PreparedRequest, authorization: str, answer_s: float = 0
     ) -> requests.Response:
-        endpoint = self._endpoint
-        method = prepared.method or ""
+        """Send once, and again after a pause that the registry asks for, unless that is long."""
         if authorization:
             prepared.headers["Authorization"] = authorization
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with self._pause.turn():
+                self._wait_for_turn(deadline)
+                response = self._exchange(prepared, answer_s)
+                is_paused = self._pause.note(response.status_code, response.headers)
+            is_over = isinstance(prepared.body, Body)  # which cannot be sent twice
+            if not is_paused or is_over or self._pause.left_s > deadline - time.monotonic():
+                return response
+            self._drop(response)
+
+    def _wait_for_turn(self, deadline: float) -> None:
+        """Wait while the registry wants to be left alone, until the deadline (monotonic) at most.
+
+        Raises:
+            RegistryError: `rate_limited`.
+        """
+        while seconds := self._pause.left_s:
+            if seconds > deadline - time.monotonic():
+                message = f"{self.url}: the registry asked to wait, for {seconds:.0f} s more"
+                raise RegistryError("rate_limited", message, registry=self.url, retry_after=seconds)
+            self._hooks.wait(seconds)
+
+    def _exchange(self, prepared: requests.PreparedRequest, answer_s: float) -> requests.Response:
+        endpoint, method, body = self._endpoint, prepared.method or "", prepared.body
+        read_s = answer_s or endpoint.read_timeout_s
         # urllib3 lets each write of a new connection take the time for connecting.
-        is_stream = isinstance(prepared.body, Body)
-        connect_s = endpoint.read_timeout_s if is_stream else endpoint.connect_timeout_s
-        timeout = (connect_s, endpoint.read_timeout_s)
-        self._before_request(method)
+        timeout = (read_s if isinstance(body, Body) else endpoint.connect_timeout_s, read_s)
+        self._hooks.before_request(method)
+        what, key = f"{method} {urlsplit(prepared.url or '').path}", object()
         try:  # not through a Session, which follows its own rules on cookies, netrc and redirects
-            response = self._adapter.send(
-                prepared, stream=True, timeout=timeout, verify=self._verify, cert=self._cert
-            )
+            with self._waits.wait(what, key):
+                if isinstance(body, Body):
+                    prepared.body = body.map(lambda pieces: self._waits.watch(pieces, what, key))
+                response = self._adapter.send(
+                    prepared, stream=True, timeout=timeout, verify=self._verify, cert=self._cert
+                )
         except OSError as error:
             raise self._unreachable(error) from None  # its text has a URL with an upload's state
-        self._after_request(method, response.status_code)
+        self._hooks.after_request(method, response.status_code)
         return response
 
     def _fetch_token(self, url: str, authorization: str) -> bytes:
@@ -244,9 +327,11 @@ class Transport:
 
     def _read(self, response: requests.Response, deadline: float) -> Iterator[bytes]:
         """The body in pieces, as they come and undecoded; `down` past the deadline (monotonic)."""
+        what = f"the body of GET {urlsplit(response.url).path}"
         while True:
             try:
-                piece = response.raw.read1(PIECE_BYTES, decode_content=False)
+                with self._waits.wait(what):
+                    piece = response.raw.read1(PIECE_BYTES, decode_content=False)
             except (OSError, urllib3.exceptions.HTTPError) as error:
                 raise self._unreachable(error) from None
             if not piece:
@@ -275,8 +360,10 @@ class Transport:
                 break  # the latter was answered by this request, and did not cause its error
             error = error.__context__
         reason = clean_text(str(error), 200) or type(error).__name__
-        if "WRONG_VERSION_NUMBER" in reason:
+        if any(words in reason for words in _NO_TLS):
             reason = "it speaks no TLS; for plain HTTP write http:// and plain_http: true"
+        elif _TLS_ALERT in str(error):
+            error_class, reason = "tls", "it speaks TLS: write https:// and leave out plain_http"
         return self.error(error_class, f"no answer: {reason}")
 
 

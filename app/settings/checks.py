@@ -184,6 +184,8 @@ def _check_migrations(settings: Settings) -> None:
                 raise ConfigError(
                     f"{path}.{side}.registry_id: no registry in registries has this name"
                 )
+        if migration.source.oci_dir and migration.options.untagged != "none":
+            raise ConfigError(f"{path}.options.untagged: no events tell of source.oci_dir")
         if _place(migration.source) == _place(migration.target):
             raise ConfigError(f"{path}.target.url: is the source's")
     _check_circles(settings.migrations)
@@ -192,11 +194,7 @@ def _check_migrations(settings: Settings) -> None:
 def _check_options(options: MigrationOptions, path: str) -> None:
     if options.deletes is True:
         raise ConfigError(f"{path}.deletes: expected off, tags or tags_and_digests")
-    if options.platforms != "all":
-        raise ConfigError(
-            f"{path}.platforms: expected all; a part of the platforms would change the digest of "
-            "every index, and nothing could be compared any more"
-        )
+    _check_platforms(options, path)
     for key, text in (
         ("verify_every", str(options.verify_every)),
         ("untagged.pulled_within", getattr(options.untagged, "pulled_within", "0")),
@@ -211,8 +209,29 @@ def _check_duration(text: str, path: str) -> None:
         raise ConfigError(f"{path}: expected a time as 90m, 24h or 30d") from None
 
 
+def _check_platforms(options: MigrationOptions, path: str) -> None:
+    if options.platforms == "all":
+        return
+    texts = [options.platforms] if isinstance(options.platforms, str) else options.platforms
+    is_list = bool(options.platforms) and not isinstance(options.platforms, str)
+    if not is_list or not all(map(_PLATFORM.fullmatch, texts)):
+        raise ConfigError(f"{path}.platforms: expected all, or a list as [linux/amd64]")
+    if options.deletes == "tags_and_digests":
+        raise ConfigError(
+            f"{path}.platforms: with deletes: tags_and_digests a filter would delete; use tags"
+        )
+
+
+_PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
+
+
 def _check_endpoint(endpoint: Endpoint, path: str) -> None:
-    if not endpoint.url:
+    if endpoint.oci_dir:
+        nothing = Endpoint(oci_dir=endpoint.oci_dir)
+        for key in Endpoint.__struct_fields__:
+            if getattr(endpoint, key) != getattr(nothing, key):
+                raise ConfigError(f"{path}.{key}: oci_dir is given, a folder; keep one of the two")
+    elif not endpoint.url:
         raise ConfigError(f"{path}.url: is needed")
     for keys in (
         ("password", "password_file", "password_env", "authfile"),
@@ -233,6 +252,15 @@ def _check_reverse(migration: Migration, path: str, settings: Settings) -> None:
     if of is None or of.reverse_of:
         raise ConfigError(
             f"{path}.reverse_of: expected the name of a migration that is no way back itself"
+        )
+    if of.source.oci_dir or of.target.oci_dir:
+        raise ConfigError(
+            f"{path}.reverse_of: {of.name} has a folder at one side; write a migration of its own"
+        )
+    if of.options.platforms != "all":
+        raise ConfigError(
+            f"{path}.reverse_of: {of.name} takes some platforms only; its way back would put them "
+            "in the place of whole images"
         )
     if sum(plan.reverse_of == of.name for plan in settings.migrations) > 1:
         raise ConfigError(f"{path}.reverse_of: {of.name} has another way back already")
@@ -262,7 +290,9 @@ def _check_circles(migrations: list[Migration]) -> None:
 
 
 def _place(endpoint: Endpoint) -> tuple[str, int]:
-    """Host and port, by which registries are told apart here."""
+    """Host and port, by which registries are told apart here, or the folder."""
+    if endpoint.oci_dir:
+        return str(Path(endpoint.oci_dir).absolute()), 0
     try:
         parts = urlsplit(endpoint.url)
         return parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)

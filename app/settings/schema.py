@@ -141,10 +141,11 @@ class Endpoint(_Section, frozen=True, kw_only=True):
     The password is one of `password`, `password_file`, `password_env` (the name of a variable) and
     `authfile` (docker's config.json, for the user's name too); files and variables are read anew
     whenever it is needed. `token_realms` are other origins that may see the password, where the
-    registry sends us for a token.
+    registry sends us for a token. In place of all that, `oci_dir` is a folder of OCI image layouts.
     """
 
     url: str = ""
+    oci_dir: str = ""
     username: str = ""
     username_env: str = ""
     password: str = ""
@@ -231,8 +232,8 @@ class MigrationOptions(_Section, frozen=True):
     `deletes` is what is deleted at the target because it was at the source, and only if we put it
     there. YAML reads a bare `off` as false. `untagged` are digests without a tag of which our
     events tell. `debounce_s` is how long a push waits if its tag was copied just before.
-    `verify_every` is how often workers compare both sides (`24h`; 0: never). `platforms` is there
-    to say why nothing else is taken.
+    `verify_every` is how often workers compare both sides (`24h`; 0: never). Of indexes
+    only some `platforms` (`linux/amd64`) may be taken, which changes their digests.
     """
 
     existing: Literal["overwrite", "skip", "backup", "fail"] = "overwrite"

@@ -21,6 +21,7 @@ from app.migration import Plan, states
 from app.migration.advice import ADVICE
 from app.migration.progress import Progress, find_progress
 from app.migration.readiness import Check, find_checks
+from app.migration.runbook import warn_of_start
 from app.store.migrations import WORKED, Drift, Job, MigrationStore, present
 from app.store.paging import Page
 from app.web import lists
@@ -33,7 +34,7 @@ bp = Blueprint("migration", __name__, url_prefix="/migration")
 
 REFRESH_S = 10
 MAX_DELETES = 1_000_000
-AUDIT_ROWS = 50
+AUDIT_ROWS = HISTORY_ROWS = 50
 SECRET = ("token",)  # of a job: who knows it can end the job
 
 # What each action takes beside the plan.
@@ -68,6 +69,7 @@ def plan(name: str) -> Any:
         progress=progress,
         checks=checks_of(found, progress.jobs),
         audit=_migrations().plans.find_audit(found.name, AUDIT_ROWS),
+        history=_migrations().runs.find_history(found.name, HISTORY_ROWS),
     )
 
 
@@ -150,10 +152,7 @@ def carry_out(plan: Plan, action: str, given: Mapping[str, str | int]) -> str:
         raise InvalidQuery(f"{key[:40]}: {action} takes no such value; known: {known}")
     texts = {key: str(value).strip() for key, value in given.items()}
     if action == "start":
-        is_begun = migrations.plans.get(plan.name).state in WORKED
-        begin = states.crawl if is_begun else states.start  # which leaves no plan frozen
-        begin(migrations, plan, who, now)
-        return "Started: a worker crawls the source and copies what is missing."
+        return _start(plan, who)
     if action == "pause":
         migrations.plans.pause(plan.name, who, now)
         return "Paused."
@@ -183,6 +182,18 @@ def _change_jobs(plan: Plan, who: str, action: str, texts: Mapping[str, str]) ->
     return f"Skipped {key.partition(' ')[2]} until it is pushed again."
 
 
+def _start(plan: Plan, who: str) -> str:
+    migrations, now = _migrations(), present()
+    warning = warn_of_start(migrations, plan)
+    if migrations.plans.get(plan.name).state in WORKED:  # and stays in it: frozen, above all
+        states.crawl(migrations, plan, who, now)
+    else:
+        states.start(migrations, plan, who, now)
+    if warning:
+        return f"Started. Beware: {warning}."
+    return "Started: a worker crawls the source and copies what is missing."
+
+
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text[:9]) > MAX_DELETES:
         raise InvalidQuery(f"allow_deletes: expected 0 to {MAX_DELETES:,}")
@@ -204,6 +215,7 @@ def plan_named(name: str) -> Plan:
 
 def progress_of(plan: Plan) -> Progress:
     """How far a plan is."""
+    _migrations().follow_clock()
     return find_progress(_migrations(), plan, present())
 
 
@@ -236,7 +248,7 @@ def job_listing(plan: Plan, form: JobFilter) -> Listing:
         page = migrations.jobs.find(plan.name, cursor=cursor, limit=limit, **filters)
         return Page([fields_of(job, SECRET) for job in page.items], page.next)
 
-    columns = [name for name in Job.__struct_fields__ if name not in SECRET]
+    columns = [name for name in Job.__struct_fields__ if name not in (*SECRET, "log")]
     return Listing(
         f"jobs-{plan.name}",
         columns,

@@ -185,9 +185,9 @@ class Server:
         assert self._program is not None, "never started"
         return self._program
 
-    def launch_worker(self) -> Program:
+    def launch_worker(self, *options: str) -> Program:
         """Run `rns migrate worker`; the caller ends it."""
-        command = [sys.executable, "-m", "app", "migrate", "worker"]
+        command = [sys.executable, "-m", "app", "migrate", "worker", *options]
         return Program("rns-migrate-worker", command, self.directory, self.environment)
 
     def configure(self, **sections: Any) -> None:
@@ -442,6 +442,14 @@ class Registry:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
         self._program = Program("registry", command, self._directory, environment)
         eventually(self._is_up, READY_S, "the registry answers")
+
+    def make_read_only(self) -> None:
+        """Restart it so that it takes no pushes."""
+        self.program.terminate()
+        document = yaml.safe_load(self._config_file.read_text())
+        document["storage"]["maintenance"] = {"readonly": {"enabled": True}}
+        self._config_file.write_text(yaml.safe_dump(document))
+        self.start()
 
     def _is_up(self) -> bool:
         if not self._has_tls:

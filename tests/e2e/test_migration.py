@@ -28,6 +28,7 @@ from processes import (
 )
 from test_registry_copies import put_image
 
+from app.embedded import recorded_uri
 from app.registry import Endpoint, RegistryClient
 
 pytestmark = pytest.mark.e2e
@@ -69,8 +70,8 @@ class Migration:
         endpoint = Endpoint(url=registry.url, plain_http=True, **BOT)
         return self._stack.enter_context(closing(RegistryClient(endpoint)))
 
-    def worker(self) -> Program:
-        worker = self.server.launch_worker()
+    def worker(self, *options: str) -> Program:
+        worker = self.server.launch_worker(*options)
         self._stack.callback(worker.kill_group)
         return worker
 
@@ -272,20 +273,68 @@ def _registry(migration: Migration) -> dict[str, Any]:
     return {"name": "default", "token": TOKEN, "url": migration.source.url, **BOT}
 
 
-def test_a_worker_lets_the_server_beside_it_go_first(
-    make_migration: Callable[..., Migration],
+@pytest.mark.parametrize(
+    ("options", "nice"), [([], 10), (["--nice", "3"], 3), (["--nice", "0"], 0)]
+)
+def test_a_worker_lets_the_server_beside_it_go_first_as_far_as_asked_to(
+    make_migration: Callable[..., Migration], options: list[str], nice: int
 ) -> None:
     migration = make_migration()
     migration.server.start()
-    worker = migration.worker()
+    worker = migration.worker(*options)
     session = Path(f"/proc/{worker.pid}/autogroup")
 
     def gives_way() -> bool:
-        is_nice = os.getpriority(os.PRIO_PROCESS, worker.pid) == 10
-        return is_nice and (not session.exists() or "nice 10" in session.read_text())
+        is_nice = os.getpriority(os.PRIO_PROCESS, worker.pid) == nice
+        return is_nice and (not session.exists() or f"nice {nice}" in session.read_text())
 
     eventually(gives_way, SETTLED_S, "the worker gives way")
     assert os.getpriority(os.PRIO_PROCESS, migration.server.program.pid) == 0
+
+
+def test_a_worker_follows_the_embedded_database_over_restarts_of_the_server(
+    make_migration: Callable[..., Migration], build_image: Callable[[str], Image]
+) -> None:
+    migration = make_migration()
+    server, old = migration.server, migration.skopeo(migration.source)
+    for program in (migration.source, migration.target, server):
+        program.start()
+    server.rns("migrate", "start")
+    worker = migration.worker()
+    places = set()
+    for number in range(3):
+        places.add(recorded_uri(server.data_dir))
+        old.push(build_image(f"v{number}"), f"team/app:v{number}")
+        copied = f"team/app v{number}: copied"
+        eventually(lambda text=copied: text in worker.log, SETTLED_S, f"the worker has {copied}")
+        server.stop()
+        server.start()
+
+    assert len(places) > 1
+    assert worker.is_alive()
+    eventually(lambda: migration.status()["workers"] == 1, SETTLED_S, "one worker is known")
+    assert worker.terminate() == 0
+
+
+def test_a_source_that_takes_pushes_is_not_frozen(
+    make_migration: Callable[..., Migration], build_image: Callable[[str], Image]
+) -> None:
+    migration = make_migration()
+    server, source = migration.server, migration.source
+    for program in (source, migration.target, server):
+        program.start()
+    migration.skopeo(source).push(build_image("v1"), "team/app:v1")
+    server.rns("migrate", "start")
+    migration.worker()
+    eventually(lambda: migration.status()["state"] == "live", SETTLED_S, "it is live", every=1)
+
+    refused = server.run_rns("migrate", "freeze")
+    assert (refused.returncode, "still takes pushes" in refused.stderr) == (1, True)
+    assert not list(source.storage.glob("**/_uploads/*"))
+
+    source.make_read_only()
+    assert server.run_rns("migrate", "freeze").stderr == ""
+    assert migration.status()["state"] == "frozen"
 
 
 def test_fifty_pushes_of_one_tag_make_few_copies(make_migration: Callable[..., Migration]) -> None:
@@ -307,3 +356,28 @@ def test_fifty_pushes_of_one_tag_make_few_copies(make_migration: Callable[..., M
     eventually(lambda: last in worker.log, SETTLED_S, "the last push is copied")
     assert 1 <= worker.log.count("team/app latest: copied") <= 10
     assert migration.skopeo(migration.target).digest("team/app:latest") == pushed[-1]["digest"]
+
+
+def test_who_runs_a_migration_decides_about_each_image_that_fails(
+    make_migration: Callable[..., Migration],
+) -> None:
+    migration = make_migration()
+    server, source = migration.server, migration.source
+    for program in (source, migration.target, server):
+        program.start()
+    with closing(migration.client(source)) as client:
+        made = {tag: put_image(client, "team/app", tag, [tag.encode()]) for tag in "abc"}
+    kept = b"c"
+    for tag in "bc":
+        damage(source.storage, made[tag].blobs[1].digest, None)
+
+    aborted = server.run_rns("migrate", "run", given="skip\nabort\n")
+    assert aborted.returncode == 1
+    assert "team/app:b: blob_unknown" in aborted.stderr
+    assert "aborted: team/app:c: blob_unknown" in aborted.stderr
+
+    with closing(migration.client(source)) as client:
+        put_image(client, "team/app", "c", [kept])
+    finished = server.run_rns("migrate", "run", given="retry\n")
+    assert finished.returncode == 0
+    assert finished.stdout == "2 done, 1 skipped\n"

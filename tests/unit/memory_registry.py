@@ -32,6 +32,8 @@ class MemoryRegistry:
     def __init__(self, url: str = "https://registry", *, has_referrers_api: bool = False) -> None:
         self.url = url
         self.chunk_bytes = self.max_put_bytes = 10**9
+        self.pause_s = self.silence_s = 0.0
+        self.trouble = ""
         self.content: dict[str, _Repository] = defaultdict(_Repository)
         self.fail: Callable[..., None] = lambda method, *arguments: None
         self.calls: list[tuple[str, ...]] = []
@@ -168,6 +170,9 @@ class MemoryRegistry:
             self.content[repository].blobs[digest] = self.content[mount_from].blobs[digest]
             return ""
         return "upload"
+
+    def cancel_upload(self, repository: str, upload: str) -> None:
+        self._note("cancel_upload", repository, upload)
 
     def put_upload(self, repository: str, upload: str, digest: str, body: Any) -> None:
         self._note("put_upload", repository, digest)

@@ -19,11 +19,10 @@ from app.cli.shared import as_json, print_rows
 from app.errors import AppError, IllegalState, InvalidReference
 from app.migration import Plan
 from app.migration.crawler import find_repositories
-from app.migration.sides import Sides
+from app.migration.sides import Sides, connect_source, connect_target
 from app.migration.verification import CHECKS_AT_A_TIME, verify_plan
 from app.migration.verification import prune_extra as prune_ours
 from app.migration.verifier import Extent, Verifier
-from app.registry import RegistryClient
 from app.settings import Settings
 from app.store.migrations import HARMLESS
 
@@ -38,8 +37,8 @@ def migrate_plan(settings: Settings, name: str | None, as_json: bool) -> None:
     """Show what would be copied; writes nothing."""
     stores, plan = open_plan(settings, name)
     with (
-        contextlib.closing(RegistryClient(plan.source)) as source,
-        contextlib.closing(RegistryClient(plan.target)) as target,
+        contextlib.closing(connect_source(plan)) as source,
+        contextlib.closing(connect_target(plan)) as target,
         ThreadPoolExecutor(CHECKS_AT_A_TIME) as threads,
     ):
 
@@ -114,8 +113,8 @@ def migrate_verify(
     if prune_extra and queue.plans.get(plan.name).target_leads:
         raise IllegalState("--prune-extra: after the cut-over the target is right")
     with (
-        contextlib.closing(RegistryClient(plan.source)) as source,
-        contextlib.closing(RegistryClient(plan.target)) as target,
+        contextlib.closing(connect_source(plan)) as source,
+        contextlib.closing(connect_target(plan)) as target,
     ):
         owner = f"verify {socket.gethostname()}:{os.getpid()}"
         how = Extent(**extent, recheck_s=recheck)

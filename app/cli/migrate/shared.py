@@ -95,4 +95,10 @@ def why_stopped(status: PlanStatus) -> str:
     """Why nothing is done for a plan; empty when it goes on."""
     if status.paused:
         return f"paused by {status.paused}"
-    return f"{status.breaker.error_class}: {status.breaker.message}" if status.breaker else ""
+    breaker = status.breaker
+    if not breaker:
+        return ""
+    why = f"{breaker.error_class}: {breaker.message}"
+    if breaker.error_class == "auth":  # not soon, as a few wrong passwords may lock the account
+        why += f"; tried again at {breaker.probe_at:%Y-%m-%d %H:%M} UTC, by rns migrate resume now"
+    return why

@@ -31,7 +31,7 @@ from app.settings import Settings
 from app.store.migrations import JOB_STATES, Job, MigrationStore, present
 
 WATCH_S = 2.0
-STATUS_COLUMNS = ["plan", "state", "stopped", "lag_s", "jobs", "errors", "workers"]
+STATUS_COLUMNS = ["plan", "state", "stopped", "waits", "lag_s", "jobs", "errors", "workers"]
 JOB_COLUMNS = ["id", "state", "result", "attempts", "error_class", "error"]
 
 
@@ -71,6 +71,8 @@ def _print_advice(rows: Sequence[Mapping[str, Any]]) -> None:
 def _status_row(queue: MigrationStore, plan: Plan) -> dict[str, Any]:
     now = present()
     status = queue.plans.get(plan.name)
+    workers = [worker for worker in queue.workers.find(now) if plan.name in worker.plans]
+    waits = {worker.troubles[plan.name]: None for worker in workers if plan.name in worker.troubles}
     conflicts = queue.jobs.count_errors(plan.name, "conflict")
     return {
         "plan": plan.name,
@@ -80,7 +82,8 @@ def _status_row(queue: MigrationStore, plan: Plan) -> dict[str, Any]:
         "lag_s": round(lag_s(queue, plan.name, now), 1),
         "jobs": queue.jobs.count_by_state(plan.name),
         "errors": dict(Counter(queue.jobs.count_errors(plan.name)) + Counter(conflicts)),
-        "workers": sum(plan.name in worker.plans for worker in queue.workers.find(now)),
+        "waits": "; ".join(waits) or None,
+        "workers": len(workers),
         "crawl": queue.runs.get(plan.name, "crawl"),
         "verify": queue.runs.get(plan.name, "verify"),
         "partial": queue.runs.get(plan.name, "partial"),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from functools import partial
+
 import click
 
 from app.cli.migrate.shared import compare_now, migrate, of_plan, open_plan, who, within
-from app.errors import InvalidQuery
+from app.errors import IllegalState, InvalidQuery
 from app.migration import states
-from app.migration.runbook import make_runbook
+from app.migration.frozen import takes_pushes
+from app.migration.runbook import make_runbook, warn_of_rollback, warn_of_start
+from app.migration.sides import connect_source
 from app.settings import Settings
 from app.store.migrations import present
 
@@ -21,6 +27,8 @@ def migrate_start(settings: Settings, name: str | None) -> None:
     A frozen plan takes pushes again; one that was rolled back begins anew.
     """
     stores, plan = open_plan(settings, name)
+    if warning := warn_of_start(stores.migrations, plan):
+        _warn(warning)
     states.start(stores.migrations, plan, who(), present())
     print(f"started {plan.name}; rns migrate worker carries it out")
 
@@ -89,13 +97,29 @@ def migrate_skip(settings: Settings, name: str | None, key: str) -> None:
 
 
 @migrate.command("freeze")
+@click.option("--force", is_flag=True, help="Although the source takes pushes.")
 @of_plan
 @click.pass_obj
-def migrate_freeze(settings: Settings, name: str | None) -> None:
-    """Record that you made the source read-only, and crawl it for the last time."""
+def migrate_freeze(settings: Settings, name: str | None, force: bool) -> None:
+    """Record that you made the source read-only, and crawl it for the last time.
+
+    Looks whether it is: refused if the source still takes pushes.
+    """
     stores, plan = open_plan(settings, name)
+    if stores.migrations.plans.get(plan.name).state == "live":
+        with contextlib.closing(connect_source(plan)) as source:
+            known = partial(stores.catalogue.find_names, plan.registry)
+            takes, why = takes_pushes(source, plan, known)
+        if takes and not force:
+            raise IllegalState(f"{plan.source.url} still takes pushes ({why}); make it read-only")
+        if takes is None:
+            _warn(f"nobody can tell whether {plan.source.url} takes pushes: {why}")
     states.freeze(stores.migrations, plan, who(), present())
     print(f"{plan.name} is frozen; when the crawl is over, rns migrate verify and ready")
+
+
+def _warn(text: str) -> None:
+    print(f"rns: warning: {text}", file=sys.stderr)
 
 
 @migrate.command("cutover")
@@ -125,6 +149,8 @@ def migrate_cutover(settings: Settings, name: str | None, force: bool, within: i
 def migrate_rollback(settings: Settings, name: str | None) -> None:
     """Record that clients go back to the source; workers leave the plan alone."""
     stores, plan = open_plan(settings, name)
+    if warning := warn_of_rollback(stores.migrations, plan):
+        _warn(warning)
     states.roll_back(stores.migrations, plan, who(), present())
     print(f"{plan.name} is rolled back: let the clients use {plan.source.url}", end="")
     print(f", after rns migrate start --plan {plan.counterpart}" if plan.counterpart else "")

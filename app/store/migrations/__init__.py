@@ -1,8 +1,9 @@
 """Live migrations: the state of plans, the queue of jobs, runs, drift, workers and the audit.
 
 Every operation is one conditional update, or two of which either order of crashes is harmless; no
-operation needs a transaction. Times come from the caller's clock: clocks that differ only move a
-lease or a pause, because whoever lost a lease is refused by its token.
+operation needs a transaction. Times come from the caller, who takes them from the database's clock
+(`present`); a clock that is wrong moves a lease or a pause, and no more, because whoever lost a
+lease is refused by its token.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pymongo.database import Database
 
 from app.store.errors import translate_errors
 from app.store.migrations.blobs import BlobStore
+from app.store.migrations.clock import clock, present
 from app.store.migrations.jobs import JobStore
 from app.store.migrations.plans import PlanStore
 from app.store.migrations.runs import RunStore
@@ -27,6 +29,7 @@ from app.store.migrations.values import (
     LIVE,
     SETTLED,
     WORKED,
+    Attempt,
     Breaker,
     Drift,
     DriftKind,
@@ -40,7 +43,6 @@ from app.store.migrations.values import (
     SourceProcess,
     Wish,
     WorkerBeat,
-    present,
 )
 from app.store.migrations.workers import WorkerStore
 from app.store.paging import Document
@@ -54,6 +56,7 @@ __all__ = [
     "LIVE",
     "SETTLED",
     "WORKED",
+    "Attempt",
     "Breaker",
     "Drift",
     "DriftKind",
@@ -80,6 +83,7 @@ class MigrationStore:
     """All access to the `migration_*` collections."""
 
     def __init__(self, database: Database[Document]) -> None:
+        self._database = database
         self.plans = PlanStore(database)
         self.jobs = JobStore(database, self.plans)
         self.runs = RunStore(database)
@@ -90,6 +94,10 @@ class MigrationStore:
         """Create the indexes; idempotent."""
         for store in (self.plans, self.jobs, self.runs, self.blobs, self.workers):
             store.ensure_indexes()
+
+    def follow_clock(self) -> None:
+        """Let `present` be the database's time; asks once a minute at most."""
+        clock.follow(self._database)
 
     def close(self, plan: str, who: str, now: datetime) -> bool:
         """End a plan and all that waits in its queue; False when it is closed already."""

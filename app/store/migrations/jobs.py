@@ -18,12 +18,14 @@ from pymongo.errors import BulkWriteError
 
 from app.rules.sizes import MAX_CONTENT_SIZE
 from app.store.errors import only_duplicates, translate_errors
+from app.store.migrations.clock import present
 from app.store.migrations.documents import count_capped, fields_from, query_of
 from app.store.migrations.plans import PlanStore
 from app.store.migrations.values import (
     BACKFILL,
     LEASE,
     LIVE,
+    Attempt,
     AuditRow,
     Job,
     JobCount,
@@ -37,6 +39,8 @@ from app.store.paging import Count, Document, Page
 
 BULK = 50  # wishes in one command; each is two to four updates
 UPSERT_TRIES = 3
+MAX_LOG = 20  # runs of a job
+MAX_LISTS = 20  # digests of a list that is written again for each entry
 
 
 @translate_errors
@@ -141,6 +145,31 @@ class JobStore:
         update = {"$set": {"prune": True}, "$inc": {"generation": 1}}
         return self._jobs.update_one(ours, update).matched_count > 0
 
+    # Lists of referrers, which are ours at the target though the source has none
+
+    def note_list(self, wish: Wish, digest: str, target_repository: str, now: datetime) -> None:
+        """Remember that a list is about to be ours under a tag; its job, if new, is done."""
+        known: Document = {
+            "$set": {"put_digest": digest},
+            "$push": {"put_lists": {"$each": [digest], "$slice": -MAX_LISTS}},
+        }
+        done = {
+            "state": "done",
+            "result": "copied",
+            "priority": wish.priority,
+            "generation": 1,
+            "finished_at": now,
+            "target_repository": target_repository,
+        }
+        new = {"$setOnInsert": new_job(wish, now) | done}
+        key = {"_id": job_key(wish.plan, wish.repository, wish.reference)}
+        self._jobs.update_one(key, known | new, upsert=True)
+
+    def find_lists(self, plan: str, repository: str, tag: str) -> list[str]:
+        """The digests of the last lists that were ours under a tag."""
+        row = self._jobs.find_one({"_id": job_key(plan, repository, tag)}, {"put_lists": 1})
+        return list(row.get("put_lists", [])) if row else []
+
     # The queue, as workers see it
 
     def find_due(self, plan: str, priority: int, now: datetime, limit: int = 500) -> list[Job]:
@@ -225,17 +254,24 @@ class JobStore:
             | {
                 "state": outcome.state,
                 "finished_at": now,
-                "attempts": 0,
                 "gone_at": None,
             }
         )
+        if outcome.state not in ("dead", "conflict"):  # of those it is shown how often
+            ended["attempts"] = 0
         same = {**held, "generation": job.generation}
         # A job that failed still has to, when a person begins it anew.
         over = {} if outcome.state in ("dead", "conflict") else {"broken": False, "prune": False}
-        if self._jobs.update_one(same, {"$set": ended | over}).matched_count:
+        logged = _logged(job, now, outcome.result, outcome.error_class, outcome.error)
+        if self._jobs.update_one(same, {"$set": ended | over, **logged}).matched_count:
             return True
-        again = {"state": "pending", "due": now + debounce, "wanted_at": job.claimed_at or now}
-        update = {"$set": ended | again}
+        again = {
+            "state": "pending",
+            "due": now + debounce,
+            "wanted_at": job.claimed_at or now,
+            "attempts": 0,
+        }
+        update = {"$set": ended | again, **logged}
         return self._jobs.update_one(held, update).matched_count > 0
 
     def postpone(
@@ -253,6 +289,7 @@ class JobStore:
         `counts`: the attempt is one of those that the job has. A job that was wished for
         meanwhile does not wait until `due`.
         """
+        now = present()
         fields: Document = {**_NOT_LEASED, "state": "pending", "due": due}
         if error_class:
             fields |= {"error_class": error_class, "error": error, "gone_at": gone_at}
@@ -260,10 +297,11 @@ class JobStore:
             fields["attempts"] = max(0, job.attempts - 1)
         held = {"_id": job.id, "token": job.token}
         same = {**held, "generation": job.generation}
-        if self._jobs.update_one(same, {"$set": fields}).matched_count:
+        logged = _logged(job, now, "", error_class, error) if error or error_class else {}
+        if self._jobs.update_one(same, {"$set": fields, **logged}).matched_count:
             return True
         del fields["due"]  # the one that it was claimed at is over
-        return self._jobs.update_one(held, {"$set": fields}).matched_count > 0
+        return self._jobs.update_one(held, {"$set": fields, **logged}).matched_count > 0
 
     # Reading the queue
 
@@ -375,4 +413,19 @@ _NOT_LEASED: Document = {"owner": "", "token": "", "lease_until": None}
 
 
 def _job(document: Document) -> Job:
-    return Job(**fields_from(Job, document) | {"id": document["_id"]})
+    log = [Attempt(**fields_from(Attempt, row)) for row in document.get("log", [])]
+    return Job(**fields_from(Job, document) | {"id": document["_id"], "log": log})
+
+
+def _logged(job: Job, now: datetime, result: str, error_class: str, error: str) -> Document:
+    """The part of an update that keeps how a run of a job ended."""
+    attempt = Attempt(
+        at=now,
+        worker=job.owner.rpartition(":")[0] or job.owner,
+        seconds=round((now - job.claimed_at).total_seconds(), 1) if job.claimed_at else 0,
+        result=result,
+        error_class=error_class,
+        error=error,
+    )
+    kept = {"$each": [msgspec.structs.asdict(attempt)], "$slice": -MAX_LOG}
+    return {"$push": {"log": kept}}

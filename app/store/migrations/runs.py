@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 from pymongo import ReturnDocument, UpdateOne
@@ -16,6 +16,8 @@ from app.store.migrations.documents import count_capped, fields_from, query_of
 from app.store.migrations.values import LEASE, Drift, Run, RunKind, job_key
 from app.store.paging import Count, Document, Page
 
+HISTORY_KEPT = timedelta(days=365)
+
 
 @translate_errors
 class RunStore:
@@ -24,10 +26,13 @@ class RunStore:
     def __init__(self, database: Database[Document]) -> None:
         self._runs: Collection[Document] = database["migration_runs"]
         self._drift: Collection[Document] = database["migration_drift"]
+        self._history: Collection[Document] = database["migration_history"]
 
     def ensure_indexes(self) -> None:
         """Create the indexes; idempotent."""
         self._drift.create_index([("plan", 1), ("_id", 1)])
+        kept_s = int(HISTORY_KEPT.total_seconds())
+        self._history.create_index("started_at", expireAfterSeconds=kept_s)
 
     def get(self, plan: str, kind: RunKind) -> Run | None:
         """The last crawl or verification of a plan, or None if there was none."""
@@ -88,7 +93,10 @@ class RunStore:
     def end(self, run: Run, owner: str, now: datetime) -> bool:
         """Record that a run is complete; False when another worker has it."""
         ended = msgspec.structs.replace(run, state="done", finished_at=now, message="")
-        return self.save(ended, owner, now)
+        is_ours = self.save(ended, owner, now)
+        if is_ours:
+            self._remember(ended)
+        return is_ours
 
     def renew(self, run: Run, owner: str, now: datetime) -> None:
         """Extend the lease of a run that is under way."""
@@ -98,7 +106,22 @@ class RunStore:
     def release(self, run: Run, owner: str, now: datetime, why: str) -> None:
         """Let another worker go on with a run that is not complete; `why` is what stopped it."""
         query = {"_id": f"{run.plan} {run.kind}", "owner": owner, "state": "running"}
-        self._runs.update_one(query, {"$set": {"lease_until": now - LEASE, "message": why}})
+        released = {"lease_until": now - LEASE, "message": why}
+        if self._runs.update_one(query, {"$set": released}).matched_count and why:
+            stopped = self.get(run.plan, run.kind)
+            self._remember(stopped or run)
+
+    def _remember(self, run: Run) -> None:
+        key = {"_id": f"{run.plan} {run.kind} {run.started_at.isoformat()}"}
+        self._history.update_one(key, {"$set": msgspec.structs.asdict(run)}, upsert=True)
+
+    def find_history(self, plan: str, limit: int = 50) -> list[Run]:
+        """The runs that ended or were stopped, of all kinds, newest first; kept for a year.
+
+        One that went on after it was stopped is one.
+        """
+        rows = self._history.find({"plan": plan}).sort("started_at", -1).limit(limit)
+        return [Run(**fields_from(Run, row)) for row in rows]
 
     def set_ranking(self, plan: str, repositories: Sequence[str]) -> None:
         """Keep with which repositories the crawl of a plan begins, and in which order."""

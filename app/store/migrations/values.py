@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 import msgspec
@@ -99,12 +99,23 @@ class Wish(msgspec.Struct, frozen=True):
     broken: bool = False
 
 
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a job: when it ended, how, and by which worker."""
+
+    at: datetime
+    worker: str  # host:pid
+    seconds: float
+    result: str = ""  # of one that was over, "" of one that failed or has to wait
+    error_class: str = ""
+    error: str = ""
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One reference of one repository, and what became of it.
 
     `source_digest` is what the source was last seen at, `target_digest` what both sides were last
     seen at together, `put_digest` what we stored at the target ourselves, and `putting` what we
-    were last about to store there.
+    were last about to store there. `log` are the last 20 runs, the newest last.
     """
 
     id: str
@@ -134,6 +145,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     gone_at: datetime | None = None  # when the source said first that it has it no more
     finished_at: datetime | None = None
+    log: list[Attempt] = []
 
 
 class JobCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,6 +221,7 @@ class WorkerBeat(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     version: str
     beat: datetime
+    troubles: dict[str, str] = {}  # by plan: a registry that asks to wait, or does not answer
 
 
 class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,9 +236,3 @@ class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
 def job_key(plan: str, repository: str, reference: str) -> str:
     """The id of the one job of a reference."""
     return f"{plan} {repository} {reference}"
-
-
-def present() -> datetime:
-    """The present time, in the milliseconds that MongoDB keeps."""
-    moment = datetime.now(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

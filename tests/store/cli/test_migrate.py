@@ -137,7 +137,7 @@ def test_the_status_tells_why_a_plan_waits_and_what_failed(run: Run, queue: Migr
     (row,) = rows(run("migrate", "status", "--json"))
 
     assert (row["stopped"], row["errors"], row["jobs"]) == (
-        "auth: no",
+        f"auth: no; tried again at {now:%Y-%m-%d %H:%M} UTC, by rns migrate resume now",
         {"forbidden": 1},
         {"dead": 1},
     )
@@ -284,13 +284,17 @@ migrations:
     make_ready(queue)
     queue.plans.set_state("dc2", "cut_over", "test", present())
     assert "first rns migrate rollback --plan dc2" in start("back")[1]
-    rolled = run("migrate", "rollback", "--plan", "dc2").out
-    assert rolled.endswith("use https://old.invalid, after rns migrate start --plan back\n")
+    result = run("migrate", "rollback", "--plan", "dc2")
+    assert (
+        "pushed to https://new.invalid since the cut-over is not at https://old.inv" in result.err
+    )
+    assert result.out.endswith("use https://old.invalid, after rns migrate start --plan back\n")
 
     assert start("back") == (0, "")
     assert "first rns migrate rollback --plan back" in start("dc2")[1]
     run("migrate", "rollback", "--plan", "back")
-    assert start("dc2") == (0, "")
+    status, warning = start("dc2")
+    assert (status, "it overwrites tags that were pushed there" in warning) == (0, True)
     assert queue.plans.get("dc2").state == "backfill"
 
 
@@ -426,11 +430,12 @@ def test_a_worker_that_waits_for_something_that_hangs_ends_all_the_same() -> Non
 TAKEN = """
 import os, signal, threading
 from app.cli.migrate import shared, work
+from app.settings import Settings
 with shared.until_signal() as ended:
     threading.Thread(target=threading.Event().wait, daemon=True).start()  # it takes the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    work._wait_for(ended)
+    work._wait_for(ended, Settings(), "")
 print("ended")
 """
 

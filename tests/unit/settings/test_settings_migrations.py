@@ -43,9 +43,17 @@ Refusal = Callable[..., str]
             "migrations[0].target.registry_id: no registry in registries has this name",
         ),
         (
-            "options: {platforms: [linux/amd64]}",
-            "migrations[0].options.platforms: expected all; a part of the platforms would change "
-            "the digest of every index, and nothing could be compared any more",
+            "options: {platforms: linux/amd64}",
+            "migrations[0].options.platforms: expected all, or a list as [linux/amd64]",
+        ),
+        (
+            "options: {platforms: [amd64]}",
+            "migrations[0].options.platforms: expected all, or a list as [linux/amd64]",
+        ),
+        (
+            "options: {platforms: [linux/amd64], deletes: tags_and_digests}",
+            "migrations[0].options.platforms: with deletes: tags_and_digests a filter would "
+            "delete; use tags",
         ),
         (
             "options: {verify_every: 1 day}",
@@ -75,7 +83,16 @@ Refusal = Callable[..., str]
     ],
     ids=[
         *("name", "registry", "same", "deletes", "existing", "unknown", "no url", "same place"),
-        *("target registry", "platforms", "verify", "pulled", "pulled text", "authfile"),
+        *(
+            "target registry",
+            "platforms",
+            "platform",
+            "filter",
+            "verify",
+            "pulled",
+            "pulled text",
+            "authfile",
+        ),
         *("two passwords", "reverse"),
     ],
 )
@@ -113,6 +130,11 @@ def test_a_way_back_has_a_name_and_options_only(load: Load) -> None:
     ("migrations", "message"),
     [
         ([WAY, BACK | {"tags": {"keep_latest": 1}}], "migrations[1].tags: comes from dc2; leave"),
+        (
+            [WAY | {"options": {"platforms": ["linux/amd64"]}}, BACK],
+            "migrations[1].reverse_of: dc2 takes some platforms only; its way back would put them "
+            "in the place of whole images",
+        ),
         ([BACK], "migrations[0].reverse_of: expected the name of a migration"),
         ([WAY, BACK, {"name": "b", "reverse_of": "back"}], "migrations[2].reverse_of: expected"),
         ([WAY, BACK, BACK | {"name": "b"}], "migrations[1].reverse_of: dc2 has another way back"),
@@ -132,7 +154,10 @@ def test_a_way_back_has_a_name_and_options_only(load: Load) -> None:
             "migrations[1].target.url: leads back to its source",
         ),
     ],
-    ids=["tags", "none", "of a way back", "two", "no registry", "circle of two", "behind another"],
+    ids=[
+        *("tags", "platforms", "none", "of a way back", "two", "no registry", "circle of two"),
+        "behind another",
+    ],
 )
 def test_a_way_back_that_cannot_be_is_refused(
     refusal: Refusal, migrations: list[dict[str, object]], message: str

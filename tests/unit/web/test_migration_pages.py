@@ -176,6 +176,45 @@ def test_the_page_shows_itself_anew_only_when_asked_to_and_while_work_goes_on(
     assert "Refresh" not in admin.get("/migration/dc2?refresh=1").headers
 
 
+def test_runs_of_jobs_and_of_the_plan_are_shown(admin: FlaskClient, queue: MigrationStore) -> None:
+    end_job(queue, "v1", dead(error="the proxy said no"))
+    for number in (1, 2):
+        run = queue.runs.begin("dc2", "crawl", "test", present() + timedelta(seconds=number))
+        assert run
+        queue.runs.end(msgspec.structs.replace(run, tags=1_000 + number), "test", present())
+
+    jobs = text_of(admin.get("/migration/dc2/jobs").text)
+    assert "after attempt 1" in jobs
+    assert "Last 1 run" in jobs
+    assert jobs.count("the proxy said no") == 2
+    page = text_of(admin.get("/migration/dc2").text)
+    assert "Earlier runs" in page
+    assert "1,001" in page
+    assert admin.get("/api/v1/migrations/dc2/jobs").json["items"][0]["log"][0]["error"]
+    assert "proxy" in admin.get("/migration/dc2/jobs?format=csv").text
+
+
+def test_a_worker_shows_for_which_registry_it_waits(
+    admin: FlaskClient, queue: MigrationStore
+) -> None:
+    troubles = {"dc2": "https://new.invalid asks to wait, for 40 s more", "other": "not this"}
+    queue.workers.beat(
+        WorkerBeat(
+            name="host:1:a",
+            plans=["dc2"],
+            running=0,
+            version="1",
+            beat=present(),
+            troubles=troubles,
+        )
+    )
+
+    page = text_of(admin.get("/migration/dc2").text)
+
+    assert "asks to wait, for 40 s more" in page
+    assert "not this" not in page
+
+
 def test_what_registries_say_is_no_markup(admin: FlaskClient, queue: MigrationStore) -> None:
     end_job(queue, "v1", dead(error="<script>alert(1)</script>"))
 
