@@ -205,6 +205,50 @@ def test_what_was_taken_for_a_child_is_none_once_the_children_are_told(
     assert len(records(mock_stores, action="pull")) == 2
 
 
+SIGNATURE = f"sha256-{digest('other').removeprefix('sha256:')}.sig"
+
+
+def test_what_is_no_index_any_more_holds_nothing_of_what_it_held(mock_stores: Stores) -> None:
+    lasting = Derivation(mock_stores)
+    child = wire_event("push", of="amd64", at=0)
+    lasting.work_in(parse(child, index("push", "amd64", tag="v1", at=1)), NOW)
+    assert told(mock_stores) == [("push", "v1", "event")]
+
+    # The first word on a manifest settles what it is.
+    lasting.work_in(parse(index("push", "amd64", tag=SIGNATURE, at=-1)), NOW)
+    again = wire_event("push", of="index", media_type=INDEX, at=2)  # reads what is at hand
+    lasting.work_in(parse(again), NOW)
+
+    assert [row.digest for row in records(mock_stores, kind="image")] == [digest("amd64")]
+    assert len(records(mock_stores, kind="signature")) == 3
+
+
+def test_a_push_that_came_with_the_delete_of_a_repository_is_what_its_manifest_says(
+    mock_stores: Stores,
+) -> None:
+    pushes = [index("push", "amd64", tag=tag, at=at) for at, tag in enumerate([SIGNATURE, "v1"])]
+    untagged = index("push", "amd64", at=2)
+    gone = wire_event("delete", "team/other", of=None, at=100)
+
+    deliver(mock_stores, envelope(gone, *pushes, untagged), now=NOW)
+
+    assert {row.kind for row in records(mock_stores, action="push")} == {"signature"}
+
+
+def test_the_children_of_an_index_of_another_type_in_an_index_are_part_of_it(
+    mock_stores: Stores,
+) -> None:
+    docker = "application/vnd.docker.distribution.manifest.list.v2+json"
+    inner = wire_event("push", of="inner", media_type=docker, children=["amd64"], at=0)
+    outer = wire_event("pull", of="outer", media_type=INDEX, children=["inner"], at=1000)
+    outer["target"]["references"][0]["mediaType"] = docker
+    deliver(mock_stores, envelope(inner), now=NOW)
+
+    deliver(mock_stores, envelope(outer, wire_event("pull", of="amd64", at=1001)), now=NOW)
+
+    assert [row.digest for row in records(mock_stores, action="pull")] == [digest("outer")]
+
+
 @pytest.mark.parametrize("action", ["pull", "push"])
 def test_what_comes_with_the_rename_of_its_repository_has_the_new_name(
     mock_stores: Stores, action: str
