@@ -14,7 +14,7 @@ import msgspec
 
 from app.notifications.recent import Neighbourhood, Place, Recent, is_foldable, place
 from app.rules.events import Event, position_at
-from app.rules.folding import AFTER, BEFORE, SKEW, UPLOAD, Fold, fold
+from app.rules.folding import AFTER, BEFORE, LONGEST, SKEW, UPLOAD, Fold, fold
 from app.rules.kinds import INDEX_TYPES
 from app.store import Stores
 from app.store.catalogue import Repointed
@@ -283,6 +283,8 @@ class _Group:
         """Whether the seeds may change it, and all that decides over it is known."""
         if event.action == "push":
             return self._first - UPLOAD - SKEW <= event.timestamp <= self._last + UPLOAD + SKEW
+        if event.action == "delete":
+            return self._first - LONGEST <= event.timestamp <= self._last + LONGEST
         return self._first - BEFORE <= event.timestamp <= self._last + AFTER
 
 

@@ -287,6 +287,17 @@ def test_the_children_of_an_index_that_come_before_it_are_part_of_it(mock_stores
     assert told(mock_stores) == [("pull", "v1", "event")]
 
 
+def test_a_delete_takes_in_its_tags_of_minutes_before_and_after(mock_stores: Stores) -> None:
+    for at in (0, 1190):
+        tag = wire_event("delete", of=None, tag=f"v{at}", at=at)
+        deliver(mock_stores, envelope(tag), now=NOW)
+    deliver(mock_stores, envelope(wire_event("push", at=2000)), now=NOW)
+
+    deliver(mock_stores, envelope(wire_event("delete", at=595)), now=NOW)
+
+    assert told(mock_stores, action="delete") == [("delete", None, None)]
+
+
 # What is far away
 
 
