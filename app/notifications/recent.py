@@ -70,6 +70,11 @@ class Neighbourhood:
         self.number += event.id not in of_digest
         of_digest[event.id] = _lean(event)
 
+    def drop(self, event: Event) -> None:
+        """Leave out an event that can no longer be folded with another one."""
+        of_digest = self._events.get(who(event), {}).get(event.digest or "", {})
+        self.number -= of_digest.pop(event.id, None) is not None
+
     def find_related(self, events: Sequence[Event], children: Children) -> dict[str, Event]:
         """Those that may be folded with `events`, by id.
 
@@ -153,7 +158,9 @@ class Recent:
         newest: dict[Place, datetime] = {}
         for event in events:
             of = place(event)
-            if of in self._at_hand and is_foldable(event):
+            if of in self._at_hand and not is_foldable(event):
+                self._at_hand[of].drop(event)
+            elif of in self._at_hand:
                 self._at_hand[of].put(event)
                 newest[of] = max(event.timestamp, newest.get(of, event.timestamp))
         for of, moment in newest.items():

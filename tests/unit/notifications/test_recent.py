@@ -12,10 +12,10 @@ import pytest
 
 from app.notifications import recent as module
 from app.notifications.recent import (
+    CHANGES,
     LATE,
     PULLS,
     PULLS_OF_INDEXES,
-    CHANGES,
     Recent,
     is_foldable,
     place,

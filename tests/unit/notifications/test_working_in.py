@@ -223,6 +223,17 @@ def test_what_is_no_index_any_more_holds_nothing_of_what_it_held(mock_stores: St
     assert len(records(mock_stores, kind="signature")) == 3
 
 
+def test_what_is_no_index_for_a_while_is_one_again(mock_stores: Stores) -> None:
+    lasting = Derivation(mock_stores)
+
+    lasting.work_in(parse(index("push", tag="v1", at=2)), NOW)
+    lasting.work_in(parse(index("push", tag=SIGNATURE, at=1)), NOW)
+    assert {row.kind for row in records(mock_stores)} == {"signature"}
+    lasting.work_in(parse(index("push", "amd64", tag="v2", at=3)), NOW)  # tells its references
+
+    assert {row.kind for row in records(mock_stores)} == {"index"}
+
+
 def test_a_push_that_came_with_the_delete_of_a_repository_is_what_its_manifest_says(
     mock_stores: Stores,
 ) -> None:
