@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -22,7 +22,8 @@ from app.store.events import DERIVED
 from app.store.manifests import Manifest
 
 MAX_MANIFESTS = 20_000  # that are at hand
-APART = timedelta(hours=1)  # events of a repository that lie further apart are folded by themselves
+# Events of a repository that lie further apart change nothing in common, and are folded apart.
+APART = 2 * (UPLOAD + SKEW)
 
 After = Callable[[Sequence[Event]], None]
 

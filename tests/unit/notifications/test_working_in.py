@@ -337,6 +337,16 @@ def test_events_that_lie_apart_in_one_batch_are_each_folded_with_what_is_near(
     assert told(mock_stores) == [("pull", f"v{at}", "paired") for at in hours]
 
 
+def test_what_is_near_to_events_that_lie_apart_is_folded_with_both(mock_stores: Stores) -> None:
+    deliver(mock_stores, envelope(wire_event("push", of="amd64", at=3)), now=NOW)
+
+    its_index = index("push", "amd64", at=0, tag="v1")
+    again = wire_event("push", of="amd64", at=3602)
+    deliver(mock_stores, envelope(its_index, again), now=NOW)
+
+    assert told(mock_stores) == [("push", "v1", "event"), ("push", None, None)]
+
+
 # Derived anew
 
 
