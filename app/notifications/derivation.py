@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import msgspec
 
 from app.notifications.recent import Neighbourhood, Place, Recent, is_foldable, place
 from app.rules.events import Event, position_at
-from app.rules.folding import AFTER, BEFORE, SKEW, UPLOAD, Fold, fold
+from app.rules.folding import AFTER, BEFORE, LONGEST, SKEW, UPLOAD, Fold, fold
+from app.rules.kinds import INDEX_TYPES
 from app.store import Stores
 from app.store.catalogue import Repointed
 from app.store.events import DERIVED
 from app.store.manifests import Manifest
 
 MAX_MANIFESTS = 10_000  # that are at hand
-APART = timedelta(hours=1)  # events of a repository that lie further apart are folded by themselves
+# Events of a repository that lie further apart change nothing in common, and are folded apart.
+APART = 2 * (UPLOAD + SKEW)
 
 After = Callable[[Sequence[Event]], None]
 
@@ -149,12 +151,12 @@ class Derivation:
         seeds |= {event.id: event for event in given}
         # One event from a clock that is ahead must not make all others look old.
         newest = min(self._find_newest(), position_at(now))
+        on_record = {event.id: event for event in late}
         groups = [
-            _Group(found, self._recent.around(found, newest))
+            _Group(found, on_record, self._recent.around(found, newest))
             for found in _by_place_and_time(seeds.values())
         ]
         self._fold_groups(groups)
-        on_record = {event.id: event for event in late}
         for group in groups:
             on_record |= group.on_record
         derived = {event.id: event for group in groups for event in group.derived}
@@ -208,7 +210,7 @@ class Derivation:
                     named |= {
                         reference.digest
                         for reference in manifest.references
-                        if reference.media_type == manifest.media_type
+                        if reference.media_type in INDEX_TYPES
                     }
             waiting = named - found.keys()
         return found
@@ -227,10 +229,16 @@ class Derivation:
 
 
 class _Group:
-    """Events of one repository that are folded together: `seeds`, and what is around them."""
+    """Events of one repository that are folded together: `seeds`, and what is around them.
 
-    def __init__(self, seeds: Sequence[Event], around: Neighbourhood) -> None:
+    `late` are events as they are on record, among them those of the seeds that are.
+    """
+
+    def __init__(
+        self, seeds: Sequence[Event], late: Mapping[str, Event], around: Neighbourhood
+    ) -> None:
         self._seeds = seeds
+        self._were = [late[event.id] for event in seeds if event.id in late]
         self._around = around
         self.registry = seeds[0].registry
         self.children: dict[str, list[str]] = {}
@@ -248,8 +256,13 @@ class _Group:
     def fold(self, tags: Mapping[str, str | None]) -> None:
         """Derive what belongs to what; `asked` are events whose tag is not among `tags`."""
         seeds = {event.id: event for event in self._seeds if is_foldable(event)}
-        self.on_record = self._around.find_related(list(seeds.values()), self.children)
+        # One that is no index any more holds nothing of what it held.
+        changing = [event for event in (*seeds.values(), *self._were) if is_foldable(event)]
+        self.on_record = self._around.find_related(changing, self.children)
         events = {**self.on_record, **seeds}
+        for event in self._seeds:
+            if event.id not in seeds:
+                events.pop(event.id, None)
         asked: dict[str, Event] = {}
 
         def tag_at(event: Event) -> str | None:
@@ -271,6 +284,8 @@ class _Group:
         """Whether the seeds may change it, and all that decides over it is known."""
         if event.action == "push":
             return self._first - UPLOAD - SKEW <= event.timestamp <= self._last + UPLOAD + SKEW
+        if event.action == "delete":
+            return self._first - LONGEST <= event.timestamp <= self._last + LONGEST
         return self._first - BEFORE <= event.timestamp <= self._last + AFTER
 
 

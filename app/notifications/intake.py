@@ -12,10 +12,11 @@ import msgspec
 from app.errors import StoreUnavailable
 from app.notifications.projector import came
 from app.rules.events import join_events, parse_envelope
-from app.store import Stores
+from app.store import Stores, deadline
 
 logger = logging.getLogger(__name__)
 
+DEADLINE_S = 0.8  # of the database: a registry waits for a second by default
 LOOK_S = 5.0  # between two looks at how full the inbox is
 BEHIND_S = 10.0  # an inbox that is worked in so soon is not full
 
@@ -53,9 +54,11 @@ class Intake:
         envelope = parse_envelope(body, registry, now)
         receipt = Receipt(len(envelope.events), envelope.ignored, len(envelope.rejected))
         if envelope.kept:
-            self.refuse_when_full()
             kept = join_events(envelope.kept) if envelope.ignored else body
-            self._inbox.add(registry, kept, now)
+            # Not of reading a large envelope: that would take as long the next time.
+            with deadline(DEADLINE_S):
+                self.refuse_when_full()
+                self._inbox.add(registry, kept, now)
             came.set()
         return receipt
 

@@ -36,7 +36,7 @@ MANY = 200  # of one place: what is too old is dropped from here on
 # What may be folded with an event, or changes what that is folded with, is at most so much older.
 PULLS = BEFORE + WINDOW + SKEW
 PULLS_OF_INDEXES = BEFORE + LONGEST + WINDOW
-PUSHES = 2 * (UPLOAD + SKEW)
+CHANGES = 2 * (UPLOAD + SKEW)  # pushes and deletes
 # The newest event may be so much newer than one that comes now.
 LATE = 2 * WINDOW
 # What many events say alike.
@@ -59,9 +59,9 @@ _SHARED = (
 class Neighbourhood:
     """Events of one repository by who sent them and digest, complete from some time on."""
 
-    def __init__(self, since: datetime, pushes_since: datetime) -> None:
+    def __init__(self, since: datetime, changes_since: datetime) -> None:
         self.since = since
-        self.pushes_since = pushes_since
+        self.changes_since = changes_since
         self.number = 0
         self._trim_at = MANY
         self._events: dict[Who, dict[str, dict[str, Event]]] = {}
@@ -71,6 +71,11 @@ class Neighbourhood:
         of_digest = self._events.setdefault(who(event), {}).setdefault(event.digest or "", {})
         self.number += event.id not in of_digest
         of_digest[event.id] = _lean(event)
+
+    def drop(self, event: Event) -> None:
+        """Leave out an event that can no longer be folded with another one."""
+        of_digest = self._events.get(who(event), {}).get(event.digest or "", {})
+        self.number -= of_digest.pop(event.id, None) is not None
 
     def find_related(self, events: Sequence[Event], children: Children) -> dict[str, Event]:
         """Those that may be folded with `events`, by id.
@@ -99,7 +104,7 @@ class Neighbourhood:
         if self.number <= self._trim_at:
             return
         self.since = max(self.since, newest - LATE - PULLS)
-        self.pushes_since = max(self.pushes_since, newest - LATE - PUSHES)
+        self.changes_since = max(self.changes_since, newest - LATE - CHANGES)
         of_indexes = newest - LATE - PULLS_OF_INDEXES
         events = [
             event
@@ -111,7 +116,7 @@ class Neighbourhood:
         for event in events:
             is_longer = event.kind == "index" or event.parent
             since = of_indexes if is_longer else self.since
-            if event.timestamp >= (self.pushes_since if event.action == "push" else since):
+            if event.timestamp >= (self.changes_since if _is_change(event) else since):
                 self.put(event)
         self._trim_at = max(MANY, self.number * 3 // 2)
 
@@ -158,7 +163,9 @@ class Recent:
         newest: dict[Place, datetime] = {}
         for event in events:
             of = place(event)
-            if of in self._at_hand and is_foldable(event):
+            if of in self._at_hand and not is_foldable(event):
+                self._at_hand[of].drop(event)
+            elif of in self._at_hand:
                 self._at_hand[of].put(event)
                 newest[of] = max(event.timestamp, newest.get(of, event.timestamp))
         for of, moment in newest.items():
@@ -166,39 +173,39 @@ class Recent:
         self._drop_oldest()
 
     def around(self, events: Sequence[Event], newest: str) -> Neighbourhood:
-        """What is on record around events of one place; see PULLS, PUSHES.
+        """What is on record around events of one place; see PULLS, CHANGES.
 
         `newest` is the position of the newest event on record.
         """
         of = place(events[0])
         first = min(event.timestamp for event in events)
-        has_pushes = any(event.action == "push" for event in events)
+        has_changes = any(map(_is_change, events))
         known = self._at_hand.get(of)
         if (
             known
             and first - PULLS >= known.since
-            and (not has_pushes or first - PUSHES >= known.pushes_since)
+            and (not has_changes or first - CHANGES >= known.changes_since)
         ):
             self._at_hand.move_to_end(of)
             return known
         last = max(event.timestamp for event in events)
         is_newest = position_at(last + AFTER) > newest
-        found = self._read(of, first, None if is_newest else last, has_pushes)
+        found = self._read(of, first, None if is_newest else last, has_changes)
         if is_newest:
             self._keep(of, found)
         return found
 
     def _read(
-        self, of: Place, first: datetime, last: datetime | None, has_pushes: bool
+        self, of: Place, first: datetime, last: datetime | None, has_changes: bool
     ) -> Neighbourhood:
         since = first - LATE - PULLS_OF_INDEXES
-        pushes_since = first - LATE - PUSHES
+        changes_since = first - LATE - CHANGES
         found = Neighbourhood(
-            since, pushes_since if has_pushes else datetime.max.replace(tzinfo=first.tzinfo)
+            since, changes_since if has_changes else datetime.max.replace(tzinfo=first.tzinfo)
         )
-        until = last and last + (PUSHES if has_pushes else AFTER + PULLS_OF_INDEXES)
-        for event in self._store.find_between(*of, pushes_since if has_pushes else since, until):
-            if is_foldable(event) and (event.action == "push" or event.timestamp >= since):
+        until = last and last + (CHANGES if has_changes else AFTER + PULLS_OF_INDEXES)
+        for event in self._store.find_between(*of, changes_since if has_changes else since, until):
+            if is_foldable(event) and (_is_change(event) or event.timestamp >= since):
                 found.put(event)
         return found
 
@@ -233,6 +240,10 @@ def is_foldable(event: Event) -> bool:
     if event.action == "push":
         return own_tag(event) is None or event.kind == "index"
     return event.action in ("pull", "check", "delete")
+
+
+def _is_change(event: Event) -> bool:
+    return event.action in ("push", "delete")
 
 
 def _lean(event: Event) -> Event:

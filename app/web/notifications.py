@@ -17,7 +17,6 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from app.embedded import refuse_without_space
 from app.errors import InvalidEnvelope, NotAuthenticated
 from app.settings import Registry
-from app.store import deadline
 from app.web.runtime import json_response, runtime
 
 logger = logging.getLogger(__name__)
@@ -26,7 +25,6 @@ bp = Blueprint("notifications", __name__)
 LOG_AGAIN_S = 60.0  # that the same address is refused
 MAX_REFUSED = 1_000  # addresses that are remembered
 _refused: dict[str, float] = {}  # when the log was told
-DEADLINE_S = 0.8  # a registry waits for a second by default
 
 
 @bp.post("/events", strict_slashes=False)
@@ -40,8 +38,7 @@ def receive() -> Response:
         request.stream.read(1)  # a chunked body was cut at the limit without a word: now it is 413
     body = _inflate(body)
     refuse_without_space(runtime().settings)
-    with deadline(DEADLINE_S):
-        receipt = runtime().intake.receive(body, registry.name)
+    receipt = runtime().intake.receive(body, registry.name)
     if receipt.rejected:
         logger.warning("kept %d events of %s as rejected", receipt.rejected, registry.name)
     return json_response(receipt, 202)

@@ -12,11 +12,11 @@ import pytest
 
 from app.notifications import recent as module
 from app.notifications.recent import (
+    CHANGES,
     LATE,
     MANY,
     PULLS,
     PULLS_OF_INDEXES,
-    PUSHES,
     Recent,
     is_foldable,
     place,
@@ -91,7 +91,7 @@ def ids(events: Iterable[Event]) -> set[str]:
 def test_what_is_looked_at_is_as_far_as_folds_reach() -> None:
     assert PULLS == BEFORE + WINDOW + SKEW
     assert PULLS_OF_INDEXES == BEFORE + LONGEST + WINDOW
-    assert PUSHES == UPLOAD + SKEW + UPLOAD + SKEW
+    assert CHANGES == UPLOAD + SKEW + UPLOAD + SKEW
 
 
 # Who and what
@@ -222,8 +222,8 @@ def test_the_indexes_near_by_are_those_of_the_same_clients() -> None:
     [
         ("pull", False, LATE + PULLS_OF_INDEXES),
         ("pull", True, LATE + PULLS_OF_INDEXES),
-        ("delete", False, LATE + PULLS_OF_INDEXES),
-        ("push", True, LATE + PUSHES),
+        ("delete", False, LATE + CHANGES),
+        ("push", True, LATE + CHANGES),
     ],
 )
 def test_as_much_is_read_as_an_event_that_is_late_needs(
@@ -239,7 +239,8 @@ def test_as_much_is_read_as_an_event_that_is_late_needs(
 
 
 @pytest.mark.parametrize(
-    ("action", "until"), [("pull", AFTER + PULLS_OF_INDEXES), ("push", PUSHES)]
+    ("action", "until"),
+    [("pull", AFTER + PULLS_OF_INDEXES), ("push", CHANGES), ("delete", CHANGES)],
 )
 def test_around_old_events_as_much_is_read_after_them_as_before(
     action: str, until: timedelta
@@ -321,7 +322,7 @@ def test_what_is_at_hand_serves_an_event_as_late_as_it_reaches(
 
 
 def test_pushes_are_read_where_only_pulls_are_at_hand() -> None:
-    push = event("push", -PUSHES)
+    push = event("push", -CHANGES)
     record = Record(push)
     recent = recent_of(record)
     assert found(recent, event("pull")) == set()
@@ -401,11 +402,11 @@ LATER = timedelta(hours=5)
     ("kept", "since"),
     [
         (event("pull"), PULLS),
-        (event("delete"), PULLS),
+        (event("delete"), CHANGES),
         (event("pull", kind="index"), PULLS_OF_INDEXES),
         (event("pull", parent="index"), PULLS_OF_INDEXES),
-        (event("push"), PUSHES),
-        (event("push", kind="index"), PUSHES),
+        (event("push"), CHANGES),
+        (event("push", kind="index"), CHANGES),
     ],
     ids=lambda value: value.action if isinstance(value, Event) else "",
 )
@@ -487,7 +488,9 @@ def test_all_that_folding_needs_is_at_hand_in_any_history(
         has = found(recent, seed_event, newest=newest)
 
         before, after = (
-            (PUSHES, PUSHES) if seed_event.action == "push" else (PULLS, AFTER + PULLS_OF_INDEXES)
+            (CHANGES, CHANGES)
+            if seed_event.action in ("push", "delete")
+            else (PULLS, AFTER + PULLS_OF_INDEXES)
         )
         needed = {
             one.id

@@ -205,6 +205,61 @@ def test_what_was_taken_for_a_child_is_none_once_the_children_are_told(
     assert len(records(mock_stores, action="pull")) == 2
 
 
+SIGNATURE = f"sha256-{digest('other').removeprefix('sha256:')}.sig"
+
+
+def test_what_is_no_index_any_more_holds_nothing_of_what_it_held(mock_stores: Stores) -> None:
+    lasting = Derivation(mock_stores)
+    child = wire_event("push", of="amd64", at=0)
+    lasting.work_in(parse(child, index("push", "amd64", tag="v1", at=1)), NOW)
+    assert told(mock_stores) == [("push", "v1", "event")]
+
+    # The first word on a manifest settles what it is.
+    lasting.work_in(parse(index("push", "amd64", tag=SIGNATURE, at=-1)), NOW)
+    again = wire_event("push", of="index", media_type=INDEX, at=2)  # reads what is at hand
+    lasting.work_in(parse(again), NOW)
+
+    assert [row.digest for row in records(mock_stores, kind="image")] == [digest("amd64")]
+    assert len(records(mock_stores, kind="signature")) == 3
+
+
+def test_what_is_no_index_for_a_while_is_one_again(mock_stores: Stores) -> None:
+    lasting = Derivation(mock_stores)
+
+    lasting.work_in(parse(index("push", tag="v1", at=2)), NOW)
+    lasting.work_in(parse(index("push", tag=SIGNATURE, at=1)), NOW)
+    assert {row.kind for row in records(mock_stores)} == {"signature"}
+    lasting.work_in(parse(index("push", "amd64", tag="v2", at=3)), NOW)  # tells its references
+
+    assert {row.kind for row in records(mock_stores)} == {"index"}
+
+
+def test_a_push_that_came_with_the_delete_of_a_repository_is_what_its_manifest_says(
+    mock_stores: Stores,
+) -> None:
+    pushes = [index("push", "amd64", tag=tag, at=at) for at, tag in enumerate([SIGNATURE, "v1"])]
+    untagged = index("push", "amd64", at=2)
+    gone = wire_event("delete", "team/other", of=None, at=100)
+
+    deliver(mock_stores, envelope(gone, *pushes, untagged), now=NOW)
+
+    assert {row.kind for row in records(mock_stores, action="push")} == {"signature"}
+
+
+def test_the_children_of_an_index_of_another_type_in_an_index_are_part_of_it(
+    mock_stores: Stores,
+) -> None:
+    docker = "application/vnd.docker.distribution.manifest.list.v2+json"
+    inner = wire_event("push", of="inner", media_type=docker, children=["amd64"], at=0)
+    outer = wire_event("pull", of="outer", media_type=INDEX, children=["inner"], at=1000)
+    outer["target"]["references"][0]["mediaType"] = docker
+    deliver(mock_stores, envelope(inner), now=NOW)
+
+    deliver(mock_stores, envelope(outer, wire_event("pull", of="amd64", at=1001)), now=NOW)
+
+    assert [row.digest for row in records(mock_stores, action="pull")] == [digest("outer")]
+
+
 @pytest.mark.parametrize("action", ["pull", "push"])
 def test_what_comes_with_the_rename_of_its_repository_has_the_new_name(
     mock_stores: Stores, action: str
@@ -243,6 +298,17 @@ def test_the_children_of_an_index_that_come_before_it_are_part_of_it(mock_stores
     assert told(mock_stores) == [("pull", "v1", "event")]
 
 
+def test_a_delete_takes_in_its_tags_of_minutes_before_and_after(mock_stores: Stores) -> None:
+    for at in (0, 1190):
+        tag = wire_event("delete", of=None, tag=f"v{at}", at=at)
+        deliver(mock_stores, envelope(tag), now=NOW)
+    deliver(mock_stores, envelope(wire_event("push", at=2000)), now=NOW)
+
+    deliver(mock_stores, envelope(wire_event("delete", at=595)), now=NOW)
+
+    assert told(mock_stores, action="delete") == [("delete", None, None)]
+
+
 # What is far away
 
 
@@ -269,6 +335,16 @@ def test_events_that_lie_apart_in_one_batch_are_each_folded_with_what_is_near(
     deliver(mock_stores, envelope(*reversed(pulls)), now=NOW)
 
     assert told(mock_stores) == [("pull", f"v{at}", "paired") for at in hours]
+
+
+def test_what_is_near_to_events_that_lie_apart_is_folded_with_both(mock_stores: Stores) -> None:
+    deliver(mock_stores, envelope(wire_event("push", of="amd64", at=3)), now=NOW)
+
+    its_index = index("push", "amd64", at=0, tag="v1")
+    again = wire_event("push", of="amd64", at=3602)
+    deliver(mock_stores, envelope(its_index, again), now=NOW)
+
+    assert told(mock_stores) == [("push", "v1", "event"), ("push", None, None)]
 
 
 # Derived anew
