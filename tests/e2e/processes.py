@@ -417,7 +417,10 @@ class Registry:
             "http": {
                 "addr": self.address,
                 "secret": "shared by the nodes of a registry",
-                "debug": {"addr": f"{HOST}:{self._debug_port}"},
+                "debug": {
+                    "addr": f"{HOST}:{self._debug_port}",
+                    "prometheus": {"enabled": True},
+                },
             },
         }
         if accounts:

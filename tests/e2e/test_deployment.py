@@ -1,0 +1,154 @@
+"""What stands in `deploy/`, looked at by the programs that it is for."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+from builders import wire_event
+from clients import Webhook
+from processes import CHECKOUT, HOST, Registry, Server, cleaned_up, eventually, need_program
+
+pytestmark = pytest.mark.e2e
+
+DEPLOY = CHECKOUT / "deploy"
+CHART = DEPLOY / "helm" / "registry-notification-server"
+RULES = DEPLOY / "prometheus" / "rules.yml"
+DASHBOARD = DEPLOY / "grafana" / "dashboard.json"
+METRIC = re.compile(r"\b(?:rns|registry_notifications)_[a-z_]+\b")
+
+
+def output(*command: str | Path, **options: object) -> str:
+    """What a program prints; fails with its words."""
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return str(answer.stdout)
+
+
+def test_promtool_takes_the_alerts() -> None:
+    assert "SUCCESS" in output(need_program("promtool"), "check", "rules", RULES)
+
+
+def test_every_metric_of_alerts_and_dashboard_is_told(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    sides = {
+        side: {"url": "http://127.0.0.1:9", "plain_http": True} for side in ("source", "target")
+    }
+    server = make_server(server={"metrics_token": "m"})
+    server.configure(migrations=[{"name": "dc2", **sides}])
+    need_program("docker-registry")
+    wanted = names_in(RULES.read_text()) | names_in(DASHBOARD.read_text())
+    server.start()
+    with (
+        cleaned_up(Registry(tmp_path / "registry", server)) as registry,
+        socket.create_connection((HOST, server.port)),  # which says nothing, and is cut off
+        closing(Webhook(server)) as webhook,
+    ):
+        registry.start()
+        assert webhook.is_acknowledged(wire_event(at=datetime.now(UTC)))
+        told: set[str] = set()
+
+        def all_told() -> bool:
+            told.update(
+                names_at(f"{server.url}/metrics"), names_at(f"{registry.debug_url}/metrics")
+            )
+            return wanted <= told
+
+        with suppress(AssertionError):
+            eventually(all_told, 15, "all are told", every=1)
+    assert wanted - told == set()
+
+
+def test_the_dashboard_asks_only_the_chosen_prometheus() -> None:
+    dashboard = json.loads(DASHBOARD.read_text())
+
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {"${datasource}"}
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+@pytest.mark.parametrize("unit", ["rns.service", "rns-worker@.service"])
+def test_systemd_takes_the_units(unit: str, tmp_path: Path) -> None:
+    text = (DEPLOY / "systemd" / unit).read_text()
+    assert "ExecStart=/opt/rns/bin/rns " in text
+    (tmp_path / unit).write_text(text.replace("/opt/rns/bin/rns", "/bin/true"))
+
+    answer = subprocess.run(
+        [need_program("systemd-analyze"), "verify", tmp_path / unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (answer.returncode, [row for row in answer.stderr.splitlines() if unit in row]) == (
+        0,
+        [],
+    )
+
+
+def test_compose_takes_the_file_and_what_was_prepared(tmp_path: Path) -> None:
+    (tmp_path / "deploy").mkdir()
+    for name in ("compose.yml", "config.yml", "Dockerfile", "deploy/compose"):
+        subprocess.run(["cp", "-r", CHECKOUT / name, tmp_path / name], check=True)
+    subprocess.run(["rm", "-rf", tmp_path / "deploy/compose/secrets"], check=True)
+    prepare = tmp_path / "deploy/compose/prepare"
+
+    output(prepare, "registry.example.org")
+    secrets = prepare.parent / "secrets"
+    token = (secrets / "events-token").read_text()
+    output(prepare, "registry.example.org")
+
+    assert (secrets / "events-token").read_text() == token
+    assert secrets.stat().st_mode & 0o077 == 0
+    registry = yaml.safe_load((secrets / "registry.yml").read_text())
+    (endpoint,) = registry["notifications"]["endpoints"]
+    assert endpoint["headers"] == {"Authorization": [f"Bearer {token.strip()}"]}
+    composed = yaml.safe_load(output(need_program("docker-compose"), "config", cwd=tmp_path))
+    for service in composed["services"].values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0] if isinstance(volume, str) else volume["source"]
+            assert not source.startswith("/") or Path(source).exists(), source
+
+
+def test_the_kubernetes_file_is_what_the_chart_makes() -> None:
+    """Where helm is installed; `docs/containers.md` tells how the file is made."""
+    if not shutil.which("helm"):
+        pytest.skip("the program helm is not installed")
+
+    assert output("helm", "template", "rns", CHART) == (DEPLOY / "kubernetes/rns.yaml").read_text()
+    output("helm", "lint", "--strict", CHART)
+
+
+def test_all_that_the_chart_can_make_is_what_kubernetes_knows(tmp_path: Path) -> None:
+    if not shutil.which("helm"):
+        pytest.skip("the program helm is not installed")
+    switches = ("worker.enabled", "ingress.enabled", "serviceMonitor.enabled")
+
+    made = output("helm", "template", "rns", CHART, *(f"--set={name}=true" for name in switches))
+
+    kinds = [document["kind"] for document in yaml.safe_load_all(made)]
+    assert sorted(kinds) == [
+        *("ConfigMap", "Deployment", "Deployment", "Ingress", "PodDisruptionBudget"),
+        *("Service", "ServiceMonitor"),
+    ]
+
+
+def names_in(text: str) -> set[str]:
+    """The metrics that a text names, without what a histogram or counter adds."""
+    return {re.sub("_(bucket|total)$", "", name) for name in METRIC.findall(text)}
+
+
+def names_at(url: str) -> set[str]:
+    """The metrics that are told there."""
+    text = requests.get(url, headers={"Authorization": "Bearer m"}, timeout=10).text
+    return names_in("".join(row for row in text.splitlines() if row.startswith("# TYPE ")))
