@@ -200,6 +200,19 @@ class EventStore:
         )
         return event_of(found[0]) if found else None
 
+    def find_newest_since(
+        self, since: datetime, limit: int, registry: str | None = None
+    ) -> list[Event]:
+        """The newest events, of all or one registry, that happened from `since` on; parts too."""
+        documents = find_newest(
+            self._collection,
+            [{} if registry is None else {"registry": registry}],
+            lower=position_at(since),
+            upper=None,
+            limit=limit,
+        )
+        return [event_of(document) for document in documents]
+
     def find_last_pull(self, query: RecordQuery, scope: Scope) -> LastPull | None:
         """The newest pull, by whomever, of the image that `query` names, or None."""
         event = self._find_last(msgspec.structs.replace(query, action="pull"), scope)

@@ -35,6 +35,8 @@ from app.web.openapi import LISTS, describe
 from app.web.runtime import find_up_to, json_response
 from app.web.search import history_listing, repository_listing, tag_listing
 from app.web.signin import administrator, viewer, visitor
+from app.web.wiring import carry_out as carry_out_rejected
+from app.web.wiring import rejected_listing
 
 bp = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -44,6 +46,7 @@ _LISTINGS: dict[str, Callable[[Any], lists.Listing]] = {
     "history": history_listing,
     "records": record_listing,
     "sign-ins": sign_in_listing,
+    "rejected-events": rejected_listing,
 }
 _OF_ANYBODY = {"repositories", "tags"}  # the anonymous account sees these
 _OF_EVERY_LIST = {"cursor", "limit", "format"}
@@ -70,7 +73,7 @@ def refuse_forgery() -> None:
         raise InvalidQuery("Content-Type: expected application/json")
 
 
-@bp.get("/<any(repositories, tags, history, records, 'sign-ins'):name>")
+@bp.get("/<any(repositories, tags, history, records, 'sign-ins', 'rejected-events'):name>")
 def listing(name: str) -> Response:
     """One page of a list: 200, 400 for a filter that cannot be used, 401, 403."""
     (visitor if name in _OF_ANYBODY else viewer)()
@@ -167,11 +170,27 @@ def migration_action(name: str, action: str) -> Response:
     The body is a JSON object, or empty; see refuse_forgery.
     """
     plan = plan_named(name)
+    return json_response({"message": carry_out(plan, action, _read_body())})
+
+
+@bp.post("/rejected-events/<any(retry, drop):action>")
+def rejected_action(action: str) -> Response:
+    """Retry or drop rejected events: 200 with a sentence, 400, 401, 403, 404.
+
+    The body is a JSON object with the `id` of one, or empty: all of them.
+    """
+    administrator()
+    given = _read_body()
+    if wrong := given.keys() - {"id"}:
+        raise InvalidQuery(f"{min(wrong)[:40]}: no such field; known is id")
+    return json_response({"message": carry_out_rejected(action, str(given.get("id", "")))})
+
+
+def _read_body() -> _Given:
     try:
-        given = msgspec.json.decode(request.get_data() or b"{}", type=_Given)
+        return msgspec.json.decode(request.get_data() or b"{}", type=_Given)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidQuery(f"body: expected a JSON object of texts and numbers: {error}") from None
-    return json_response({"message": carry_out(plan, action, given)})
 
 
 def _answer(found: lists.Listing, beside: Mapping[str, Any] = {}) -> Response:

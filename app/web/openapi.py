@@ -15,7 +15,7 @@ from app.analysis.recall import Consumer, Interval
 from app.analysis.unused import UnusedTag
 from app.migration.progress import Progress
 from app.migration.readiness import Check
-from app.rules.events import Event
+from app.rules.events import Event, Rejected
 from app.store.catalogue import Move, Repository, Tag
 from app.store.migrations import Drift, Job
 from app.store.sign_ins import SignIn
@@ -72,6 +72,10 @@ ACTIONS = {
     "retry": "Begin jobs anew: all that failed, those of a class, or one.",
     "skip": "Leave a job out until its tag is pushed again.",
 }
+REJECTED_ACTIONS = {
+    "retry": "Take the rejected event `id` in again, or all that are understood now.",
+    "drop": "Forget the rejected event `id`, or all.",
+}
 INTEGERS = {"allow_deletes"}
 
 
@@ -118,6 +122,9 @@ LISTS = {
         },
     ),
     "/sign-ins": List("Sign-ins, for administrators", forms.SignInFilter, SignIn),
+    "/rejected-events": List(
+        "Events that could not be understood, for administrators", forms.FilterForm, Rejected
+    ),
     "/migrations": List("Migrations, for administrators", forms.FilterForm, Progress),
     "/migrations/{name}/jobs": List("Jobs of a migration", forms.JobFilter, Job, SECRET),
     "/migrations/{name}/drift": List(
@@ -147,7 +154,10 @@ def describe() -> Schema:
     answers |= {path: _list(path, entry, components) for path, entry in LISTS.items()}
     paths = {path: {"get": answer} for path, answer in answers.items()}
     for action, summary in ACTIONS.items():
-        paths[f"/migrations/{{name}}/{action}"] = {"post": _action(action, summary)}
+        takes = TAKES.get(action, set())
+        paths[f"/migrations/{{name}}/{action}"] = {"post": _action(summary, takes, [NAME])}
+    for action, summary in REJECTED_ACTIONS.items():
+        paths[f"/rejected-events/{action}"] = {"post": _action(summary, {"id"}, [])}
     schemes = {
         "account": {"type": "http", "scheme": "basic", "description": "The registry account."},
         "token": {
@@ -184,14 +194,11 @@ def _list(path: str, entry: List, components: Schema) -> Schema:
     return _operation(entry.summary, _page(item, _schemas(entry.beside)), parameters)
 
 
-def _action(action: str, summary: str) -> Schema:
-    fields = {
-        name: {"type": "integer" if name in INTEGERS else "string"}
-        for name in sorted(TAKES.get(action, ()))
-    }
+def _action(summary: str, takes: set[str], parameters: list[Schema]) -> Schema:
+    fields = {name: {"type": "integer" if name in INTEGERS else "string"} for name in sorted(takes)}
     body = {"type": "object", "properties": fields, "additionalProperties": False}
     return {
-        **_operation(summary, _ref("Message"), [NAME]),
+        **_operation(summary, _ref("Message"), parameters),
         "security": [{"account": []}],
         "requestBody": {"content": {"application/json": {"schema": body}}},
     }

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from app.cli.migrate.shared import migrate, of_plan, open_plan, until_signal, who, why_stopped
 from app.cli.shared import open_stores
 from app.errors import AppError, ConfigError
-from app.logs import LOGGING
+from app.logs import logging_config
 from app.migration import load_plans, states
 from app.migration.worker import GRACE_S, Worker
 from app.settings import Settings
@@ -75,7 +75,7 @@ def _end_within(seconds: float) -> None:
 @click.pass_obj
 def migrate_worker(settings: Settings, names: tuple[str, ...]) -> None:
     """Carry out the plans that are started; any number of workers may run."""
-    logging.config.dictConfig(LOGGING)
+    logging.config.dictConfig(logging_config(settings.log.format, settings.log.level))
     plans = load_plans(settings, names)
     if not plans:
         raise ConfigError("migrations: none is configured")

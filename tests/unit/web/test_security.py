@@ -33,7 +33,9 @@ SignIn = Callable[[str], FlaskClient]
 
 OPEN = {"static", "health.live", "health.ready", "signin.login"}
 FORM = {"search.repositories_form", "search.tags_form", "analysis.records_form"}
-ADMINISTRATORS_ALONE = re.compile(r"/access/|/migration/|/api/v1/(sign-ins|access|migrations)")
+ADMINISTRATORS_ALONE = re.compile(
+    r"/access/|/migration/|/wiring/|/api/v1/(sign-ins|access|migrations|rejected-events)"
+)
 
 
 @pytest.fixture(name="settings")
@@ -76,6 +78,7 @@ NEEDS_PARAMETERS = {
     "search.digest",
     "api.access",
     "api.recall",
+    "wiring.test",
 }
 ROLES = {"other account": "mallory", "owner": "alice", "administrator": "admin"}
 

@@ -1,0 +1,214 @@
+"""Whether the registries' notifications arrive as they should, and in words what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from app.embedded import refuse_without_space
+from app.errors import StoreUnavailable
+from app.notifications.watch import REFUSAL_AGAIN_S
+from app.registry.pending import find_pending
+from app.rules.events import Event
+from app.settings import Registry, Settings
+from app.store import Stores, deadline
+from app.store.state import DatabaseState
+from app.store.wiring import Refusal, Sender
+
+LOOKED_AT = 100  # of the newest events of a registry
+LOOKED_BACK = timedelta(days=30)
+LOOK_S = 3.0  # for the events of one registry to be read
+PENDING_S = 2.0
+CLOCK_AHEAD_S = 2.0
+CLOCK_BEHIND_S = 60.0
+FEW = 5  # events from which nothing follows
+MOSTLY = 5  # transfers of blobs for each event that is kept
+SHOWN = 20  # of what a test waited for
+SLOW_S = 0.5  # a registry waits for a second in the docs' example
+
+
+class RegistryState(msgspec.Struct, frozen=True, kw_only=True):
+    """One registry of the configuration.
+
+    `last` is its newest event within 30 days; `nodes` are those that its newest events name, each
+    with the number of its starts. `pending` is what its debug server says, if there is one.
+    """
+
+    name: str
+    last: Event | None = None
+    senders: list[Sender] = []
+    nodes: dict[str, int] = {}
+    pending: int | None = None
+    problems: list[str] = []
+
+
+class Wiring(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the Wiring page and `rns check` tell.
+
+    `problems` are those of the server itself; each registry has its own.
+    """
+
+    database: DatabaseState
+    registries: list[RegistryState]
+    refusals: list[Refusal]  # within seven days, the newest first
+    rejected: int  # events that were not understood
+    problems: list[str]
+
+
+def find_wiring(stores: Stores, settings: Settings, now: datetime) -> Wiring:
+    """Look at everything.
+
+    Raises:
+        StoreUnavailable: the database is away.
+    """
+    senders = stores.wiring.find_senders()
+    urls = [registry.debug_url for registry in settings.registries if registry.debug_url]
+    pending = find_pending(urls, PENDING_S) if urls else {}
+    state = stores.find_state()
+    return Wiring(
+        database=state,
+        registries=[
+            _look_at(stores, registry, senders, pending, now) for registry in settings.registries
+        ],
+        refusals=stores.wiring.find_refusals(),
+        rejected=stores.rejected.count(),
+        problems=_find_server_problems(stores, settings, state, now),
+    )
+
+
+def has_come(stores: Stores) -> bool:
+    """Whether any registry ever sent anything that was taken in."""
+    return bool(stores.wiring.find_senders()) or stores.events.find_newest() is not None
+
+
+def _find_server_problems(
+    stores: Stores, settings: Settings, state: DatabaseState, now: datetime
+) -> list[str]:
+    problems = [
+        f"the index {name} is missing: restart the server" for name in state.missing_indexes
+    ]
+    try:
+        refuse_without_space(settings)
+    except StoreUnavailable as error:
+        problems.append(f"events are refused: {error}")
+    progress = stores.inbox.find_progress()
+    behind_s = progress.seconds_behind(now) if progress else 0.0
+    if stores.inbox.count() and behind_s > CLOCK_BEHIND_S:
+        problems.append(
+            f"accepted events wait since {behind_s:,.0f} s to be worked in: no server runs, or it "
+            "cannot keep up"
+        )
+    return problems
+
+
+def _look_at(
+    stores: Stores,
+    registry: Registry,
+    senders: Sequence[Sender],
+    pending: dict[str, int | None],
+    now: datetime,
+) -> RegistryState:
+    events: list[Event] = []
+    problems: list[str] = []
+    try:
+        with deadline(LOOK_S):
+            since = now - LOOKED_BACK
+            events = stores.events.find_newest_since(since, LOOKED_AT, registry.name)
+    except StoreUnavailable:
+        problems.append(f"its events could not be read within {LOOK_S:.0f} s")
+    own = [sender for sender in senders if sender.registry == registry.name]
+    if not events and not own:
+        problems.append("nothing ever came from it within 30 days")
+    waiting = pending.get(registry.debug_url)
+    if registry.debug_url and waiting is None:
+        problems.append(f"its debug server does not answer: {registry.debug_url}")
+    if waiting:
+        problems.append(f"{waiting:,} events wait in the registry: it cannot deliver them")
+    return RegistryState(
+        name=registry.name,
+        last=events[0] if events else None,
+        senders=own,
+        nodes=_count_starts(events),
+        pending=waiting,
+        problems=[*problems, *_find_event_problems(events), *_find_sender_problems(own)],
+    )
+
+
+def _count_starts(events: Sequence[Event]) -> dict[str, int]:
+    starts: dict[str, set[str]] = {}
+    for event in events:
+        starts.setdefault(event.source or "unnamed", set()).add(event.instance)
+    return {node: len(instances) for node, instances in sorted(starts.items())}
+
+
+def _find_event_problems(events: Sequence[Event]) -> list[str]:
+    problems = []
+    pushes = [e for e in events if e.action == "push" and e.kind in ("image", "index")]
+    if pushes and not any(push.references for push in pushes):
+        problems.append(
+            "its pushes do not say what they consist of, so sizes and platforms are unknown: set "
+            "notifications.events.includereferences: true there"
+        )
+    if len(events) >= FEW and not any(event.actor for event in events):
+        problems.append("no event names an account: it lets in everybody, or a proxy signs in")
+    if events:
+        delays = [(event.received_at - event.timestamp).total_seconds() for event in events]
+        if (least := min(delays)) < -CLOCK_AHEAD_S:
+            problems.append(f"its clock is {-least:,.0f} s ahead of this server's")
+        elif len(events) >= FEW and least > CLOCK_BEHIND_S:
+            problems.append(
+                f"its events come {least:,.0f} s late at least: its clock is behind this server's, "
+                "or it waited with them"
+            )
+    return problems
+
+
+def _find_sender_problems(senders: Sequence[Sender]) -> list[str]:
+    problems = []
+    accepted = sum(sender.accepted for sender in senders)
+    ignored = sum(sender.ignored for sender in senders)
+    if ignored >= MOSTLY * max(accepted, 10):
+        problems.append(
+            f"{ignored:,} of its {accepted + ignored:,} newest events are transfers of blobs, "
+            "which nobody needs: set ignore: {mediatypes: [application/octet-stream]} at its "
+            "endpoint"
+        )
+    slowest_s = max((sender.slowest_s for sender in senders), default=0.0)
+    if slowest_s >= SLOW_S:
+        problems.append(
+            f"an answer took {slowest_s:.1f} s: the endpoint's timeout should be well above that"
+        )
+    return problems
+
+
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+    """What came since a moment: what a test waits for."""
+
+    events: list[Event]  # the newest first
+    senders: list[Sender]
+    refusals: list[Refusal]
+    rejected: list[str]  # reasons
+
+    @property
+    def is_anything(self) -> bool:
+        """Whether there is an end of waiting; who sends nothing but blobs is waited for."""
+        return bool(self.events or self.refusals or self.rejected)
+
+
+def find_arrival(stores: Stores, since: datetime) -> Arrival:
+    """What came here from `since` (aware, milliseconds) on, among what happened within an hour."""
+    events: list[Event] = []
+    with contextlib.suppress(StoreUnavailable), deadline(LOOK_S):
+        happened = stores.events.find_newest_since(since - timedelta(hours=1), LOOKED_AT)
+        events = [event for event in happened if event.received_at >= since]
+    rejected = stores.rejected.find_page(limit=SHOWN).items
+    again = since - timedelta(seconds=REFUSAL_AGAIN_S)  # who is refused all the time is noted then
+    return Arrival(
+        events=events[:SHOWN],
+        senders=[sender for sender in stores.wiring.find_senders() if sender.at >= since],
+        refusals=[refusal for refusal in stores.wiring.find_refusals() if refusal.at >= again],
+        rejected=[event.reason for event in rejected if event.received_at >= since],
+    )
