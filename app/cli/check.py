@@ -48,16 +48,17 @@ def check(settings: Settings, wait_s: int | None, as_json: bool) -> None:
 
     What is ignored, refused or odd is listed; it is no error.
     """
-    failed = False
+    errors = []
     for finding in _check(settings, wait_s):
-        failed |= finding.level == "error"
+        if finding.level == "error":
+            errors.append(finding.text)
         if as_json:
             print(msgspec.json.encode(finding._asdict()).decode(), flush=True)
         else:
-            sign = {"ok": "", "warning": "! ", "error": "ERROR: "}[finding.level]
+            sign = "ok: " if finding.level == "ok" else ""
             print(f"{finding.subject:<15}{sign}{finding.text}", flush=True)
-    if failed:
-        raise AppError("something is wrong; see the lines with ERROR")
+    if errors:
+        raise AppError(errors[0])
 
 
 def _check(settings: Settings, wait_s: int | None) -> Iterator[Finding]:
@@ -127,7 +128,7 @@ def _check_acl(stores: Stores) -> Iterator[Finding]:
     for line in order_lines(find_disorder(acl)):
         yield Finding("ACL order", "warning", line)
     if not acl.is_valid:
-        text = "has an invalid entry, so only administrators see anything"
+        text = "the ACL has an invalid entry, so only administrators see anything"
         yield Finding("ACL", "error", text)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from app.embedded import refuse_without_space
+from app.embedded import free_bytes, refuse_without_space
 from app.errors import StoreUnavailable
 from app.notifications.watch import REFUSAL_AGAIN_S
 from app.registry.pending import find_pending
@@ -18,9 +18,10 @@ from app.store import Stores, deadline
 from app.store.state import DatabaseState
 from app.store.wiring import Refusal, Sender
 
-LOOKED_AT = 100  # of the newest events of a registry
+LOOKED_AT = 500  # of the newest events
 LOOKED_BACK = timedelta(days=30)
-LOOK_S = 3.0  # for the events of one registry to be read
+AROUND = timedelta(minutes=10)  # the last envelope of a registry that is not among them
+LOOK_S = 3.0  # for what came to be read
 PENDING_S = 2.0
 CLOCK_AHEAD_S = 2.0
 CLOCK_BEHIND_S = 60.0
@@ -67,11 +68,14 @@ def find_wiring(stores: Stores, settings: Settings, now: datetime) -> Wiring:
     senders = stores.wiring.find_senders()
     urls = [registry.debug_url for registry in settings.registries if registry.debug_url]
     pending = find_pending(urls, PENDING_S) if urls else {}
+    newest = stores.events.find_newest_within(now - LOOKED_BACK, LOOKED_AT)
     state = stores.find_state()
+    if settings.is_embedded:  # whose database does not tell
+        state = msgspec.structs.replace(state, free_bytes=free_bytes(settings))
     return Wiring(
         database=state,
         registries=[
-            _look_at(stores, registry, senders, pending, now) for registry in settings.registries
+            _look_at(stores, registry, senders, newest, pending) for registry in settings.registries
         ],
         refusals=stores.wiring.find_refusals(),
         rejected=stores.rejected.count(),
@@ -108,20 +112,16 @@ def _look_at(
     stores: Stores,
     registry: Registry,
     senders: Sequence[Sender],
+    newest: Sequence[Event],
     pending: dict[str, int | None],
-    now: datetime,
 ) -> RegistryState:
-    events: list[Event] = []
-    problems: list[str] = []
-    try:
-        with deadline(LOOK_S):
-            since = now - LOOKED_BACK
-            events = stores.events.find_newest_since(since, LOOKED_AT, registry.name)
-    except StoreUnavailable:
-        problems.append(f"its events could not be read within {LOOK_S:.0f} s")
     own = [sender for sender in senders if sender.registry == registry.name]
+    events = [event for event in newest if event.registry == registry.name]
+    if own and not events:
+        events = _find_events_of(stores, own[0])
+    problems = []
     if not events and not own:
-        problems.append("nothing ever came from it within 30 days")
+        problems.append("nothing came from it within 30 days")
     waiting = pending.get(registry.debug_url)
     if registry.debug_url and waiting is None:
         problems.append(f"its debug server does not answer: {registry.debug_url}")
@@ -135,6 +135,15 @@ def _look_at(
         pending=waiting,
         problems=[*problems, *_find_event_problems(events), *_find_sender_problems(own)],
     )
+
+
+def _find_events_of(stores: Stores, sender: Sender) -> list[Event]:
+    """The events of a registry from about when it sent something last.
+
+    Only these, because there is no index by registry.
+    """
+    since, until = sender.at - AROUND, sender.at + AROUND
+    return stores.events.find_newest_within(since, LOOKED_AT, until=until, registry=sender.registry)
 
 
 def _count_starts(events: Sequence[Event]) -> dict[str, int]:
@@ -202,7 +211,7 @@ def find_arrival(stores: Stores, since: datetime) -> Arrival:
     """What came here from `since` (aware, milliseconds) on, among what happened within an hour."""
     events: list[Event] = []
     with contextlib.suppress(StoreUnavailable), deadline(LOOK_S):
-        happened = stores.events.find_newest_since(since - timedelta(hours=1), LOOKED_AT)
+        happened = stores.events.find_newest_within(since - timedelta(hours=1), LOOKED_AT)
         events = [event for event in happened if event.received_at >= since]
     rejected = stores.rejected.find_page(limit=SHOWN).items
     again = since - timedelta(seconds=REFUSAL_AGAIN_S)  # who is refused all the time is noted then

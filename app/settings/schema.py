@@ -33,7 +33,6 @@ class Server(_Section, frozen=True):
     """
 
     bind: str = "127.0.0.1:8000"
-    base_path: str = ""
     workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 2
     threads: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 32
     tls: TLS = TLS()
@@ -43,6 +42,7 @@ class Server(_Section, frozen=True):
     hosts: list[str] = []
     metrics_token: str = ""
     metrics_token_file: str = ""
+    base_path: str = ""
 
 
 class Log(_Section, frozen=True):

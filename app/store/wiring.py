@@ -36,7 +36,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody whose notifications were refused; `text` says what is wrong, for a person."""
 
     address: str
-    reason: str  # a word for each kind
+    reason: str  # a word for each kind, or two
     text: str
     first_at: datetime
     at: datetime  # of the newest, to the minute

@@ -14,12 +14,14 @@ from flask import Flask, Response, current_app, redirect, render_template, reque
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from app.errors import (
     AccountsUnavailable,
     AppError,
+    InvalidQuery,
     NotAuthenticated,
     NotFound,
     StoreUnavailable,
@@ -132,6 +134,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
         account.bp,
         wiring.bp,
         api.bp,
+        api.page_bp,
     ):
         app.register_blueprint(blueprint)
     display.init_app(app)
@@ -143,6 +146,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     app.register_error_handler(Exception, _unexpected_error)
     app.before_request(_check_host)
     app.after_request(_secure)
+    app.teardown_request(_forget_request)
 
 
 @cache
@@ -165,6 +169,11 @@ def _name_request() -> None:
     """Give what is logged of this request its id: the one that came with it, or a new one."""
     given = request.headers.get("X-Request-Id", "")
     request_id.set(given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
+
+
+def _forget_request(error: BaseException | None = None) -> None:
+    """The thread may do something else next."""
+    request_id.set("")
 
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -198,7 +207,8 @@ def _secure(response: Response) -> Response:
 def _app_error(error: AppError) -> Response:
     if isinstance(error, StoreUnavailable):
         logger.error("%s %s: %s", request.method, request.path, error)
-        return _failure(503, _say_unavailable(error), {"Retry-After": str(RETRY_AFTER_S)})
+        told = {"code": error.code}
+        return _failure(503, _say_unavailable(error), {"Retry-After": str(RETRY_AFTER_S)}, told)
     if isinstance(error, NotFound) and signin.is_anonymous():
         error = NotAuthenticated(signin.SIGN_IN)  # the account may see it, if it exists
     is_program = _wants_json() or lists.asks_for_file() or bool(request.authorization)
@@ -210,7 +220,10 @@ def _app_error(error: AppError) -> Response:
         headers["WWW-Authenticate"] = 'Basic realm="registry account", charset="UTF-8"'
     if isinstance(error, Throttled):
         headers["Retry-After"] = str(error.retry_after_s)
-    return _failure(error.status, str(error), headers)
+    told = {"code": error.code}
+    if isinstance(error, InvalidQuery) and error.field:
+        told["field"] = error.field
+    return _failure(error.status, str(error), headers, told)
 
 
 def _this_path() -> str:
@@ -235,22 +248,31 @@ def _http_error(error: HTTPException) -> Response:
     message = error.description or error.name
     if isinstance(error, RequestEntityTooLarge):
         message = "The body is larger than notifications.max_body_bytes."
-    return _failure(error.code, message, headers)
+    return _failure(error.code, message, headers, {"code": error.name.lower().replace(" ", "_")})
 
 
 def _unexpected_error(error: Exception) -> Response:
     logger.exception("%s %s failed", request.method, request.path, exc_info=error)
-    return _failure(500, "Something went wrong here; the log of the server says what.", {})
+    return _failure(
+        500,
+        "Something went wrong here; the log of the server says what.",
+        {},
+        {"code": AppError.code},
+    )
 
 
 def _wants_json() -> bool:
-    is_program = request.path.startswith(("/events", "/api/", "/healthz", "/readyz"))
+    is_program = request.path.startswith(("/events", "/api/v1/", "/healthz", "/readyz"))
     return is_program or request.mimetype.endswith(("/json", "+json"))
 
 
-def _failure(status: int, message: str, headers: dict[str, Any]) -> Response:
+def _failure(status: int, message: str, headers: dict[str, Any], told: dict[str, str]) -> Response:
+    """The page of an error, or to programs a problem (RFC 9457) with what is `told` besides."""
     if _wants_json():
-        response = json_response({"error": message}, status)
+        title = HTTP_STATUS_CODES.get(status, "Error")
+        problem = {"type": "about:blank", "title": title, "status": status, "detail": message}
+        response = json_response({**problem, **told}, status)
+        response.mimetype = "application/problem+json"
     else:
         page = render_template("error.html", status=status, message=message)
         response = Response(page, status)

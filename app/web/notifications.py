@@ -120,9 +120,9 @@ def refuse_elsewhere() -> None:
         text = f"it sends them by {request.method[:20]}: {right} takes POST"
         _note_refusal("method", text)
         raise MethodNotAllowed(valid_methods=["POST"], description=f"Notifications: {text}.")
-    path = f"{request.script_root}{request.path}"[:200]
+    path = f"{request.script_root}{request.path}"[:100]
     text = f"it sends them to {path}: the url of its endpoint has to end in {right}"
-    _note_refusal("path", text)
+    _note_refusal(f"path {path}", text)
     if isinstance(request.routing_exception, MethodNotAllowed):
         methods = request.routing_exception.valid_methods
         raise MethodNotAllowed(valid_methods=methods, description=f"Notifications: {text}.")

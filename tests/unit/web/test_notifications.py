@@ -134,7 +134,7 @@ def test_what_is_no_json_envelope_is_refused(
     response = post(client, body, content_type=content_type)
 
     assert response.status_code == 400
-    assert response.json["error"]
+    assert response.json["detail"]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_body_over_the_limit_is_refused(client: FlaskClient) -> None:
     response = post(client, b" " * (LIMIT + 1))
 
     assert response.status_code == 413
-    assert "max_body_bytes" in response.json["error"]
+    assert "max_body_bytes" in response.json["detail"]
 
 
 @pytest.mark.parametrize(("length", "status"), [(LIMIT + 1, 413), (5_000, 202)])
@@ -259,7 +259,7 @@ def test_a_gzip_body_that_inflates_over_the_limit_is_refused(
     response = post(client, body, headers={**BEARER, "Content-Encoding": "gzip"})
 
     assert response.status_code == 413
-    assert "max_body_bytes" in response.json["error"]
+    assert "max_body_bytes" in response.json["detail"]
     assert mock_stores.inbox.count() == 0
 
 
@@ -303,7 +303,7 @@ def test_what_cannot_be_inflated_is_refused(
     response = post(client, body, headers={**BEARER, "Content-Encoding": encoding})
 
     assert response.status_code == 400
-    assert "Content-Encoding" in response.json["error"]
+    assert "Content-Encoding" in response.json["detail"]
     assert mock_stores.inbox.count() == 0
 
 
