@@ -7,6 +7,8 @@ AppError                        never raised directly
 ├─ InvalidEvent                 one event is not understood: quarantined, never an HTTP error
 ├─ InvalidEnvelope              400
 ├─ InvalidQuery                 400; names the field and the fix
+│  ├─ UnknownParameter
+│  └─ InvalidCursor
 ├─ NotAuthenticated             401
 ├─ NotAuthorized                403
 ├─ NotFound                     404
@@ -21,12 +23,18 @@ Lower layers raise; only the web layer's handlers and the command line catch.
 
 from __future__ import annotations
 
+import re
+
 
 class AppError(Exception):
-    """Base of all errors; `status` is the HTTP status and `transient` says whether to try again."""
+    """Base of all errors; `status` is the HTTP status and `transient` says whether to try again.
+
+    `code` is a word for each kind of error, for programs.
+    """
 
     status = 500
     transient = False
+    code = "internal"
 
 
 class ConfigError(AppError):
@@ -41,54 +49,81 @@ class InvalidReference(AppError):
     """A repository name, tag or digest that the OCI grammar does not allow."""
 
     status = 400
+    code = "invalid_reference"
 
 
 class InvalidEvent(AppError):
     """One event cannot be understood; the message is the reason kept with the rejected event."""
 
     status = 400
+    code = "invalid_event"
 
 
 class InvalidEnvelope(AppError):
     """A request body that is not a JSON notification envelope."""
 
     status = 400
+    code = "invalid_envelope"
 
 
 class InvalidQuery(AppError):
-    """A filter, cursor or page size that cannot be used; the message names the field."""
+    """A filter, cursor or page size that cannot be used; the message begins with the field."""
 
     status = 400
+    code = "invalid_value"
+
+    @property
+    def field(self) -> str | None:
+        """The parameter that is wrong, if the message names one."""
+        match = re.match(r"([A-Za-z_-]{1,40}): ", str(self))
+        return match[1] if match else None
+
+
+class UnknownParameter(InvalidQuery):
+    """A parameter that does not exist; the message names those that do."""
+
+    code = "unknown_parameter"
+
+
+class InvalidCursor(InvalidQuery):
+    """A cursor that no page of this list gave."""
+
+    code = "invalid_cursor"
 
 
 class NotAuthenticated(AppError):
     """No or wrong credentials."""
 
     status = 401
+    code = "not_authenticated"
 
 
 class NotAuthorized(AppError):
     """Signed in, but not allowed to do this."""
 
     status = 403
+    code = "not_authorized"
 
 
 class NotFound(AppError):
     """Does not exist, or may not be seen: the two are never told apart."""
 
     status = 404
+    code = "not_found"
 
 
 class IllegalState(AppError):
     """Not possible in the state that things are in; the message says what would be first."""
 
     status = 409
+    code = "illegal_state"
 
 
 class Throttled(AppError):
     """Too many attempts; `retry_after_s` seconds from now there is another one."""
 
     status = 429
+    code = "throttled"
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -99,6 +134,7 @@ class StoreUnavailable(AppError):
     """The database is away, too slow or refuses writes; the sender should try again."""
 
     status = 503
+    code = "unavailable"
     transient = True
 
 

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
 
 MAX_LINE_BYTES = 1000
 MAX_TRACEBACK_LINES = 100
 
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "line": {
-            "()": "app.logs.LineFormatter",
-            "format": "%(asctime)s %(levelname)s %(name)s: %(message)s",
-        }
-    },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"level": "INFO", "handlers": ["stderr"]},
-    "loggers": {
-        "gunicorn.error": {"level": "INFO"},
-        "gunicorn.access": {"level": "WARNING"},
-        "pymongo": {"level": "WARNING"},
-    },
-}
+LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")  # of the one being answered
+
+
+def logging_config(form: Literal["text", "json"] = "text", level: str = "info") -> dict[str, Any]:
+    """What logging.config.dictConfig takes; `level` is that of this program's own lines."""
+    own = level.upper()
+    others = "INFO" if own == "DEBUG" else own
+    formatter = {"()": "app.logs.LineFormatter", "format": LINE}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"()": "app.logs.JsonFormatter"} if form == "json" else formatter},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"level": others, "handlers": ["stderr"]},
+        "loggers": {
+            "app": {"level": own},
+            "gunicorn.error": {"level": others},
+            "gunicorn.access": {"level": "WARNING"},
+            "pymongo": {"level": "WARNING"},
+        },
+    }
 
 
 _TOKEN = re.compile(r"rns_[0-9a-f]{16,}")  # of app.rules.tokens, or a good part of one
@@ -54,6 +64,29 @@ class LineFormatter(logging.Formatter):
         if len(lines) > MAX_TRACEBACK_LINES:
             lines[half:-half] = ["…"]
         return "\n".join(f"  {_line(line)}" for line in lines)
+
+
+class JsonFormatter(LineFormatter):
+    """One JSON object a line: time, level, logger, message, request_id, traceback.
+
+    What a line is logged with as `extra={"fields": {…}}` stands beside these.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The object."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        row: dict[str, Any] = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _line(record.getMessage()),
+        }
+        if known := request_id.get():
+            row["request_id"] = known
+        row |= getattr(record, "fields", {})
+        if record.exc_info:
+            row["traceback"] = self.formatException(record.exc_info)
+        return hide_tokens(msgspec.json.encode(row).decode())
 
 
 def _line(text: str) -> str:

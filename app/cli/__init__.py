@@ -7,7 +7,18 @@ from pathlib import Path
 
 import click
 
-from app.cli import accounts, catalogue, events, imports, migrate, sample, serve, tokens, usage
+from app.cli import (
+    accounts,
+    catalogue,
+    check,
+    events,
+    imports,
+    migrate,
+    sample,
+    serve,
+    tokens,
+    usage,
+)
 from app.errors import AppError
 from app.settings import load_settings
 from app.version import VERSION
@@ -17,6 +28,9 @@ def main() -> None:
     """Run the command line and exit."""
     try:
         cli.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)  # the help, as it is
+        sys.exit(2)
     except click.UsageError as error:
         _fail(error.format_message(), 2)
     except (AppError, click.ClickException, OSError) as error:
@@ -47,7 +61,7 @@ accounts.accounts.add_command(imports.accounts_import)
 accounts.acl.add_command(imports.acl_import)
 for command in (
     serve.serve,
-    serve.check,
+    check.check,
     serve.demo,
     sample.config,
     accounts.accounts,

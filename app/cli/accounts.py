@@ -78,8 +78,14 @@ def accounts_passwd(settings: Settings, name: str, password_stdin: bool) -> None
 @click.argument("name")
 @click.pass_obj
 def accounts_remove(settings: Settings, name: str) -> None:
-    """Delete an account; its sessions and API tokens end."""
+    """Delete an account; its sessions and API tokens end. The last administrator stays."""
     stores = open_stores(settings)
+    administrators = [a for a in settings.access.administrators if stores.accounts.exists(a)]
+    if administrators == [name]:
+        raise InvalidQuery(
+            f"{name} is the last administrator: add another of access.administrators first, or "
+            "name another there"
+        )
     if not stores.accounts.remove(name):
         raise InvalidQuery(f"there is no account {name}")
     stores.tokens.remove_all(name)
@@ -105,6 +111,8 @@ def accounts_list(settings: Settings, as_json: bool) -> None:
 def acl() -> None:
     """Access control entries, in docker_auth's collection."""
 
+
+ACTIONS = ("pull", "push", "delete", "*")  # that registries ask docker_auth for
 
 _SEQ = click.IntRange(-(2**53), 2**53)  # what JSON and MongoDB both keep
 
@@ -140,7 +148,7 @@ def acl_add(
     entry: dict[str, Any] = {
         "seq": seq,
         "match": conditions,
-        "actions": [action.strip() for action in actions.split(",") if action.strip()],
+        "actions": _parse_actions(actions),
     }
     if comment:
         entry["comment"] = comment
@@ -149,6 +157,14 @@ def acl_add(
     if not stores.accounts.add_acl_entry(entry):
         raise InvalidQuery(f"--seq {seq} is taken; see rns acl list")
     print(f"added {seq}")
+
+
+def _parse_actions(text: str) -> list[str]:
+    actions = [action.strip() for action in text.split(",") if action.strip()]
+    for action in actions:
+        if action not in ACTIONS:
+            raise click.UsageError(f"--actions: {action!r} is none of {', '.join(ACTIONS)}")
+    return actions
 
 
 @acl.command("list")

@@ -13,10 +13,11 @@ from typing import Any
 import click
 import msgspec
 
-from app.embedded import running_or_started
+from app.embedded import has_database, running_or_started
+from app.errors import StartupError
 from app.notifications.projector import Projector
 from app.server.hooks import make_projector
-from app.settings import Settings
+from app.settings import Settings, find_file
 from app.store import Stores, connect
 
 
@@ -24,18 +25,31 @@ def open_stores(settings: Settings) -> Stores:
     """The stores, until the command ends; runs the embedded database for it if no server does.
 
     Raises:
-        StartupError: the embedded database does not start.
+        StartupError: there is no embedded database, or it does not start.
         StoreUnavailable: the database does not answer.
     """
     context = click.get_current_context()
     uri = None
     if settings.is_embedded:
+        if not has_database(Path(settings.mongodb.data_dir)):
+            raise StartupError(
+                f"there is no database in {Path(settings.mongodb.data_dir).absolute()}, which "
+                f"mongodb.data_dir of {configuration_in_use()} names: run this with the "
+                "configuration and in the directory of the server (--config, RNS_CONFIG); for a "
+                "new one run rns serve first"
+            )
         uri = context.with_resource(running_or_started(Path(settings.mongodb.data_dir)))
     stores = connect(settings, uri)
     context.call_on_close(stores.close)
     stores.ensure_indexes()
     stores.migrations.follow_clock()
     return stores
+
+
+def configuration_in_use() -> str:
+    """The file that this command read, or that there was none."""
+    file = find_file(click.get_current_context().find_root().params.get("config"))
+    return str(file.absolute()) if file else f"the defaults (no config.yml in {Path.cwd()})"
 
 
 @contextlib.contextmanager

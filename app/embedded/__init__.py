@@ -15,11 +15,13 @@ as its user exists, and any other user found in it afterwards is dropped.
 """
 
 from app.embedded.database import EmbeddedDatabase
-from app.embedded.running import recorded_uri, running_or_started
-from app.embedded.space import refuse_without_space
+from app.embedded.running import has_database, recorded_uri, running_or_started
+from app.embedded.space import free_bytes, refuse_without_space
 
 __all__ = [
     "EmbeddedDatabase",
+    "free_bytes",
+    "has_database",
     "recorded_uri",
     "refuse_without_space",
     "running_or_started",

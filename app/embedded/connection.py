@@ -7,6 +7,7 @@ import socket
 import time
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
@@ -64,6 +65,15 @@ def listens(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def listens_at(uri: str) -> bool:
+    """Whether anything takes a connection where this URI says."""
+    try:
+        port = urlsplit(uri.strip()).port
+    except ValueError:
+        return False
+    return port is not None and listens(port)
 
 
 def probe(client: MongoClient[dict[str, Any]]) -> PyMongoError | None:

@@ -23,6 +23,7 @@ from app.embedded.connection import (
     connect,
     free_port,
     is_ready,
+    listens_at,
     make_uri,
     probe,
 )
@@ -91,6 +92,8 @@ class EmbeddedDatabase:
         if self._thread is None or self._owner != os.getpid():
             return
         self._stopping.set()
+        if self._lock is not None:  # who starts meanwhile has to wait a little, not give up
+            self._uri_file.unlink(missing_ok=True)
         child = self._child
         if child is not None:
             child.terminate()  # also ends a probe that waits for its answer
@@ -118,7 +121,8 @@ class EmbeddedDatabase:
         try:
             self._program = find_program()
             self._prepare_directory()
-            self._lock = take_lock(self._data_dir, self._stopping)
+            is_served = self._is_served()
+            self._lock = take_lock(self._data_dir, self._stopping, is_served=is_served)
             self._uri_file.unlink(missing_ok=True)
             if short := shortage(self._data_dir):
                 raise StartupError(f"the embedded database cannot start: {short}")
@@ -134,9 +138,16 @@ class EmbeddedDatabase:
         self._end_child()
         if self._lock is not None:
             with suppress(OSError):
-                self._uri_file.unlink()
+                self._uri_file.unlink(missing_ok=True)
             release_lock(self._lock)
             self._lock = None
+
+    def _is_served(self) -> bool:
+        """Whether a database answers for the directory, which then is another process's."""
+        try:
+            return listens_at(self._uri_file.read_text("ascii"))
+        except (OSError, UnicodeDecodeError):
+            return False
 
     def _prepare_directory(self) -> None:
         if self._data_dir.exists() and not self._data_dir.is_dir():

@@ -11,6 +11,7 @@ from threading import Event
 from app.errors import StartupError
 
 LOCK_WAIT_S = 6.0  # a server that is just stopping needs up to 4 s
+LOCK_SERVED_S = 0.5  # where a database answers: its server is not stopping
 
 _locks: set[int] = set()  # descriptors
 
@@ -25,11 +26,14 @@ def _close_locks_in_fork() -> None:
 os.register_at_fork(after_in_child=_close_locks_in_fork)
 
 
-def take_lock(data_dir: Path, stopping: Event) -> int:
-    """Lock the directory until this process and the child, which inherits it, are gone."""
+def take_lock(data_dir: Path, stopping: Event, *, is_served: bool = False) -> int:
+    """Lock the directory until this process and the child, which inherits it, are gone.
+
+    `is_served` is whether a database answers there.
+    """
     lock = os.open(data_dir / "embedded.lock", os.O_RDWR | os.O_CREAT, 0o600)
     _locks.add(lock)
-    deadline = time.monotonic() + LOCK_WAIT_S
+    deadline = time.monotonic() + (LOCK_SERVED_S if is_served else LOCK_WAIT_S)
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,6 +14,11 @@ from app.embedded.database import EmbeddedDatabase
 from app.errors import StartupError
 
 
+def has_database(data_dir: Path) -> bool:
+    """Whether a database was ever started on `data_dir`, or another process is just doing so."""
+    return (data_dir / "embedded").is_dir()
+
+
 def recorded_uri(data_dir: Path) -> str:
     """The URI of the database of `data_dir`, without asking it whether it is there just now.
 

@@ -24,6 +24,16 @@ def refuse_without_space(settings: Settings) -> None:
         raise StoreUnavailable(f"{data_dir}: only {free // 2**20} MB of disk are free")
 
 
+def free_bytes(settings: Settings) -> int | None:
+    """The free disk of the embedded database; None of another one, and where nobody can tell."""
+    if not settings.is_embedded:
+        return None
+    try:
+        return shutil.disk_usage(settings.mongodb.data_dir).free
+    except OSError:
+        return None
+
+
 def shortage(data_dir: Path) -> str:
     """How short space is, or nothing if it is not; a disk that cannot be asked has none."""
     try:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from app.errors import StoreUnavailable
+from app.notifications.meter import Meter
 from app.notifications.projector import came
 from app.rules.events import join_events, parse_envelope
 from app.store import Stores, deadline
@@ -42,7 +43,9 @@ class Intake:
         self._look_at = 0.0
         self._is_full = False
 
-    def receive(self, body: bytes, registry: str, now: datetime | None = None) -> Receipt:
+    def receive(
+        self, body: bytes, registry: str, now: datetime | None = None, meter: Meter | None = None
+    ) -> Receipt:
         """Keep one notification envelope; when this returns, what it accepted is durable.
 
         Raises:
@@ -60,6 +63,8 @@ class Intake:
                 self.refuse_when_full()
                 self._inbox.add(registry, kept, now)
             came.set()
+        if meter:
+            meter.count_envelope(registry, envelope, now)
         return receipt
 
     def refuse_when_full(self) -> None:

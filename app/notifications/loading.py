@@ -9,8 +9,8 @@ from itertools import islice
 import msgspec
 
 from app.errors import InvalidEnvelope, InvalidQuery
-from app.notifications.projector import Projector
-from app.rules.events import Event, Rejected, parse_envelope
+from app.notifications.projector import Projector, came
+from app.rules.events import Event, Rejected, join_events, parse_envelope
 from app.store import Stores
 from app.store.transfer import Row, parse_row
 
@@ -92,6 +92,31 @@ def retry_rejected(stores: Stores, projector: Projector, rejected: Sequence[Reje
             stores.rejected.drop(event.id)
             understood += 1
     return understood
+
+
+def take_in_again(stores: Stores, rejected: Sequence[Rejected]) -> list[str]:
+    """Put rejected events that are understood now into the inbox; returns why the others are not.
+
+    For a server, whose projector works them in. What goes wrong half way is done by another try.
+    """
+    reasons = []
+    for event in rejected:
+        now = datetime.now(UTC)
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        body = event.body.encode()
+        try:
+            envelope = parse_envelope(body, event.registry, now)
+        except InvalidEnvelope as error:
+            reasons.append(str(error))
+            continue
+        if envelope.rejected:
+            reasons.append(envelope.rejected[0].reason)
+            continue
+        if envelope.kept:
+            stores.inbox.add(event.registry, join_events(envelope.kept), now)
+            came.set()
+        stores.rejected.drop(event.id)
+    return reasons
 
 
 def _load(projector: Projector, events: Sequence[Event]) -> Loaded:

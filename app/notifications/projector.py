@@ -18,6 +18,7 @@ import msgspec
 
 from app.errors import AppError, StoreUnavailable
 from app.notifications.derivation import After, Derivation
+from app.notifications.meter import Meter
 from app.rules.events import Event, Rejected, parse_envelope, reject
 from app.store import Stores, deadline
 from app.store.inbox import Letter, Progress
@@ -144,9 +145,15 @@ class Projector:
     """
 
     def __init__(
-        self, stores: Stores, after: After = lambda events: None, *, passing: bool = False
+        self,
+        stores: Stores,
+        after: After = lambda events: None,
+        meter: Meter | None = None,
+        *,
+        passing: bool = False,
     ) -> None:
         self._stores = stores
+        self._meter = meter
         self._held = Held(stores, passing=passing)
         self._derivation = Derivation(stores, after, self._held.keep)
         self._waiting: deque[Letter] = deque()  # read, and not worked in
@@ -300,6 +307,10 @@ class Projector:
 
     def _note_progress(self, letters: Sequence[Letter], began: float) -> None:
         now, beat = datetime.now(UTC), time.monotonic()
+        if letters and self._meter:
+            self._meter.count_derived(
+                (now - letter.received_at).total_seconds() for letter in letters
+            )
         if letters:
             self._progress = Progress(
                 until=letters[-1].received_at,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import ConfigError
-from app.logs import LOGGING
+from app.logs import logging_config
 from app.server.connection import Limits
 from app.server.hooks import Hooks
 from app.server.listening import check_port
@@ -33,6 +33,7 @@ def configure(namespace: dict[str, Any]) -> None:
     namespace.update(gunicorn_settings(settings))
     namespace.update(
         on_starting=hooks.on_starting,
+        when_ready=hooks.when_ready,
         post_worker_init=hooks.post_worker_init,
         on_exit=hooks.on_exit,
     )
@@ -56,5 +57,5 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
         "preload_app": False,  # a MongoClient must not cross the fork
         "forwarded_allow_ips": "",  # X-Forwarded-* is read by the application alone
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
-        "logconfig_dict": LOGGING,
+        "logconfig_dict": logging_config(settings.log.format, settings.log.level),
     }

@@ -28,6 +28,13 @@ MAX_UNSENT_BYTES = 1024 * 1024  # of an answer that no thread waits for
 MAX_DISCARDED_BYTES = 16 * 1024 * 1024  # of what a client sends after its last answer
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+# To who speaks TLS to a port without it, or HTTP to one with it: what is said of it, in words.
+WRONG_SCHEMES = {
+    "tls": "it speaks TLS to a port without: its url begins with https, and has to with http",
+    "plain": "it speaks plain HTTP to a port with TLS: its url has to begin with https",
+}
+TLS_RECORD = b"\x16\x03"  # of a handshake (RFC 8446, 5.1); no HTTP request begins so
+
 State = Literal[
     "silent",  # nothing came since it was accepted
     "handshake",  # of TLS
@@ -78,6 +85,7 @@ class Connection:
         self.unsent = bytearray()
         self._limits = limits
         self._tls = tls  # None without TLS, and once it is begun
+        self._is_plain = tls is None
         self._framing = Framing(limits.max_body_bytes)
         self._end = 0  # of the request that is whole
         self._is_last = False  # it is closed after this answer
@@ -122,8 +130,12 @@ class Connection:
 
     def _shake_hands(self) -> None:
         if self._tls:
-            if not self.sock.recv(1, socket.MSG_PEEK):  # a silent client is to cost nothing more
+            first = self.sock.recv(1, socket.MSG_PEEK)  # a silent client is to cost nothing more
+            if not first:
                 raise ConnectionAbortedError
+            if first.isalpha():
+                self.sock.recv(PIECE_BYTES)
+                self._refuse_scheme("plain")
             self.sock, self._tls = self._tls(self.sock), None
             self._enter("handshake")
         try:
@@ -135,6 +147,14 @@ class Connection:
             raise
         self._enter("silent")
 
+    def _refuse_scheme(self, reason: str) -> None:
+        """Answer in plain HTTP, whose meaning shows in the log of whoever spoke TLS."""
+        self.cut_for = reason
+        text = f"This server cannot be reached so: {WRONG_SCHEMES[reason]}.\n".encode()
+        head = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+        self.sock.send(b"%sContent-Length: %d\r\n\r\n%s" % (head, len(text), text))
+        raise ConnectionAbortedError
+
     def _receive(self) -> int:
         while not (self.received and self._is_whole()):
             data = self.sock.recv(PIECE_BYTES)
@@ -142,6 +162,8 @@ class Connection:
                 self.state = "over"
                 return 0
             self.received += data
+            if self._is_plain and not self.has_asked and self.received.startswith(TLS_RECORD):
+                self._refuse_scheme("tls")
         self.state = "whole"
         return 0
 

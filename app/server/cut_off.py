@@ -12,6 +12,8 @@ TELL_EVERY_S = 60
 REASONS = (
     "silent",  # no request at all
     "handshake",  # of TLS: not done in time, or failed
+    "tls",  # to a port without it
+    "plain",  # HTTP to a port with TLS
     "header",  # half a header
     "body",  # half a body
     "answer",  # not taken

@@ -17,11 +17,13 @@ from app import kept_secret_key
 from app.analysis.summaries import Closer
 from app.embedded import EmbeddedDatabase
 from app.errors import AccountsUnavailable, AppError, StoreUnavailable
-from app.logs import LOGGING
+from app.logs import logging_config
 from app.migration import load_plans
 from app.migration.live import LiveWishes
 from app.notifications.listening import NodeWatch
+from app.notifications.meter import Meter
 from app.notifications.projector import Projector, ProjectorThread
+from app.notifications.watch import Watch
 from app.rules.events import Event
 from app.server.catalogue_checks import CatalogueChecker
 from app.server.connection import Limits
@@ -46,10 +48,12 @@ class Hooks:
         self._settings = settings
         self._database: EmbeddedDatabase | None = None
         self._is_prepared = False
+        self._meter = Meter([registry.name for registry in settings.registries])  # before the fork
 
     def on_starting(self, server: Any) -> None:
         """Start the embedded database, create indexes and, if there is none, the first account."""
-        logging.config.dictConfig(LOGGING)
+        log = self._settings.log
+        logging.config.dictConfig(logging_config(log.format, log.level))
         try:
             for address in server.cfg.address:  # -b and GUNICORN_CMD_ARGS included
                 if not isinstance(address, str):  # the path of a Unix socket
@@ -83,6 +87,12 @@ class Hooks:
         except AccountsUnavailable as error:  # events are taken in all the same
             logger.error("starting without sign-ins: %s", error)
 
+    def when_ready(self, server: Any) -> None:
+        """Say where the pages are and where registries send to."""
+        for listener in server.LISTENERS:
+            base = f"{listener}{self._settings.server.base_path}"
+            logger.info("the pages are at %s/, registries send to %s/events", base, base)
+
     def post_worker_init(self, worker: Any) -> None:
         """Work in the background, and let the master alone end a worker.
 
@@ -90,10 +100,15 @@ class Hooks:
         thread pool down inside the signal handler, which now and then waits for its own lock.
         """
         sys.setswitchinterval(SWITCH_S)
+        self._meter.use_row(worker.age)
         if isinstance(worker, Worker):  # gunicorn's own options may name another one
             worker.room = room_for(self._settings)
+            worker.watch = Watch(connect(self._settings).wiring)
+            worker.meter = self._meter
         Closer(lambda: connect(self._settings)).start()
-        ProjectorThread(lambda: make_projector(self._settings, connect(self._settings))).start()
+        ProjectorThread(
+            lambda: make_projector(self._settings, connect(self._settings), self._meter)
+        ).start()
         passing = partial(make_projector, passing=True)
         CatalogueChecker(self._settings, lambda: connect(self._settings), passing).start()
         if not self._is_prepared:
@@ -129,7 +144,9 @@ def room_for(settings: Settings) -> Room:
     )
 
 
-def make_projector(settings: Settings, stores: Stores, *, passing: bool = False) -> Projector:
+def make_projector(
+    settings: Settings, stores: Stores, meter: Meter | None = None, *, passing: bool = False
+) -> Projector:
     """What works the inbox in, and tells migrations and checks; see Projector."""
     wish, watch = LiveWishes(stores.migrations, load_plans(settings)), NodeWatch(stores.checks)
 
@@ -137,4 +154,4 @@ def make_projector(settings: Settings, stores: Stores, *, passing: bool = False)
         wish(events)
         watch(events)
 
-    return Projector(stores, after, passing=passing)
+    return Projector(stores, after, meter, passing=passing)

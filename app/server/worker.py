@@ -22,7 +22,9 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from app.server.connection import PIECE_BYTES, READ, Connection, Limits
+from app.notifications.meter import Meter
+from app.notifications.watch import Watch
+from app.server.connection import PIECE_BYTES, READ, WRONG_SCHEMES, Connection, Limits
 from app.server.cut_off import CutOffs
 from app.server.exchange import Exchange
 from app.server.tls import Certificate
@@ -52,6 +54,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     """gthread with a poller that does all that can take long."""
 
     room = Room()
+    watch: Watch | None = None  # told of who speaks the wrong scheme
+    meter: Meter | None = None  # for the application: `rns.meter`
     cut_offs = CutOffs()  # the master loads this class, and shares them with all workers
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -70,6 +74,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
         def seeing(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
             environ["rns.cut_off"] = self.cut_offs.totals
+            environ["rns.meter"] = self.meter
             return application(environ, start_response)  # type: ignore[no-any-return]
 
         self.wsgi = seeing
@@ -232,6 +237,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         source = self._open.pop(connection)
         if connection.cut_for:
             self.cut_offs.add(self.age, connection.cut_for, source)
+        if self.watch and connection.cut_for in WRONG_SCHEMES:
+            address = connection.client[0] if isinstance(connection.client, tuple) else ""
+            text = WRONG_SCHEMES[connection.cut_for]
+            self.tpool.submit(self.watch.note_refusal, address, connection.cut_for, text)
         self._watch(connection, 0)
         self._waiting.pop(connection, None)
         self._of_address[source] -= 1

@@ -7,13 +7,14 @@ nor MongoDB.
 
 from app.settings.checks import check_listener
 from app.settings.environment import ENVIRONMENT_PREFIX
-from app.settings.loading import load_settings
+from app.settings.loading import find_file, load_settings
 from app.settings.schema import (
     TLS,
     Access,
     DockerAuth,
     Endpoint,
     Limits,
+    Log,
     Migration,
     MigrationOptions,
     MongoDB,
@@ -38,6 +39,7 @@ __all__ = [
     "DockerAuth",
     "Endpoint",
     "Limits",
+    "Log",
     "Migration",
     "MigrationOptions",
     "MongoDB",
@@ -52,6 +54,7 @@ __all__ = [
     "TagFilter",
     "Target",
     "check_listener",
+    "find_file",
     "load_settings",
     "parse_bind",
     "parse_duration",

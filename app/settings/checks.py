@@ -66,6 +66,8 @@ def _is_loopback(host: str) -> bool:
 def _check_access(settings: Settings) -> None:
     if not re.fullmatch(r"[!-~]*", settings.server.metrics_token):
         raise ConfigError("server.metrics_token: only ASCII without spaces can go into a header")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", settings.server.base_path):
+        raise ConfigError("server.base_path: expected a path without a slash at its end, as /rns")
     for index, host in enumerate(settings.server.hosts):
         if not re.fullmatch(r"\.?[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host):
             raise ConfigError(

@@ -17,6 +17,13 @@ from app.settings.schema import SECRETS, Settings, keys_of
 from app.settings.yaml_file import read_yaml
 
 
+def find_file(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The file that `load_settings` reads, None where there is none; see there."""
+    named = path or (Path(environ["RNS_CONFIG"]) if environ.get("RNS_CONFIG") else None)
+    file = named or Path("config.yml")
+    return file if named or file.exists() else None
+
+
 def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the configuration from `path` and `environ`.
 
@@ -26,11 +33,8 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.envi
     Raises:
         ConfigError: the message begins with the path of the key that is wrong.
     """
-    named = path or (Path(environ["RNS_CONFIG"]) if environ.get("RNS_CONFIG") else None)
-    file = named or Path("config.yml")
-    document: Any = {}
-    if named or file.exists():
-        document = read_yaml(file)
+    file = find_file(path, environ)
+    document: Any = read_yaml(file) if file else {}
     overlay_environment(document, environ)
     _drop_nulls(document, Settings)
     _read_secret_files(document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
@@ -26,8 +27,9 @@ class Server(_Section, frozen=True):
     """How gunicorn listens.
 
     `hosts` are the names that pages and API answer to, any without one (`.example.com`: all
-    below). `trusted_proxies` is the number of proxies that set X-Forwarded-*. `metrics_token` lets
-    in who reads /metrics; without one nobody may.
+    below). `base_path`, as `/rns`, stands before every path. `trusted_proxies` is the number of
+    proxies that set X-Forwarded-*. `metrics_token` lets in who reads /metrics; without one nobody
+    may.
     """
 
     bind: str = "127.0.0.1:8000"
@@ -40,6 +42,14 @@ class Server(_Section, frozen=True):
     hosts: list[str] = []
     metrics_token: str = ""
     metrics_token_file: str = ""
+    base_path: str = ""
+
+
+class Log(_Section, frozen=True):
+    """`json` is one object a line, for programs that collect logs."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class MongoDB(_Section, frozen=True):
@@ -94,7 +104,8 @@ class Registry(_Section, frozen=True):
 
     `tokens` are taken beside `token`, so that one can be changed without losing an event;
     `tokens_file` holds one a line. With a `url` the registry is compared with the catalogue, as
-    often as `check_every` says (`24h`; 0: never).
+    often as `check_every` says (`24h`; 0: never). `debug_url` is its debug server, which tells how
+    many events it has not sent yet.
     """
 
     name: str = "default"
@@ -110,6 +121,7 @@ class Registry(_Section, frozen=True):
     ca_file: str = ""
     insecure: bool = False
     check_every: str | int = "24h"
+    debug_url: str = ""
 
     @property
     def all_tokens(self) -> list[str]:
@@ -268,6 +280,7 @@ class Settings(_Section, frozen=True):
     """The whole configuration, checked; secrets already read from their files."""
 
     server: Server = Server()
+    log: Log = Log()
     mongodb: MongoDB = MongoDB()
     docker_auth: DockerAuth = DockerAuth()
     access: Access = Access()
@@ -280,6 +293,15 @@ class Settings(_Section, frozen=True):
     def is_embedded(self) -> bool:
         """Whether this program runs its own database."""
         return self.mongodb.uri == "embedded"
+
+    @property
+    def database_place(self) -> str:
+        """Where the database is, without the password of its URI."""
+        if self.is_embedded:
+            return f"embedded, in {Path(self.mongodb.data_dir).absolute()}"
+        scheme, _, rest = self.mongodb.uri.partition("://")
+        hosts = rest.rpartition("@")[2].partition("/")[0].partition("?")[0]
+        return f"{self.mongodb.database} at {scheme}://{hosts}"
 
 
 def keys_of(kind: Any) -> dict[str, Any]:

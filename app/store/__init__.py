@@ -34,9 +34,11 @@ from app.store.migrations import MigrationStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
 from app.store.sign_ins import SignInStore
+from app.store.state import DatabaseState, find_state
 from app.store.tokens import TokenStore
 from app.store.transfer import Transfer
 from app.store.usage import DayStore, UsageStore
+from app.store.wiring import WiringStore
 
 # A registry gives up after a second or so and sends again; a person waits a little longer.
 SERVER_SELECTION_TIMEOUT_MS = 1500
@@ -66,6 +68,7 @@ class Stores:
         self.inbox = InboxStore(database["inbox"], database["progress"])
         self.transfer = Transfer(database)
         self.rejected = RejectedStore(database["rejected_events"])
+        self.wiring = WiringStore(database)
         self.sign_ins = SignInStore(database["sign_ins"])
         self.tokens = TokenStore(database["api_tokens"])
         self.days = DayStore(database, Calendar(time_zone), retention_days)
@@ -84,6 +87,7 @@ class Stores:
             self.tokens,
             self.days,
             self.checks,
+            self.wiring,
         ):
             store.ensure_indexes()
         self.migrations.ensure_indexes()
@@ -95,6 +99,10 @@ class Stores:
         health.update_one({"_id": "check"}, {"$set": {"at": stamp}}, upsert=True)
         if health.find_one({"_id": "check"}) is None:
             raise StoreUnavailable("the database does not return what was written")
+
+    def find_state(self) -> DatabaseState:
+        """Version, indexes and disk of the database."""
+        return find_state(self._database, lambda database: Stores(database).ensure_indexes())
 
     def close(self) -> None:
         """Close the connections."""

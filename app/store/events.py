@@ -158,6 +158,14 @@ class EventStore:
             found += map(event_of, self._collection.find({"_id": {"$in": chunk}}))
         return found
 
+    def find(self, event_id: str, scope: Scope) -> Event | None:
+        """The event with this id, if the scope shows it."""
+        for part in scope.records_within(None):
+            document = self._collection.find_one(all_of({"_id": event_id}, part))
+            if document:
+                return _seen_by(scope, event_of(document))
+        return None
+
     def find_after(self, digest: str, position: str) -> list[Event]:
         """What names a digest, in any repository, and happened after `position`, in no order."""
         query = {"digest": digest, "position": {"$gt": position}}
@@ -199,6 +207,27 @@ class EventStore:
             self._collection, [{"registry": registry}], lower=None, upper=None, limit=1
         )
         return event_of(found[0]) if found else None
+
+    def find_newest_within(
+        self,
+        since: datetime,
+        limit: int,
+        *,
+        until: datetime | None = None,
+        registry: str | None = None,
+    ) -> list[Event]:
+        """The newest events from `since` until before `until`, parts too.
+
+        All of that time is read where a registry sent little in it.
+        """
+        documents = find_newest(
+            self._collection,
+            [{} if registry is None else {"registry": registry}],
+            lower=position_at(since),
+            upper=position_at(until) if until else None,
+            limit=limit,
+        )
+        return [event_of(document) for document in documents]
 
     def find_last_pull(self, query: RecordQuery, scope: Scope) -> LastPull | None:
         """The newest pull, by whomever, of the image that `query` names, or None."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
+import secrets
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,19 +14,24 @@ from flask import Flask, Response, current_app, redirect, render_template, reque
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from app.errors import (
     AccountsUnavailable,
     AppError,
+    InvalidQuery,
     NotAuthenticated,
     NotFound,
     StoreUnavailable,
     Throttled,
 )
+from app.logs import request_id
 from app.migration import load_plans
 from app.notifications.intake import Intake
+from app.notifications.meter import Meter
+from app.notifications.watch import Watch
 from app.registry.token_server import TokenServer
 from app.settings import Settings
 from app.store import Stores
@@ -42,7 +49,9 @@ from app.web import (
     registries,
     search,
     signin,
+    wiring,
 )
+from app.web.base_path import BasePath
 from app.web.client import ClientAddress
 from app.web.runtime import Runtime, json_response, runtime
 
@@ -73,6 +82,9 @@ class _Sessions(SecureCookieSessionInterface):
     def get_cookie_secure(self, app: Flask) -> bool:
         return request.is_secure
 
+    def get_cookie_path(self, app: Flask) -> str:
+        return request.script_root or "/"
+
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Renew the cookie, which also says that the answer depends on it."""
         if request.endpoint != "static":
@@ -87,14 +99,27 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     token_server = (
         TokenServer(there.token_url, there.service, there.ca_file) if there.token_url else None
     )
-    app.extensions["rns"] = Runtime(settings, stores, intake, plans, token_server)
+    app.extensions["rns"] = Runtime(
+        settings,
+        stores,
+        intake,
+        Watch(stores.wiring),
+        plans,
+        Meter([registry.name for registry in settings.registries]),
+        token_server,
+    )
     app.session_interface = _Sessions()
     proxies = settings.server.trusted_proxies
     if proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=0, x_proto=proxies, x_host=proxies
         )
+    app.wsgi_app = BasePath(  # type: ignore[method-assign]
+        app.wsgi_app, settings.server.base_path, proxies
+    )
     app.wsgi_app = ClientAddress(app.wsgi_app, proxies)  # type: ignore[method-assign]
+    app.before_request(_name_request)
+    app.before_request(notifications.refuse_elsewhere)
     csrf = CSRFProtect(app)
     csrf.exempt(notifications.bp)
     csrf.exempt(api.bp)  # it refuses forgery itself, and lets programs in
@@ -109,10 +134,13 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
         access.bp,
         account.bp,
         registries.bp,
+        wiring.bp,
         api.bp,
+        api.page_bp,
     ):
         app.register_blueprint(blueprint)
     display.init_app(app)
+    app.jinja_env.globals["empty_case"] = wiring.empty_case
     app.config["ASSETS"] = _fingerprint(Path(app.static_folder or ""))
     app.url_defaults(_name_version)
     app.register_error_handler(AppError, _app_error)
@@ -120,6 +148,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     app.register_error_handler(Exception, _unexpected_error)
     app.before_request(_check_host)
     app.after_request(_secure)
+    app.teardown_request(_forget_request)
 
 
 @cache
@@ -138,6 +167,20 @@ def _name_version(endpoint: str, values: dict[str, Any]) -> None:
         values["v"] = current_app.config["ASSETS"]
 
 
+def _name_request() -> None:
+    """Give what is logged of this request its id: the one that came with it, or a new one."""
+    given = request.headers.get("X-Request-Id", "")
+    request_id.set(given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
+
+
+def _forget_request(error: BaseException | None = None) -> None:
+    """The thread may do something else next."""
+    request_id.set("")
+
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
 def _check_host() -> None:
     """Refuse a Host that is not in `server.hosts`.
 
@@ -153,6 +196,7 @@ def _check_host() -> None:
 def _secure(response: Response) -> Response:
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers["X-Request-Id"] = request_id.get()
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     if request.endpoint != "static" or response.status_code >= 400:
@@ -165,19 +209,27 @@ def _secure(response: Response) -> Response:
 def _app_error(error: AppError) -> Response:
     if isinstance(error, StoreUnavailable):
         logger.error("%s %s: %s", request.method, request.path, error)
-        return _failure(503, _say_unavailable(error), {"Retry-After": str(RETRY_AFTER_S)})
+        told = {"code": error.code}
+        return _failure(503, _say_unavailable(error), {"Retry-After": str(RETRY_AFTER_S)}, told)
     if isinstance(error, NotFound) and signin.is_anonymous():
         error = NotAuthenticated(signin.SIGN_IN)  # the account may see it, if it exists
     is_program = _wants_json() or lists.asks_for_file() or bool(request.authorization)
     is_browser = request.method in ("GET", "HEAD") and not is_program
     if isinstance(error, NotAuthenticated) and is_browser:
-        return redirect(url_for("signin.login", next=request.full_path.rstrip("?")))  # type: ignore[return-value]
+        return redirect(url_for("signin.login", next=_this_path()))  # type: ignore[return-value]
     headers: dict[str, str] = {}
     if isinstance(error, NotAuthenticated) and is_program:
         headers["WWW-Authenticate"] = 'Basic realm="registry account", charset="UTF-8"'
     if isinstance(error, Throttled):
         headers["Retry-After"] = str(error.retry_after_s)
-    return _failure(error.status, str(error), headers)
+    told = {"code": error.code}
+    if isinstance(error, InvalidQuery) and error.field:
+        told["field"] = error.field
+    return _failure(error.status, str(error), headers, told)
+
+
+def _this_path() -> str:
+    return f"{request.script_root}{request.full_path}".rstrip("?")
 
 
 def _say_unavailable(error: StoreUnavailable) -> str:
@@ -198,21 +250,31 @@ def _http_error(error: HTTPException) -> Response:
     message = error.description or error.name
     if isinstance(error, RequestEntityTooLarge):
         message = "The body is larger than notifications.max_body_bytes."
-    return _failure(error.code, message, headers)
+    return _failure(error.code, message, headers, {"code": error.name.lower().replace(" ", "_")})
 
 
 def _unexpected_error(error: Exception) -> Response:
     logger.exception("%s %s failed", request.method, request.path, exc_info=error)
-    return _failure(500, "Something went wrong here; the log of the server says what.", {})
+    return _failure(
+        500,
+        "Something went wrong here; the log of the server says what.",
+        {},
+        {"code": AppError.code},
+    )
 
 
 def _wants_json() -> bool:
-    return request.path.startswith(("/events", "/api/", "/healthz", "/readyz"))
+    is_program = request.path.startswith(("/events", "/api/v1/", "/healthz", "/readyz"))
+    return is_program or request.mimetype.endswith(("/json", "+json"))
 
 
-def _failure(status: int, message: str, headers: dict[str, Any]) -> Response:
+def _failure(status: int, message: str, headers: dict[str, Any], told: dict[str, str]) -> Response:
+    """The page of an error, or to programs a problem (RFC 9457) with what is `told` besides."""
     if _wants_json():
-        response = json_response({"error": message}, status)
+        title = HTTP_STATUS_CODES.get(status, "Error")
+        problem = {"type": "about:blank", "title": title, "status": status, "detail": message}
+        response = json_response({**problem, **told}, status)
+        response.mimetype = "application/problem+json"
     else:
         page = render_template("error.html", status=status, message=message)
         response = Response(page, status)

@@ -11,6 +11,7 @@ from werkzeug.datastructures import MultiDict
 
 from app.analysis.recall import Consumer, Recall, recall_digest, recall_tag
 from app.analysis.unused import Report, UnusedTag, find_unused
+from app.errors import NotFound
 from app.rules.events import Event
 from app.store.paging import Page
 from app.store.usage import Newest, Proof
@@ -183,6 +184,18 @@ def records_form() -> Any:
 def records() -> Any:
     """The records found, newest first."""
     return results("analysis/records.html", RecordFilter, record_listing)
+
+
+def get_record(event_id: str) -> Item:
+    """One record as the list has it.
+
+    Raises:
+        NotFound: no such record, or none that may be seen.
+    """
+    found = runtime().stores.events.find(event_id, viewer().scope)
+    if found is None:
+        raise NotFound("There is no such record.")
+    return fields_of(found, INTERNAL)
 
 
 def record_listing(form: RecordFilter) -> Listing:

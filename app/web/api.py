@@ -6,22 +6,31 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app, render_template, request
 from werkzeug.exceptions import NotFound
 
-from app.errors import InvalidQuery
+from app.errors import InvalidQuery, UnknownParameter
 from app.migration import Plan
+from app.store.paging import Page
 from app.web import lists
 from app.web.access import explanation, sign_in_listing
 from app.web.analysis import (
     find_recall,
     find_report,
+    get_record,
     recall_listing,
     record_listing,
     unused_listing,
 )
 from app.web.figures import find_figures, slot_listing
-from app.web.forms import AccessFilter, FilterForm, RecallFilter, UnusedFilter, UsageFilter
+from app.web.forms import (
+    AccessFilter,
+    FilterForm,
+    RecallFilter,
+    RegistryFilter,
+    UnusedFilter,
+    UsageFilter,
+)
 from app.web.migration import (
     carry_out,
     checks_of,
@@ -32,11 +41,23 @@ from app.web.migration import (
     progress_of,
 )
 from app.web.openapi import LISTS, describe
-from app.web.runtime import find_up_to, json_response
-from app.web.search import history_listing, repository_listing, tag_listing
-from app.web.signin import administrator, viewer, visitor
+from app.web.runtime import find_up_to, json_response, runtime
+from app.web.search import (
+    get_manifest,
+    get_repository,
+    get_tag,
+    history_listing,
+    repository_item,
+    repository_listing,
+    tag_items,
+    tag_listing,
+)
+from app.web.signin import administrator, is_signed_in, viewer, visitor
+from app.web.wiring import carry_out as carry_out_rejected
+from app.web.wiring import rejected_listing
 
 bp = Blueprint("api", __name__, url_prefix="/api/v1")
+page_bp = Blueprint("api_page", __name__)
 
 _LISTINGS: dict[str, Callable[[Any], lists.Listing]] = {
     "repositories": repository_listing,
@@ -44,9 +65,10 @@ _LISTINGS: dict[str, Callable[[Any], lists.Listing]] = {
     "history": history_listing,
     "records": record_listing,
     "sign-ins": sign_in_listing,
+    "rejected-events": rejected_listing,
 }
 _OF_ANYBODY = {"repositories", "tags"}  # the anonymous account sees these
-_OF_EVERY_LIST = {"cursor", "limit", "format"}
+_OF_EVERY_LIST = {"cursor", "limit", "total", "format"}
 
 _PARTS: dict[str, Callable[[Plan, Any], lists.Listing]] = {
     "jobs": job_listing,
@@ -70,7 +92,7 @@ def refuse_forgery() -> None:
         raise InvalidQuery("Content-Type: expected application/json")
 
 
-@bp.get("/<any(repositories, tags, history, records, 'sign-ins'):name>")
+@bp.get("/<any(repositories, tags, history, records, 'sign-ins', 'rejected-events'):name>")
 def listing(name: str) -> Response:
     """One page of a list: 200, 400 for a filter that cannot be used, 401, 403."""
     (visitor if name in _OF_ANYBODY else viewer)()
@@ -79,11 +101,57 @@ def listing(name: str) -> Response:
     return _answer(_LISTINGS[name](form))
 
 
+@bp.get("/repositories/<path:repository>")
+def repository(repository: str) -> Response:
+    """One repository: 200, 400, 401, 404."""
+    visitor()
+    found = get_repository(repository, _registry())
+    counted = runtime().stores.catalogue.count_tags([found])
+    return json_response(repository_item(found, counted))
+
+
+@bp.get("/tags/<path:repository>:<tag>")
+def tag(repository: str, tag: str) -> Response:
+    """One tag: 200, 400, 401, 404."""
+    visitor()
+    [found] = tag_items(Page([get_tag(repository, tag, _registry())])).items
+    return json_response(found)
+
+
+@bp.get("/manifests/<digest>")
+def manifest(digest: str) -> Response:
+    """What is known of a manifest: 200, 400, 401, 404."""
+    visitor()
+    _check(FilterForm(request.args), set())
+    return json_response(get_manifest(digest))
+
+
+@bp.get("/records/<path:id>")
+def record(id: str) -> Response:
+    """One record: 200, 400, 401, 404."""
+    viewer()
+    _check(FilterForm(request.args), set())
+    return json_response(get_record(id))
+
+
+def _registry() -> str:
+    form = RegistryFilter(request.args)
+    _check(form, set())
+    return form.registry.data or runtime().settings.registries[0].name
+
+
 @bp.get("/openapi.json")
 def openapi() -> Response:
-    """The API itself, as OpenAPI 3.1: 200, 401."""
-    viewer()
-    return json_response(describe())
+    """The API itself, as OpenAPI 3.1, for everybody: it is the same at every server."""
+    return json_response(describe(request.script_root))
+
+
+@page_bp.get("/api/")
+def page() -> str:
+    """The API for people, made of its description; for everybody, as that is."""
+    if request.authorization is None:
+        is_signed_in(visitor)  # for the head of the page
+    return render_template("api.html", api=describe(request.script_root))
 
 
 @bp.get("/unused")
@@ -167,11 +235,27 @@ def migration_action(name: str, action: str) -> Response:
     The body is a JSON object, or empty; see refuse_forgery.
     """
     plan = plan_named(name)
+    return json_response({"message": carry_out(plan, action, _read_body())})
+
+
+@bp.post("/rejected-events/<any(retry, drop):action>")
+def rejected_action(action: str) -> Response:
+    """Retry or drop rejected events: 200 with a sentence, 400, 401, 403, 404.
+
+    The body is a JSON object with the `id` of one, or empty: all of them.
+    """
+    administrator()
+    given = _read_body()
+    if wrong := given.keys() - {"id"}:
+        raise InvalidQuery(f"{min(wrong)[:40]}: no such field; known is id")
+    return json_response({"message": carry_out_rejected(action, str(given.get("id", "")))})
+
+
+def _read_body() -> _Given:
     try:
-        given = msgspec.json.decode(request.get_data() or b"{}", type=_Given)
+        return msgspec.json.decode(request.get_data() or b"{}", type=_Given)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidQuery(f"body: expected a JSON object of texts and numbers: {error}") from None
-    return json_response({"message": carry_out(plan, action, given)})
 
 
 def _answer(found: lists.Listing, beside: Mapping[str, Any] = {}) -> Response:
@@ -190,7 +274,7 @@ def _check(form: FilterForm, others: set[str]) -> None:
     known = {field.name for field in form} | others
     for given in request.args:
         if given not in known:
-            raise InvalidQuery(
+            raise UnknownParameter(
                 f"{given[:40]}: no such filter; known are {', '.join(sorted(known))}"
             )
     form.check()

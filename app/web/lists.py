@@ -5,7 +5,9 @@ Every list is a `Listing`: how to fetch a page, how to count, and the columns of
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -15,7 +17,7 @@ from urllib.parse import urlencode
 import msgspec
 from flask import Response, request, stream_with_context, url_for
 
-from app.errors import InvalidQuery
+from app.errors import InvalidCursor, InvalidQuery
 from app.store.paging import Count, Page
 
 PAGE_SIZE = 50
@@ -66,19 +68,18 @@ def fields_of(struct: Any, leave_out: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def api_page(listing: Listing) -> dict[str, Any]:
-    """The API's answer: items, the URL of the next page or null, and the total.
+    """The API's answer: items, the URL of the next page or null, and with `total=1` the total.
 
-    `total` is exact up to 10,000; `total_is_minimum` says that there are more.
+    `total` is exact up to 10,000; `total_is_minimum` says that there are more. To count costs
+    several times what the page costs.
     """
-    limit = _limit()
+    limit, is_counted = _limit(), _asks_for_total()
     page = listing.find(cursor(), limit)
-    count = total(listing, page, API_COUNT_CAP)
-    return {
-        "items": page.items,
-        "next": next_url(page, external=True),
-        "total": count.number,
-        "total_is_minimum": count.at_least,
-    }
+    answer: dict[str, Any] = {"items": page.items, "next": next_url(page, external=True)}
+    if is_counted:
+        count = total(listing, page, API_COUNT_CAP)
+        answer |= {"total": count.number, "total_is_minimum": count.at_least}
+    return answer
 
 
 def next_url(page: Page[Any], *, external: bool = False) -> str | None:
@@ -89,8 +90,13 @@ def next_url(page: Page[Any], *, external: bool = False) -> str | None:
 
 
 def url_with(*, external: bool = False, **changes: str | None) -> str:
-    """The current URL with some parameters changed, or removed where None."""
+    """The current URL with some parameters changed, or removed where None.
+
+    `cursor` is the `next` of a page.
+    """
     assert request.endpoint
+    if place := changes.get("cursor"):
+        changes["cursor"] = _seal(place)
     here = url_for(request.endpoint, _external=external, **(request.view_args or {}))
     return same_query(here, **changes)
 
@@ -121,9 +127,37 @@ def _limit() -> int:
     return int(text)
 
 
+def _asks_for_total() -> bool:
+    text = request.args.get("total", "0")
+    if text not in ("0", "1"):
+        raise InvalidQuery("total: expected 0 or 1")
+    return text == "1"
+
+
 def cursor() -> str | None:
-    """The page asked for; any text is a valid place in an ordered list."""
-    return request.args.get("cursor") or None
+    """The place in the list at which the page that is asked for begins; None of the first one.
+
+    Raises:
+        InvalidCursor: no page of this list gave it, for any text would be a place in it.
+    """
+    given = request.args.get("cursor")
+    if not given:
+        return None
+    packed = given.partition(".")[0]
+    try:
+        place = base64.b64decode(packed + "=" * (-len(packed) % 4), b"-_", validate=True).decode()
+    except ValueError:
+        place = ""
+    if _seal(place) != given:
+        raise InvalidCursor("cursor: expected the one of a `next` of this list")
+    return place
+
+
+def _seal(place: str) -> str:
+    """A place in this list as the cursor of a URL. Its check finds mistakes; it keeps no secret."""
+    packed = base64.urlsafe_b64encode(place.encode()).rstrip(b"=").decode()
+    check = hashlib.sha256(f"{request.path}\n{place}".encode()).hexdigest()[:8]
+    return f"{packed}.{check}"
 
 
 def asks_for_file() -> bool:

@@ -1,6 +1,7 @@
 """/metrics for Prometheus: every process of a server answers alike.
 
-All is read from the database anew each time, but for the clients that this server has cut off.
+All is read from the database anew each time, but for what this server itself counts: its answers,
+the events that came, the clients that it has cut off.
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ from datetime import datetime
 
 from flask import Blueprint, Response, request
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from app.errors import StoreUnavailable
 from app.migration import Plan
 from app.migration.progress import find_failures
 from app.migration.readiness import LOOK_AGE, find_checks, lag_s
+from app.notifications.meter import Meter
 from app.settings import Settings
 from app.store import Stores, deadline
 from app.store.checks import DIFFERENCE_KINDS
@@ -32,7 +39,7 @@ from app.store.migrations import (
     present,
 )
 from app.version import VERSION
-from app.web.runtime import runtime
+from app.web.runtime import meter, runtime
 
 logger = logging.getLogger(__name__)
 bp = Blueprint("metrics", __name__)
@@ -77,7 +84,7 @@ def metrics() -> Response:
     registry = CollectorRegistry()
     # app.server.worker puts it there; another server may run the application, in tests for example.
     cut_off = request.environ.get("rns.cut_off", dict)()
-    registry.register(_Metrics(settings, runtime().stores, runtime().plans, cut_off))
+    registry.register(_Metrics(settings, runtime().stores, runtime().plans, cut_off, meter()))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
@@ -90,18 +97,25 @@ class _Metrics(Collector):
     """What one scrape reads."""
 
     def __init__(
-        self, settings: Settings, stores: Stores, plans: list[Plan], cut_off: dict[str, int]
+        self,
+        settings: Settings,
+        stores: Stores,
+        plans: list[Plan],
+        cut_off: dict[str, int],
+        meter: Meter,
     ) -> None:
         self._settings = settings
         self._stores = stores
         self._plans = plans
         self._cut_off = cut_off
+        self._meter = meter
 
     def collect(self) -> Iterable[Metric]:
         """The metrics; without a database only those of this server, and that it is away."""
         yield _gauge("rns_info", "The program.", [({"version": VERSION}, 1)])
         if self._cut_off:
             yield _cut_off_connections(self._cut_off)
+        yield from _intake(self._meter)
         found: list[Metric] = []
         try:
             with deadline(DEADLINE_S):
@@ -249,6 +263,40 @@ def _cut_off_connections(cut_off: dict[str, int]) -> Metric:
     for reason, number in cut_off.items():
         family.add_metric([reason], number)
     return family
+
+
+_HISTOGRAMS = {
+    "answer": ("rns_intake_seconds", "What an answer to POST /events took."),
+    "delivery": (
+        "rns_intake_delivery_seconds",
+        "From an event, by the registry's clock, until it came here.",
+    ),
+    "derivation": (
+        "rns_intake_derivation_seconds",
+        "From the receipt of an envelope until it was worked in.",
+    ),
+}
+
+
+def _intake(meter: Meter) -> Iterator[Metric]:
+    totals = meter.totals()
+    events = CounterMetricFamily(
+        "rns_intake_events",
+        "Events that came: accepted, ignored (transfers of blobs) or rejected (not understood).",
+        labels=["registry", "action", "result"],
+    )
+    answers = CounterMetricFamily(
+        "rns_intake_requests", "Answers to POST /events.", labels=["status"]
+    )
+    for (kind, *labels), number in totals.items():
+        if kind == "events":
+            events.add_metric(labels, number)
+        elif kind == "status":
+            answers.add_metric(labels, number)
+    yield from (events, answers)
+    for name, (metric, text) in _HISTOGRAMS.items():
+        buckets, total = meter.histogram(totals, name)
+        yield HistogramMetricFamily(metric, text, buckets=buckets, sum_value=total)
 
 
 _UP = "Whether the database takes and returns a write."

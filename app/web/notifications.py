@@ -10,27 +10,56 @@ import hmac
 import logging
 import time
 import zlib
+from datetime import UTC, datetime
 
-from flask import Blueprint, Response, request
-from werkzeug.exceptions import RequestEntityTooLarge
+from flask import Blueprint, Response, g, request, url_for
+from werkzeug.exceptions import MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from app.embedded import refuse_without_space
 from app.errors import InvalidEnvelope, NotAuthenticated
+from app.notifications.intake import Receipt
 from app.settings import Registry
-from app.web.runtime import json_response, runtime
+from app.store.wiring import Sender
+from app.web.runtime import json_response, meter, runtime
 
 logger = logging.getLogger(__name__)
 bp = Blueprint("notifications", __name__)
 
-LOG_AGAIN_S = 60.0  # that the same address is refused
-MAX_REFUSED = 1_000  # addresses that are remembered
-_refused: dict[str, float] = {}  # when the log was told
+EVENTS_TYPE = "application/vnd.docker.distribution.events."  # and v1+json or v2+json
+
+
+@bp.before_request
+def note_beginning() -> None:
+    """Note when the answer was begun."""
+    g.began = time.monotonic()
+
+
+@bp.after_request
+def count_answer(response: Response) -> Response:
+    """Count the answer, whatever it is."""
+    meter().count_answer(response.status_code, time.monotonic() - g.began)
+    return response
 
 
 @bp.post("/events", strict_slashes=False)
 def receive() -> Response:
     """Take one envelope in: 202 with counts, 400, 401, 413 or 503."""
-    registry = _identify_registry()
+    try:
+        registry = _identify_registry()
+        receipt = _take_in(registry)
+    except InvalidEnvelope as error:
+        _note_refusal("body", f"what it sends is no envelope: {error}")
+        raise
+    except RequestEntityTooLarge:
+        limit = runtime().settings.notifications.max_body_bytes
+        text = f"an envelope is larger than notifications.max_body_bytes, which is {limit:,}"
+        _note_refusal("size", text)
+        raise
+    _note_receipt(registry, receipt, time.monotonic() - g.began)
+    return json_response(receipt, 202)
+
+
+def _take_in(registry: Registry) -> Receipt:
     if not request.mimetype.endswith(("/json", "+json")):
         raise InvalidEnvelope(f"Content-Type: expected JSON, got {request.mimetype or 'none'}")
     body = request.get_data(cache=False)
@@ -38,10 +67,67 @@ def receive() -> Response:
         request.stream.read(1)  # a chunked body was cut at the limit without a word: now it is 413
     body = _inflate(body)
     refuse_without_space(runtime().settings)
-    receipt = runtime().intake.receive(body, registry.name)
+    receipt = runtime().intake.receive(body, registry.name, meter=meter())
     if receipt.rejected:
         logger.warning("kept %d events of %s as rejected", receipt.rejected, registry.name)
-    return json_response(receipt, 202)
+    return receipt
+
+
+def _note_receipt(registry: Registry, receipt: Receipt, seconds: float) -> None:
+    now = datetime.now(UTC)
+    sender = Sender(
+        registry=registry.name,
+        address=request.remote_addr or "",
+        at=now.replace(microsecond=now.microsecond // 1000 * 1000),
+        user_agent=request.user_agent.string[:200],
+        accepted=receipt.accepted,
+        ignored=receipt.ignored,
+        rejected=receipt.rejected,
+        slowest_s=round(seconds, 3),
+    )
+    fields = {
+        "registry": registry.name,
+        "address": sender.address,
+        "accepted": receipt.accepted,
+        "ignored": receipt.ignored,
+        "rejected": receipt.rejected,
+        "bytes": request.content_length,
+        "ms": round(seconds * 1000, 1),
+    }
+    text = " ".join(f"{name}={value}" for name, value in fields.items())
+    logger.debug("envelope %s", text, extra={"fields": fields})
+    runtime().watch.note_receipt(sender)
+
+
+def refuse_elsewhere() -> None:
+    """Tell a registry that sends its notifications to another path; before anything else is asked.
+
+    Raises:
+        NotFound, MethodNotAllowed: this is such a request.
+    """
+    if request.blueprint == bp.name or request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    is_lost = request.routing_exception is not None and request.mimetype == "application/json"
+    if not request.mimetype.startswith(EVENTS_TYPE) and (
+        not is_lost or request.path.startswith("/api/")
+    ):
+        return
+    right = url_for("notifications.receive")
+    if request.path.rstrip("/") == "/events":
+        text = f"it sends them by {request.method[:20]}: {right} takes POST"
+        _note_refusal("method", text)
+        raise MethodNotAllowed(valid_methods=["POST"], description=f"Notifications: {text}.")
+    path = f"{request.script_root}{request.path}"[:100]
+    text = f"it sends them to {path}: the url of its endpoint has to end in {right}"
+    _note_refusal(f"path {path}", text)
+    if isinstance(request.routing_exception, MethodNotAllowed):
+        methods = request.routing_exception.valid_methods
+        raise MethodNotAllowed(valid_methods=methods, description=f"Notifications: {text}.")
+    raise NotFound(f"Notifications: {text}.")
+
+
+def _note_refusal(reason: str, text: str) -> None:
+    runtime().watch.note_refusal(request.remote_addr or "", reason, text)
 
 
 def _inflate(body: bytes) -> bytes:
@@ -94,19 +180,11 @@ def _identify_registry() -> Registry:
         named = request.headers.get("X-Registry-Id")
         found = next((r for r in open_ones if named in (None, r.name)), None)
     if found is None:
-        _log_refusal(request.remote_addr or "")
         if not token and request.headers.get("X-Registry-Id"):
+            _note_refusal("name", "no registry of config.yml without a token has its X-Registry-Id")
             raise NotAuthenticated("X-Registry-Id: no registry without a token has this name")
-        raise NotAuthenticated("Authorization: no registry of config.yml has this token")
+        what = "has its token" if token else "may do without a token, and it sends none"
+        hint = "compare registries[].token with headers.Authorization of its endpoint"
+        _note_refusal("token", f"no registry of config.yml {what}: {hint}")
+        raise NotAuthenticated(f"Authorization: no registry of config.yml {what}")
     return found
-
-
-def _log_refusal(address: str) -> None:
-    """Tell the log, once a minute for each address: a registry's own log may say nothing."""
-    now = time.monotonic()
-    if now - _refused.get(address, -LOG_AGAIN_S) < LOG_AGAIN_S:
-        return
-    if len(_refused) >= MAX_REFUSED:
-        _refused.clear()
-    _refused[address] = now
-    logger.warning("events from %s are refused: no registry of config.yml has their token", address)

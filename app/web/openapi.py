@@ -15,8 +15,9 @@ from app.analysis.recall import Consumer, Interval
 from app.analysis.unused import UnusedTag
 from app.migration.progress import Progress
 from app.migration.readiness import Check
-from app.rules.events import Event
+from app.rules.events import Event, Rejected
 from app.store.catalogue import Move, Repository, Tag
+from app.store.manifests import Manifest
 from app.store.migrations import Drift, Job
 from app.store.sign_ins import SignIn
 from app.version import VERSION
@@ -51,18 +52,45 @@ LIST_PARAMETERS: list[Schema] = [
         "schema": {"type": "string"},
     },
 ]
+TOTAL: Schema = {
+    "name": "total",
+    "in": "query",
+    "description": "1: say how many there are; it costs several times what the page costs.",
+    "schema": {"enum": ["0", "1"], "default": "0"},
+}
+LIST_PARAMETERS.append(TOTAL)
 FORMAT: Schema = {
     "name": "format",
     "in": "query",
     "description": "The whole list as a file, instead of a page of JSON.",
     "schema": {"enum": ["csv", "ndjson"]},
 }
-NAME: Schema = {
-    "name": "name",
-    "in": "path",
-    "required": True,
-    "description": "Of a migration in config.yml.",
-    "schema": {"type": "string"},
+
+
+def _in_path(name: str, description: str) -> Schema:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string"},
+    }
+
+
+NAME = _in_path("name", "Of a migration in config.yml.")
+REPOSITORY = _in_path("repository", "The whole name; its slashes may stand as they are.")
+PROBLEM: Schema = {
+    "type": "object",
+    "description": "RFC 9457.",
+    "properties": {
+        "type": {"const": "about:blank"},
+        "title": {"type": "string", "description": "What the status means."},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What is wrong, for a person."},
+        "code": {"type": "string", "description": "What is wrong, for a program."},
+        "field": {"type": "string", "description": "The parameter that is wrong."},
+    },
+    "required": ["type", "title", "status", "detail", "code"],
 }
 ACTIONS = {
     "start": "Begin, or crawl once more.",
@@ -72,6 +100,17 @@ ACTIONS = {
     "verify": "Have a worker compare both sides; what differs is copied anew.",
     "retry": "Begin jobs anew: all that failed, those of a class, or one.",
     "skip": "Leave a job out until its tag is pushed again.",
+}
+ONE_OF = {
+    "repositories": "repository",
+    "tags": "tag",
+    "manifests": "manifest",
+    "records": "record",
+    "migrations": "migration",
+}
+REJECTED_ACTIONS = {
+    "retry": "Take the rejected event `id` in again, or all that are understood now.",
+    "drop": "Forget the rejected event `id`, or all.",
 }
 INTEGERS = {"allow_deletes"}
 
@@ -119,6 +158,9 @@ LISTS = {
         },
     ),
     "/sign-ins": List("Sign-ins, for administrators", forms.SignInFilter, SignIn),
+    "/rejected-events": List(
+        "Events that could not be understood, for administrators", forms.FilterForm, Rejected
+    ),
     "/migrations": List("Migrations, for administrators", forms.FilterForm, Progress),
     "/migrations/{name}/jobs": List("Jobs of a migration", forms.JobFilter, Job, SECRET),
     "/migrations/{name}/drift": List(
@@ -127,12 +169,18 @@ LISTS = {
 }
 
 
-def describe() -> Schema:
-    """The document."""
+def describe(root: str = "") -> Schema:
+    """The document; `root` is the path below which this server is."""
     structs = [entry.struct for entry in LISTS.values()] + [Figures, Answer, Check, Interval]
-    _, components = msgspec.json.schema_components(structs, ref_template=REFERENCE)
-    components["Error"] = _object({"error": {"type": "string"}})
+    _, components = msgspec.json.schema_components([*structs, Manifest], ref_template=REFERENCE)
+    components["Problem"] = PROBLEM
     components["Message"] = _object({"message": {"type": "string"}})
+    components["Manifest"] = _object(
+        components["Manifest"]["properties"]
+        | {"registry": {"type": "string"}, "total_size": {"type": ["integer", "null"]}}
+    )
+    for entry in LISTS.values():
+        _shape_items(entry, components)
     usage = [*_parameters(forms.UsageFilter), FORMAT]
     ready = _page(_ref("Check"), {"ready": {"type": "boolean"}})
     answers = {
@@ -142,13 +190,35 @@ def describe() -> Schema:
             _ref("Answer"),
             _parameters(forms.AccessFilter),
         ),
+        "/repositories/{repository}": _operation(
+            "A repository", _ref("Repository"), [REPOSITORY, *_parameters(forms.RegistryFilter)]
+        ),
+        "/tags/{repository}:{tag}": _operation(
+            "A tag",
+            _ref("Tag"),
+            [REPOSITORY, _in_path("tag", "The whole tag."), *_parameters(forms.RegistryFilter)],
+        ),
+        "/manifests/{digest}": _operation(
+            "What is known of a manifest",
+            _ref("Manifest"),
+            [_in_path("digest", "The whole digest.")],
+        ),
+        "/records/{id}": _operation(
+            "A record", _ref("Event"), [_in_path("id", "The `id` of a record.")]
+        ),
         "/migrations/{name}": _operation("A migration", _ref("Progress"), [NAME]),
         "/migrations/{name}/ready": _operation("Whether it may be cut over", ready, [NAME]),
     }
-    answers |= {path: _list(path, entry, components) for path, entry in LISTS.items()}
+    answers |= {path: _list(path, entry) for path, entry in LISTS.items()}
     paths = {path: {"get": answer} for path, answer in answers.items()}
     for action, summary in ACTIONS.items():
-        paths[f"/migrations/{{name}}/{action}"] = {"post": _action(action, summary)}
+        takes = TAKES.get(action, set())
+        paths[f"/migrations/{{name}}/{action}"] = {"post": _action(summary, takes, [NAME])}
+    for action, summary in REJECTED_ACTIONS.items():
+        paths[f"/rejected-events/{action}"] = {"post": _action(summary, {"id"}, [])}
+    for path, methods in paths.items():
+        for method, operation in methods.items():
+            operation["operationId"] = _operation_id(method, path)
     schemes = {
         "account": {"type": "http", "scheme": "basic", "description": "The registry account."},
         "token": {
@@ -166,33 +236,47 @@ def describe() -> Schema:
             "pull, and nothing else exists for it. What is not shown of other people "
             "(access.records) is empty or null. Times are RFC 3339 in UTC.",
         },
-        "servers": [{"url": "/api/v1"}],
+        "servers": [{"url": f"{root}/api/v1"}],
         "security": [{"account": []}, {"token": []}],
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": schemes},
     }
 
 
-def _list(path: str, entry: List, components: Schema) -> Schema:
-    item = _ref(entry.struct.__name__)
+def _operation_id(method: str, path: str) -> str:
+    """As `list_records`, `get_tag`, `start_migration`: the name of a function in a client."""
+    first, *rest = path.strip("/").split("/")
+    if rest:
+        first = ONE_OF.get(first, first)
+    words = [first, *(word for word in rest if "{" not in word)]
+    if method == "post":
+        words = [words.pop(), *words]
+    else:
+        words.insert(0, "list" if path in LISTS else "get")
+    return "_".join(words).replace("-", "_")
+
+
+def _shape_items(entry: List, components: Schema) -> None:
+    """Make the struct's schema that of the list's items."""
     if entry.left_out or entry.added:
         fields = components[entry.struct.__name__]["properties"]
         kept = {name: field for name, field in fields.items() if name not in entry.left_out}
-        item = _object(kept | _schemas(entry.added))
+        components[entry.struct.__name__] = _object(kept | _schemas(entry.added))
+
+
+def _list(path: str, entry: List) -> Schema:
+    item = _ref(entry.struct.__name__)
     parameters = [*_parameters(entry.form), *LIST_PARAMETERS, FORMAT]
     if NAME["name"] in path:
         parameters.insert(0, NAME)
     return _operation(entry.summary, _page(item, _schemas(entry.beside)), parameters)
 
 
-def _action(action: str, summary: str) -> Schema:
-    fields = {
-        name: {"type": "integer" if name in INTEGERS else "string"}
-        for name in sorted(TAKES.get(action, ()))
-    }
+def _action(summary: str, takes: set[str], parameters: list[Schema]) -> Schema:
+    fields = {name: {"type": "integer" if name in INTEGERS else "string"} for name in sorted(takes)}
     body = {"type": "object", "properties": fields, "additionalProperties": False}
     return {
-        **_operation(summary, _ref("Message"), [NAME]),
+        **_operation(summary, _ref("Message"), parameters),
         "security": [{"account": []}],
         "requestBody": {"content": {"application/json": {"schema": body}}},
     }
@@ -207,10 +291,10 @@ def _page(item: Schema, beside: Schema) -> Schema:
                 "format": "uri",
                 "description": "The next page; null on the last one.",
             },
-            "total": {"type": "integer"},
             **beside,
         }
     )
+    page["properties"]["total"] = {"type": "integer", "description": "Only with `total=1`."}
     page["properties"]["total_is_minimum"] = {
         "type": "boolean",
         "description": "There are more: counting stopped at `total`.",
@@ -223,7 +307,7 @@ def _object(properties: Schema) -> Schema:
 
 
 def _operation(summary: str, answer: Schema, parameters: Sequence[Schema]) -> Schema:
-    failed = {"application/json": {"schema": _ref("Error")}}
+    failed = {"application/problem+json": {"schema": _ref("Problem")}}
     return {
         "summary": summary,
         "parameters": list(parameters),
@@ -249,6 +333,13 @@ def _parameters(form: type[forms.FilterForm]) -> list[Schema]:
 
 
 def _field_schema(field: Any) -> Schema:
+    if isinstance(field, forms.PeriodField):
+        return {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": field.longest,
+            "default": int(field.default),
+        }
     if isinstance(field, SelectField):
         return {"enum": [choice.value for choice in field.choices if choice.value]}
     if isinstance(field, BooleanField):

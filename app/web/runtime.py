@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
-from flask import Response, current_app
+from flask import Response, current_app, request
 
 from app.migration import Plan
 from app.notifications.intake import Intake
+from app.notifications.meter import Meter
+from app.notifications.watch import Watch
 from app.registry.token_server import TokenServer
 from app.settings import Settings
 from app.store import Stores
@@ -23,13 +25,20 @@ class Runtime(msgspec.Struct, frozen=True):
     settings: Settings
     stores: Stores
     intake: Intake
+    watch: Watch
     plans: list[Plan]  # of migrations, in the order of the configuration
+    meter: Meter  # where no master has one for all its workers, in tests for example
     token_server: TokenServer | None = None  # knows the passwords, if it is not our database
 
 
 def runtime() -> Runtime:
     """The current application's Runtime."""
     return cast(Runtime, current_app.extensions["rns"])
+
+
+def meter() -> Meter:
+    """The Meter of this server; app.server.worker puts it into the environment of a request."""
+    return request.environ.get("rns.meter") or runtime().meter
 
 
 def json_response(value: Any, status: int = 200) -> Response:

@@ -195,18 +195,14 @@ def tag_items(page: Page[Tag]) -> Page[Item]:
 @bp.get("/repository")
 def repository() -> Any:
     """One repository: its tags and latest records. 404 also when it may not be seen."""
-    name, registry = _visible_repository()
+    name, registry = _named_repository()
+    found = get_repository(name, registry)
     stores, scope = runtime().stores, visitor().scope
     query = CatalogueQuery(repository=name, registry=registry)
-    found = stores.catalogue.find_repositories(
-        CatalogueQuery(repository=name, registry=registry, deleted=True), scope, limit=1
-    )
-    if not found.items:
-        raise NotFound("There is no such repository.")
     page = tag_items(stores.catalogue.find_tags(query, scope, cursor=lists.cursor()))
     return render_template(
         "search/repository.html",
-        repository=found.items[0],
+        repository=found,
         page=page,
         count=stores.catalogue.count("tag", query, scope, cap=lists.PAGE_COUNT_CAP),
         **_activity(
@@ -219,11 +215,9 @@ def repository() -> Any:
 @bp.get("/tag")
 def tag() -> Any:
     """One tag: what it points to, its history, its latest records. 404 also when not visible."""
-    name, registry = _visible_repository("tag")
+    name, registry = _named_repository()
+    found = get_tag(name, request.args.get("tag", ""), registry)
     stores, scope = runtime().stores, visitor().scope
-    found = stores.catalogue.get_tag(registry, name, request.args.get("tag", ""), scope)
-    if found is None:
-        raise NotFound("There is no such tag.")
     known = found.digest or ""
     manifest = stores.manifests.find(registry, [known]).get(known)
     query = RecordQuery(repository=name, registry=registry, tag=found.tag)
@@ -251,14 +245,9 @@ def tag() -> Any:
 def digest() -> Any:
     """One digest: its tags, what it consists of, its records. 404 also when not visible."""
     wanted = request.args.get("digest", "")
-    stores, scope = runtime().stores, visitor().scope
-    query = CatalogueQuery(digest=wanted, deleted=True)
-    page = stores.catalogue.find_tags(query, scope) if wanted else Page[Tag]([])
+    page, registry = _find_digest(wanted)
     tags = [row for row in tag_items(page).items if row["digest"] == wanted]
-    # What is told of a manifest is what a registry told whose repositories the viewer may see.
-    registry = tags[0]["registry"] if tags else stores.events.find_registry(wanted, scope)
-    if not wanted or not registry:
-        raise NotFound("There is no such digest.")
+    stores = runtime().stores
     return render_template(
         "search/digest.html",
         digest=wanted,
@@ -268,6 +257,68 @@ def digest() -> Any:
         has_more_tags=page.next is not None,
         **_activity(RecordQuery(digest=wanted, parts=True)),
     )
+
+
+def _find_digest(wanted: str) -> tuple[Page[Tag], str]:
+    """Tags that point to a digest or did, and a registry that told of it where it may be seen.
+
+    What is told of a manifest is what that registry told.
+
+    Raises:
+        NotFound: no such digest, or none that may be seen.
+    """
+    stores, scope = runtime().stores, visitor().scope
+    query = CatalogueQuery(digest=wanted, deleted=True)
+    page = stores.catalogue.find_tags(query, scope) if wanted else Page[Tag]([])
+    registry = next((row.registry for row in page.items if row.digest == wanted), None)
+    if wanted and not registry:
+        registry = stores.events.find_registry(wanted, scope)
+    if not registry:
+        raise NotFound("There is no such digest.")
+    return page, registry
+
+
+def get_repository(name: str, registry: str) -> Repository:
+    """One repository, deleted or not.
+
+    Raises:
+        NotFound: no such repository, or none that may be seen.
+    """
+    scope = visitor().scope
+    query = CatalogueQuery(repository=name, registry=registry, deleted=True)
+    if not scope.may_see(name):
+        raise NotFound("There is no such repository.")
+    found = runtime().stores.catalogue.find_repositories(query, scope, limit=1)
+    if not found.items:
+        raise NotFound("There is no such repository.")
+    return found.items[0]
+
+
+def get_tag(repository: str, tag: str, registry: str) -> Tag:
+    """One tag, deleted or not.
+
+    Raises:
+        NotFound: no such tag, or none that may be seen.
+    """
+    found = runtime().stores.catalogue.get_tag(registry, repository, tag, visitor().scope)
+    if found is None:
+        raise NotFound("There is no such tag.")
+    return found
+
+
+def get_manifest(digest: str) -> Item:
+    """What is known of a manifest, with the size of all its content.
+
+    Raises:
+        NotFound: no such manifest, or none that may be seen.
+    """
+    _, registry = _find_digest(digest)
+    store = runtime().stores.manifests
+    found = store.find(registry, [digest]).get(digest)
+    if found is None:
+        raise NotFound("There is no such digest.")
+    total = store.find_sizes(registry, [digest]).get(digest)
+    return {**fields_of(found), "registry": registry, "total_size": total}
 
 
 def _activity(query: RecordQuery, *, supplements: bool = True) -> dict[str, Any]:
@@ -299,18 +350,13 @@ def _last_pull(newest: Page[Event], query: RecordQuery) -> LastPull | None:
     return runtime().stores.events.find_last_pull(query, scope)
 
 
-def _visible_repository(wanted: str = "repository") -> tuple[str, str]:
-    """Repository and registry of the query string, if the viewer may see the repository.
-
-    Otherwise the answer is the same as when what is `wanted` does not exist.
-    """
-    scope = visitor().scope
+def _named_repository() -> tuple[str, str]:
+    """Repository and registry of the query string."""
+    visitor()
     name = request.args.get("repository", "")
     registry = request.args.get("registry", "") or runtime().settings.registries[0].name
     if not name:
         raise InvalidQuery("repository: is missing")
-    if not scope.may_see(name):
-        raise NotFound(f"There is no such {wanted}.")
     return name, registry
 
 

@@ -55,7 +55,7 @@ class Account(_Client):
         """All items of a list of the API, over all of its pages."""
         self._wait()
         found: list[Item] = []
-        url: str | None = f"{self.url}/api/v1/{collection}?limit=500"
+        url: str | None = f"{self.url}/api/v1/{collection}?limit=500&total=1"
         while url:
             answer = self.session.get(url, params=filters, timeout=30)
             assert answer.status_code == 200, answer.text

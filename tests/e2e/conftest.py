@@ -17,7 +17,7 @@ from browser import CHROMIUM, TIMEOUT_MS, sign_in, watch
 from clients import Account, DockerClient, Skopeo, Webhook
 from engine import Engine
 from playwright.sync_api import Browser, Page, sync_playwright
-from processes import LOGS, PASSWORDS, Registry, Server, cleaned_up, need_program
+from processes import LOGS, Registry, Server, cleaned_up, need_program
 
 LOG_TAIL = 4_000  # characters of each log in the report of a failed test
 
@@ -68,8 +68,7 @@ def server(make_server: Callable[..., Server]) -> Server:
         accounts = pool.map(server.add_account, ("alice", "bob", "mallory"))
         entries = pool.map(server.add_acl_entry, (10, 20), ("alice", "bob"), ("team/*", "*/*"))
     assert len([*accounts, *entries]) == 5
-    given = f"{PASSWORDS['admin']}\n"
-    server.rns("accounts", "passwd", "admin", "--password-stdin", given=given)
+    server.add_account_of_administrator()
     return server
 
 

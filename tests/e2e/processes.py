@@ -273,6 +273,11 @@ class Server:
     def add_account(self, name: str) -> None:
         self.rns("accounts", "add", name, "--password-stdin", given=f"{PASSWORDS[name]}\n")
 
+    def add_account_of_administrator(self) -> None:
+        """Give `admin` the password of these tests."""
+        given = f"{PASSWORDS['admin']}\n"
+        self.rns("accounts", "passwd", "admin", "--password-stdin", given=given)
+
     def add_acl_entry(self, seq: int, account: str, name: str) -> None:
         """Let an account pull the repositories that match `name`."""
         match = ["--account", account, "--name", name]

@@ -68,6 +68,8 @@ def test_the_first_start_keeps_a_password_that_works_and_names_its_file(
     password = file.read_text().strip()
 
     assert f"first account: admin; its password is in {file}" in server.program.log
+    urls = f"the pages are at {server.url}/, registries send to {server.url}/events"
+    assert urls in server.program.log
     assert password not in server.program.log
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     with closing(Account(server, "admin", password=password)) as admin:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Any
 
 import pytest
 
-from app.logs import LOGGING, LineFormatter
+from app.logs import LINE, JsonFormatter, LineFormatter, logging_config, request_id
 
-FORMAT = LOGGING["formatters"]["line"]["format"]
 HOSTILE = [
     "x" * 14_000,
     "\x00" * 14_000,
@@ -23,7 +23,7 @@ HOSTILE = [
 def formatted(text: str, error: BaseException | None = None) -> str:
     told: Any = (type(error), error, error.__traceback__) if error else None
     record = logging.LogRecord("app", logging.WARNING, "", 0, "refused: %r %s", (text, text), told)
-    return LineFormatter(FORMAT).format(record)
+    return LineFormatter(LINE).format(record)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -50,3 +50,48 @@ def test_the_message_of_an_error_forges_no_line_and_is_bounded(text: str) -> Non
     assert len(lines) <= 110
     assert all(line.startswith("  ") and line.isprintable() for line in lines[1:])
     assert max(len(line.encode()) for line in lines) <= 1010
+
+
+def as_json(text: str, error: BaseException | None = None, **more: Any) -> Any:
+    told: Any = (type(error), error, error.__traceback__) if error else None
+    record = logging.LogRecord("app.web", logging.WARNING, "", 0, "refused: %s", (text,), told)
+    record.__dict__.update(more)
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    return json.loads(line)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_json_line_is_one_object_whatever_stands_in_it(text: str) -> None:
+    row = as_json(text)
+
+    assert row["message"].startswith("refused: ")
+    assert row["message"].isprintable()
+    assert (row["level"], row["logger"]) == ("warning", "app.web")
+    assert row["time"].endswith("Z")
+
+
+def test_a_json_line_has_the_request_its_fields_and_the_traceback() -> None:
+    before = request_id.set("abc-1")
+    try:
+        raise ValueError("why")
+    except ValueError as error:
+        row = as_json("x", error, fields={"accepted": 2})
+    finally:
+        request_id.reset(before)
+
+    assert (row["request_id"], row["accepted"]) == ("abc-1", 2)
+    assert "ValueError: why" in row["traceback"]
+    assert "request_id" not in as_json("x")
+
+
+def test_a_json_line_shows_no_token() -> None:
+    assert "rns_0123456789abcdef" not in json.dumps(as_json("rns_0123456789abcdef0123"))
+
+
+def test_debug_is_for_lines_of_this_program_alone() -> None:
+    levels = {level: logging_config("text", level) for level in ("debug", "warning")}
+
+    assert levels["debug"]["loggers"]["app"]["level"] == "DEBUG"
+    assert levels["debug"]["root"]["level"] == "INFO"
+    assert levels["warning"]["root"]["level"] == "WARNING"

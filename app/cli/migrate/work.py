@@ -18,7 +18,7 @@ from app.cli.migrate.shared import migrate, of_plan, open_plan, until_signal, wh
 from app.cli.shared import open_stores
 from app.embedded import recorded_uri
 from app.errors import AppError, ConfigError, StartupError
-from app.logs import LOGGING
+from app.logs import logging_config
 from app.migration import Plan, load_plans, states
 from app.migration.worker import GRACE_S, PlanWorker, Worker
 from app.settings import Settings
@@ -97,7 +97,7 @@ def migrate_worker(settings: Settings, names: tuple[str, ...], nice: int) -> Non
 
     It follows the embedded database of a server that is restarted.
     """
-    logging.config.dictConfig(LOGGING)
+    logging.config.dictConfig(logging_config(settings.log.format, settings.log.level))
     plans = load_plans(settings, names)
     if not plans:
         raise ConfigError("migrations: none is configured")

@@ -7,9 +7,9 @@ names of the fields are the names of the API's parameters.
 from app.web.forms.access import AccessFilter, SignInFilter, SignInForm
 from app.web.forms.account import PasswordForm, TokenFilter, TokenForm
 from app.web.forms.analysis import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
-from app.web.forms.fields import DayField, FilterForm
+from app.web.forms.fields import DayField, FilterForm, PeriodField
 from app.web.forms.migration import DriftFilter, JobFilter
-from app.web.forms.search import HistoryFilter, RepositoryFilter, TagFilter
+from app.web.forms.search import HistoryFilter, RegistryFilter, RepositoryFilter, TagFilter
 
 __all__ = [
     "AccessFilter",
@@ -19,8 +19,10 @@ __all__ = [
     "HistoryFilter",
     "JobFilter",
     "PasswordForm",
+    "PeriodField",
     "RecallFilter",
     "RecordFilter",
+    "RegistryFilter",
     "RepositoryFilter",
     "SignInFilter",
     "SignInForm",

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from werkzeug.datastructures import MultiDict
-from wtforms import BooleanField, Field, Form, StringField
+from wtforms import BooleanField, Field, Form, SelectField, StringField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import Length, ValidationError
 
@@ -68,6 +68,43 @@ class DayField(Field):
                 raise ValueError
         except ValueError:
             raise ValueError("expected a day, as 2026-11-23") from None
+
+
+class ChoiceField(SelectField):
+    """One of some values; who gives another is told which there are."""
+
+    def pre_validate(self, form: Form) -> None:
+        """Raise ValidationError that names the choices."""
+        values = [choice.value for choice in self.choices or ()]
+        if self.data not in values:
+            known = ", ".join(value for value in values if value)
+            raise ValidationError(f"expected one of {known}")
+
+
+class PeriodField(ChoiceField):
+    """A number of days up to `longest`; `choices` are those that are offered."""
+
+    def __init__(self, label: str, *, longest: int, **kwargs: Any) -> None:
+        super().__init__(label, **kwargs)
+        self.choices: Sequence[SelectChoice]
+        self.longest = longest
+
+    def process_formdata(self, valuelist: Sequence[str]) -> None:
+        """Read a number; one that is not offered is offered from then on."""
+        super().process_formdata([text.strip() for text in valuelist])
+        offered = list(self.choices or ())
+        if self._is_number() and self.data not in [choice.value for choice in offered]:
+            self.choices = [*offered, SelectChoice(self.data, f"{self.data} days")]
+
+    def pre_validate(self, form: Form) -> None:
+        """Raise ValidationError for what is no number of days."""
+        if not self._is_number():
+            raise ValidationError(f"expected a number of days, 1 to {self.longest}")
+
+    def _is_number(self) -> bool:
+        text = self.data or ""
+        is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(self.longest))
+        return is_number and not text.startswith("0") and int(text) <= self.longest
 
 
 class SwitchField(BooleanField):

@@ -50,7 +50,7 @@ def test_a_database_that_answers_after_the_start_is_prepared_then(
 
     master.on_starting(arbiter())
     before = password_file(settings).exists()
-    master.post_worker_init(Mock())
+    master.post_worker_init(Mock(age=1))
     for thread in threading.enumerate():
         if thread.name == "preparer":
             thread.join(5)

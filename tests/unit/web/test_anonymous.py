@@ -28,7 +28,15 @@ NAMES = [REPOSITORY, HIDDEN, "tag-of-it", "sha256:", digest("image")[7:19]]
 PEOPLE = ["carol", "10.77.7.7", "agent-of-carol", "id-of-event"]
 
 # What tells of neither repositories nor people, and asks for nothing or for a name and password.
-OPEN = {"static", "health.live", "health.ready", "signin.login", "signin.index"}
+OPEN = {
+    "static",
+    "health.live",
+    "health.ready",
+    "signin.login",
+    "signin.index",
+    "api.openapi",
+    "api_page.page",
+}
 FORMS = {"search.repositories_form", "search.tags_form", "analysis.records_form"}
 RESULTS = {"search.repositories", "search.tags", "analysis.records"}
 SEARCH = {
@@ -42,6 +50,7 @@ SEARCH = {
     "search.digest",
 }
 LISTS = {"/api/v1/repositories", "/api/v1/tags"}
+RESOURCES = {"api.repository", "api.tag", "api.manifest"}
 
 QUERIES: list[dict[str, str]] = [
     {},
@@ -137,7 +146,7 @@ def nothing_is_open(endpoint: str, path: str) -> bool:
 
 
 def search_is_open(endpoint: str, path: str) -> bool:
-    return endpoint in SEARCH or path in LISTS
+    return endpoint in SEARCH | RESOURCES or path in LISTS
 
 
 def test_without_credentials_no_route_shows_anything_though_the_acl_allows_all_to_everybody(

@@ -185,7 +185,7 @@ def test_an_operator_sees_whom_the_server_has_cut_off(client: FlaskClient) -> No
 def test_a_server_without_events_and_migrations_has_metrics(make_app: Callable[..., Any]) -> None:
     samples = scrape(make_app(migrations=[]).test_client())
 
-    assert {name for name, _ in samples} == {
+    assert {name for name, _ in samples if "intake" not in name} == {
         "rns_info",
         "rns_database_up",
         "rns_rejected_events",
@@ -299,4 +299,32 @@ def test_a_database_that_is_away_is_a_metric_and_no_error(settings: Settings) ->
     app.extensions["rns"].stores.close()
 
     assert value(samples, "rns_database_up") == 0
-    assert {name for name, _ in samples} == {"rns_info", "rns_database_up"}
+    own = {name for name, _ in samples if "intake" not in name}
+    assert own == {"rns_info", "rns_database_up"}
+
+
+def test_the_intake_counts_events_answers_and_seconds(client: FlaskClient) -> None:
+    post = lambda body, token: client.post(  # noqa: E731
+        "/events",
+        data=body,
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    blob = wire_event(of="blob", media_type="application/octet-stream")
+    post(envelope(wire_event(), wire_event("pull"), blob, {"id": "broken"}), "registry-token")
+    post(b"{", "registry-token")
+    post(envelope(), "wrong")
+
+    samples = scrape(client)
+
+    events = "rns_intake_events_total"
+    labels = {"registry": "default"}
+    assert value(samples, events, action="push", result="accepted", **labels) == 1
+    assert value(samples, events, action="pull", result="accepted", **labels) == 1
+    assert value(samples, events, action="blob", result="ignored", **labels) == 1
+    assert value(samples, events, action="unknown", result="rejected", **labels) == 1
+    for status, number in {"202": 1, "400": 1, "401": 1, "503": 0}.items():
+        assert value(samples, "rns_intake_requests_total", status=status) == number
+    assert value(samples, "rns_intake_seconds_count") == 3
+    assert value(samples, "rns_intake_delivery_seconds_count") == 2
+    assert value(samples, "rns_intake_derivation_seconds_count") == 0

@@ -24,7 +24,6 @@ from app.errors import StoreUnavailable
 from app.settings import MongoDB, Registry, Settings
 from app.store import Stores
 from app.store.inbox import Progress
-from app.web import notifications
 
 V1 = "application/vnd.docker.distribution.events.v1+json"
 BEARER = {"Authorization": "Bearer registry-token"}
@@ -135,7 +134,7 @@ def test_what_is_no_json_envelope_is_refused(
     response = post(client, body, content_type=content_type)
 
     assert response.status_code == 400
-    assert response.json["error"]
+    assert response.json["detail"]
 
 
 @pytest.mark.parametrize(
@@ -162,14 +161,12 @@ def test_without_the_token_nothing_is_stored(
 
 
 def test_the_log_names_who_is_refused_once_a_minute_and_no_token(
-    client: FlaskClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(notifications, "_refused", {})
-
     for _ in range(3):
         post(client, envelope(wire_event()), headers={"Authorization": "Bearer secret-typo"})
 
-    assert caplog.text.count("events from 127.0.0.1 are refused") == 1
+    assert caplog.text.count("notifications from 127.0.0.1 are refused") == 1
     assert "secret-typo" not in caplog.text
 
 
@@ -217,7 +214,7 @@ def test_a_body_over_the_limit_is_refused(client: FlaskClient) -> None:
     response = post(client, b" " * (LIMIT + 1))
 
     assert response.status_code == 413
-    assert "max_body_bytes" in response.json["error"]
+    assert "max_body_bytes" in response.json["detail"]
 
 
 @pytest.mark.parametrize(("length", "status"), [(LIMIT + 1, 413), (5_000, 202)])
@@ -262,7 +259,7 @@ def test_a_gzip_body_that_inflates_over_the_limit_is_refused(
     response = post(client, body, headers={**BEARER, "Content-Encoding": "gzip"})
 
     assert response.status_code == 413
-    assert "max_body_bytes" in response.json["error"]
+    assert "max_body_bytes" in response.json["detail"]
     assert mock_stores.inbox.count() == 0
 
 
@@ -306,7 +303,7 @@ def test_what_cannot_be_inflated_is_refused(
     response = post(client, body, headers={**BEARER, "Content-Encoding": encoding})
 
     assert response.status_code == 400
-    assert "Content-Encoding" in response.json["error"]
+    assert "Content-Encoding" in response.json["detail"]
     assert mock_stores.inbox.count() == 0
 
 
@@ -425,3 +422,32 @@ def test_a_server_that_refuses_events_is_not_ready_and_says_why(
         "the database does not take or return a write",
     ]
     assert make().get("/readyz").json == {"status": "ready"}
+
+
+def test_at_debug_there_is_a_line_for_each_envelope(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "app")
+
+    post(client, envelope(wire_event(), BLOB))
+
+    [record] = [r for r in caplog.records if r.levelname == "DEBUG"]
+    assert record.getMessage().startswith(
+        "envelope registry=default address=127.0.0.1 accepted=1 ignored=1 rejected=0 bytes="
+    )
+    assert record.fields["ms"] >= 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("given", "is_taken"), [("abc-1.x", True), ("", False), ("a b", False), ("x" * 65, False)]
+)
+def test_a_request_has_an_id_its_own_or_a_new_one(
+    client: FlaskClient, given: str, is_taken: bool
+) -> None:
+    answers = [client.get("/healthz", headers={"X-Request-Id": given}) for _ in range(2)]
+
+    ids = [answer.headers["X-Request-Id"] for answer in answers]
+    assert (ids == [given, given]) is is_taken
+    if not is_taken:
+        assert len({*ids}) == 2
+        assert all(len(id) == 16 for id in ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from app.settings import Migration, Source, Target
 from app.store import Stores
 from app.store.migrations import Drift, Wish
+from app.web.openapi import LISTS
 
 Store = Callable[..., None]
 PREFIX = "/api/v1"
@@ -31,6 +33,7 @@ def admin(make_app: Callable[..., Flask], app: Flask, store: Store, mock_stores:
         wire_event("push", tag="multi", of="index", media_type=INDEX, references=[child], at=NOW),
         wire_event("pull", tag="v1", at=NOW),
         wire_event("delete", "team/gone", tag="v1", at=NOW),
+        {"id": "broken", "timestamp": NOW.isoformat()},
     )
     mock_stores.migrations.jobs.wish([Wish("dc2", "team/app", "v1")], NOW)
     row = Drift(plan="dc2", repository="team/app", reference="v1", kind="missing", at=NOW)
@@ -50,7 +53,7 @@ def test_every_path_of_the_api_is_described_and_no_other(
     admin: FlaskClient, description: Any
 ) -> None:
     described = {
-        (method.upper(), path.format(name="dc2"))
+        (method.upper(), path.format(**EXAMPLES))
         for path, methods in description["paths"].items()
         for method in methods
     }
@@ -58,7 +61,8 @@ def test_every_path_of_the_api_is_described_and_no_other(
     found = set()
     for rule in admin.application.url_map.iter_rules():
         if rule.endpoint.startswith("api.") and rule.endpoint not in ("api.unknown", "api.openapi"):
-            path = rule.rule.removeprefix(PREFIX).replace("<name>", "dc2")
+            path = rule.rule.removeprefix(PREFIX)
+            path = re.sub(r"<(?:path:)?(\w+)>", lambda match: EXAMPLES[match[1]], path)
             start, _, rest = path.partition("<any(")
             choices, _, end = rest.partition("):")
             names = choices.replace("'", "").split(", ") if rest else [""]
@@ -90,20 +94,37 @@ PATHS = [
     "/migrations/{name}/jobs",
     "/migrations/{name}/drift",
     "/migrations/{name}/ready",
+    "/rejected-events",
+    "/repositories/{repository}",
+    "/tags/{repository}:{tag}",
+    "/manifests/{digest}",
+    "/records/{id}",
 ]
+EXAMPLES = {
+    "name": "dc2",
+    "repository": "team/app",
+    "tag": "v1",
+    "digest": digest("image"),
+    "id": "x",
+}
+
+
+def examples(admin: FlaskClient) -> dict[str, str]:
+    """What the parameters of a path may be, of what is there."""
+    return {**EXAMPLES, "id": admin.get(f"{PREFIX}/records").json["items"][0]["id"]}
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_an_answer_looks_as_described(admin: FlaskClient, description: Any, path: str) -> None:
-    answer = admin.get(PREFIX + path.format(name="dc2"), query_string=QUERIES.get(path, {}))
+    query = QUERIES.get(path, {}) | ({"total": "1"} if path in LISTS else {})
+    answer = admin.get(PREFIX + path.format(**examples(admin)), query_string=query)
 
     assert answer.status_code == 200, answer.text
     schema = described(description, path, "get", "200")
     Draft202012Validator(schema, format_checker=FormatChecker()).validate(answer.json)
     if "items" in answer.json:
         assert answer.json["items"] or path == "/unused"
-        shown = schema["properties"]["items"]["items"]
-        fields = shown.get("properties") or named(description, shown)["properties"]
+        fields = named(description, schema["properties"]["items"]["items"])["properties"]
         assert all(item.keys() == fields.keys() for item in answer.json["items"])
         assert answer.json.keys() <= schema["properties"].keys()
 
@@ -112,13 +133,14 @@ def test_an_answer_looks_as_described(admin: FlaskClient, description: Any, path
 def test_the_filters_of_a_path_are_those_described(
     admin: FlaskClient, description: Any, path: str
 ) -> None:
-    refusal = admin.get(PREFIX + path.format(name="dc2"), query_string={"no": "1"}).json["error"]
+    answer = admin.get(PREFIX + path.format(**examples(admin)), query_string={"no": "1"})
 
+    refusal = answer.json["detail"]
     known = refusal.partition("known are ")[2].split(", ")
     parameters = description["paths"][path]["get"]["parameters"]
     given = [row["name"] for row in parameters if row["in"] == "query"]
     assert sorted(given) == sorted(filter(None, known))
-    Draft202012Validator(described(description, path, "get", "400")).validate({"error": refusal})
+    Draft202012Validator(described(description, path, "get", "400")).validate(answer.json)
 
 
 @pytest.mark.parametrize(
@@ -147,9 +169,40 @@ def test_an_action_takes_and_answers_what_is_described(
     Draft202012Validator(described(description, path, "post", "200")).validate(answer.json)
 
 
-def test_the_description_is_for_whoever_has_an_account(client: FlaskClient) -> None:
-    assert client.get(f"{PREFIX}/openapi.json").status_code == 401
-    assert client.get(f"{PREFIX}/openapi.json", headers=basic("mallory")).status_code == 200
+def test_the_description_is_for_everybody_and_the_same_for_all(
+    client: FlaskClient, description: Any
+) -> None:
+    assert client.get(f"{PREFIX}/openapi.json").json == description
+
+
+def test_every_operation_has_a_name_of_its_own(description: Any) -> None:
+    names = [
+        row["operationId"] for methods in description["paths"].values() for row in methods.values()
+    ]
+
+    assert len(names) == len(set(names))
+    assert {"list_records", "get_tag", "start_migration", "list_migration_jobs"} <= set(names)
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)+", name) for name in names)
+
+
+def test_the_items_of_a_list_are_tied_to_a_named_type(description: Any) -> None:
+    for path in LISTS:
+        schema = description["paths"][path]["get"]["responses"]["200"]["content"]
+        items = schema["application/json"]["schema"]["properties"]["items"]["items"]
+        assert list(items) == ["$ref"], path
+        assert named(description, items)["properties"]
+
+
+def test_the_page_of_the_api_names_all_of_it_without_a_sign_in(
+    client: FlaskClient, description: Any
+) -> None:
+    answer = client.get("/api/")
+
+    assert answer.status_code == 200
+    assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert not re.search(r"<script(?! src=)|style=|onclick", answer.text)
+    for path in description["paths"]:
+        assert path in answer.text
 
 
 def test_a_token_is_described_as_what_reads_and_changes_nothing(description: Any) -> None:
@@ -168,9 +221,8 @@ def test_a_token_is_described_as_what_reads_and_changes_nothing(description: Any
 
 def described(description: Any, path: str, method: str, code: str) -> Any:
     """The schema of an answer, with what it refers to."""
-    answer = description["paths"][path][method]["responses"][code]
-    schema = answer["content"]["application/json"]["schema"]
-    return {**schema, "components": description["components"]}
+    [content] = description["paths"][path][method]["responses"][code]["content"].values()
+    return {**content["schema"], "components": description["components"]}
 
 
 def named(description: Any, reference: Any) -> Any:

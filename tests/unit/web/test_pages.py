@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -271,7 +271,7 @@ def test_record_filters_are_the_same_on_page_api_and_export(
     client = sign_in("alice")
 
     page = client.get(f"/analysis/user/login/?{query}")
-    api = client.get(f"/api/v1/records?{query}").json
+    api = client.get(f"/api/v1/records?{query}&total=1").json
     export = client.get(f"/analysis/user/login/?{query}&format=ndjson").text.splitlines()
 
     assert page.text.count("badge action-") == number
@@ -304,7 +304,7 @@ def test_a_wrong_filter_is_named(client: FlaskClient, query: str, field: str) ->
     response = client.get(f"/api/v1/records?{query}", headers=basic("alice"))
 
     assert response.status_code == 400
-    assert response.json["error"].startswith(f"{field}: ")
+    assert response.json["detail"].startswith(f"{field}: ")
 
 
 def test_a_wrong_filter_is_shown_beside_its_field(sign_in: SignIn) -> None:
@@ -332,7 +332,7 @@ def test_a_wrong_filter_is_shown_beside_its_field(sign_in: SignIn) -> None:
 def test_repositories_are_found_by_pattern(
     client: FlaskClient, query: str, expected: list[str]
 ) -> None:
-    found = client.get(f"/api/v1/repositories?{query}", headers=basic("admin")).json
+    found = client.get(f"/api/v1/repositories?{query}&total=1", headers=basic("admin")).json
 
     assert [row["repository"] for row in found["items"]] == expected
     assert found["total"] == len(expected)
@@ -421,7 +421,7 @@ def test_the_api_pages_through_everything_exactly_once(client: FlaskClient, stor
     store(*(wire_event("pull", tag="v1", at=NOW) for _ in range(25)))
 
     for name in ("records", "tags", "repositories"):
-        url: str | None = f"/api/v1/{name}?limit=4"
+        url: str | None = f"/api/v1/{name}?limit=4&total=1"
         seen: list[Any] = []
         while url:
             page = client.get(url, headers=basic("admin")).json
@@ -461,7 +461,7 @@ def test_the_parts_of_a_pull_are_shown_where_asked_for(
     store(wire_event("check", tag="v1", at=NOW, id="check"))
     store(wire_event("pull", at=NOW + timedelta(seconds=1), id="its pull"))
 
-    found = client.get(f"/api/v1/records?parts={text}", headers=basic("admin")).json
+    found = client.get(f"/api/v1/records?parts={text}&total=1", headers=basic("admin")).json
 
     assert found["total"] == number + 1
 
@@ -517,18 +517,127 @@ def test_a_number_in_a_cursor_does_not_make_a_page_read_more(
     assert max(limits) < 999_999
 
 
-@pytest.mark.parametrize("cursor", ["x", "2 ", "9" * 30 + " x", "-1 2026", "2 2026 x"])
-def test_any_text_is_a_place_in_a_list(client: FlaskClient, cursor: str) -> None:
-    for name in ("records", "tags", "repositories"):
-        query = {"cursor": cursor, "sort": "pushed"} if name != "records" else {"cursor": cursor}
+@pytest.mark.parametrize("cursor", ["xyz", "2 ", "eA", "eA.00000000", "9" * 30, "ü", "."])
+def test_a_cursor_that_no_page_gave_is_refused(client: FlaskClient, cursor: str) -> None:
+    for name in ("records", "tags", "repositories", "unused", "sign-ins"):
+        query = {"cursor": cursor}
         response = client.get(f"/api/v1/{name}", query_string=query, headers=basic("admin"))
-        assert response.status_code == 200, name
+        assert response.status_code == 400, name
+        assert (response.json["code"], response.json["field"]) == ("invalid_cursor", "cursor")
+
+
+def test_a_cursor_of_another_list_is_refused(client: FlaskClient) -> None:
+    following = client.get("/api/v1/records?limit=1", headers=basic("admin")).json["next"]
+
+    right = client.get(following, headers=basic("admin"))
+    wrong = client.get(following.replace("/records", "/tags"), headers=basic("admin"))
+
+    assert (right.status_code, wrong.status_code) == (200, 400)
+
+
+def test_a_list_is_counted_only_where_that_is_asked_for(
+    client: FlaskClient, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = lambda query: client.get(  # noqa: E731
+        f"/api/v1/records?limit=1{query}", headers=basic("admin")
+    )
+    counted = get("&total=1").json
+    monkeypatch.setattr(type(mock_stores.events), "count", lambda *_, **__: pytest.fail("counted"))
+
+    answer = get("").json
+
+    assert (counted["total"], counted["total_is_minimum"]) == (3, False)
+    assert answer.keys() == {"items", "next"}
+    assert get("&total=0").json.keys() == answer.keys()
+    assert get("&total=x").json["detail"] == "total: expected 0 or 1"
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "field", "words"),
+    [
+        ("records?action=pul", "invalid_value", "action", "one of push, pull, check, delete"),
+        ("repositories?sort=x", "invalid_value", "sort", "expected one of name, pushed"),
+        ("records?no=1", "unknown_parameter", "no", "known are action, actor"),
+        ("usage?days=0", "invalid_value", "days", "a number of days, 1 to 1100"),
+        ("records?limit=0", "invalid_value", "limit", "expected 1 to 500"),
+        ("records?from=x", "invalid_value", "from", "expected a day or a time"),
+        ("records?format=xml", "invalid_value", "format", "expected csv or ndjson"),
+        ("repositories/none/none", "not_found", None, "no such repository"),
+        ("nothing", "not_found", None, "no such resource"),
+    ],
+)
+def test_an_error_is_a_problem_that_names_field_code_and_choices(
+    client: FlaskClient, path: str, code: str, field: str | None, words: str
+) -> None:
+    answer = client.get(f"/api/v1/{path}", headers=basic("admin"))
+
+    problem = answer.json
+    assert answer.content_type == "application/problem+json"
+    assert (problem["status"], problem["type"]) == (answer.status_code, "about:blank")
+    assert (problem["code"], problem.get("field")) == (code, field)
+    assert words in problem["detail"]
+
+
+@pytest.mark.parametrize(("days", "number"), [("1", 1), ("45", 45), ("1100", 1100)])
+def test_figures_are_of_any_number_of_days(
+    client: FlaskClient, sign_in: SignIn, days: str, number: int
+) -> None:
+    figures = client.get(f"/api/v1/usage?days={days}", headers=basic("admin")).json
+    page = sign_in("admin").get(f"/analysis/?days={days}").text
+
+    first, last = (date.fromisoformat(figures[name]) for name in ("first", "last"))
+    assert (last - first).days + 1 == number
+    assert re.search(rf'<option selected value="{days}">', page)
+
+
+@pytest.mark.parametrize(
+    ("path", "of_list"),
+    [
+        ("repositories/team/app", "repositories?q=team/app"),
+        ("tags/team/app:v1", "tags?repository=team/app"),
+    ],
+)
+def test_one_resource_is_as_its_list_has_it(client: FlaskClient, path: str, of_list: str) -> None:
+    [item] = client.get(f"/api/v1/{of_list}", headers=basic("alice")).json["items"]
+
+    assert client.get(f"/api/v1/{path}", headers=basic("alice")).json == item
+    hidden = client.get(f"/api/v1/{path}", headers=basic("mallory"))
+    missing = client.get(f"/api/v1/{path}x", headers=basic("mallory"))
+    assert (hidden.status_code, hidden.data) == (missing.status_code, missing.data)
+    assert hidden.status_code == 404
+    other = client.get(f"/api/v1/{path}?registry=other", headers=basic("alice"))
+    assert other.status_code == 404
+
+
+def test_one_record_is_as_its_list_has_it_and_hidden_from_others(client: FlaskClient) -> None:
+    for item in client.get("/api/v1/records", headers=basic("admin")).json["items"]:
+        path = f"/api/v1/records/{item['id']}"
+        assert client.get(path, headers=basic("admin")).json == item
+        is_own = item["repository"] == "team/app"
+        assert client.get(path, headers=basic("alice")).status_code == (200 if is_own else 404)
+        hidden, missing = (client.get(p, headers=basic("mallory")) for p in (path, f"{path}x"))
+        assert (hidden.status_code, hidden.data) == (missing.status_code, missing.data)
+    assert client.get(path).status_code == 401
+
+
+def test_one_manifest_is_told_to_whom_its_repository_is_shown(client: FlaskClient) -> None:
+    path = f"/api/v1/manifests/{digest('image')}"
+
+    found = client.get(path, headers=basic("alice")).json
+
+    assert (found["digest"], found["kind"], found["size"]) == (digest("image"), "image", 500)
+    hidden, missing = (
+        client.get(f"/api/v1/manifests/{digest(name)}", headers=basic("mallory"))
+        for name in ("image", "none")
+    )
+    assert (hidden.status_code, hidden.data) == (missing.status_code, missing.data)
+    assert hidden.status_code == 404
 
 
 @pytest.mark.parametrize("name", ["records", "tags", "repositories"])
 def test_the_api_shows_each_account_its_own(client: FlaskClient, name: str) -> None:
     found = {
-        account: client.get(f"/api/v1/{name}", headers=basic(account)).json["total"]
+        account: client.get(f"/api/v1/{name}?total=1", headers=basic(account)).json["total"]
         for account in PASSWORDS
     }
 
@@ -554,7 +663,10 @@ def test_the_api_asks_for_an_account(
 def test_an_unknown_resource_of_the_api_is_404_as_json(client: FlaskClient) -> None:
     response = client.get("/api/v1/nothing", headers=basic("alice"))
 
-    assert (response.status_code, list(response.json)) == (404, ["error"])
+    assert (response.status_code, list(response.json)) == (
+        404,
+        ["type", "title", "status", "detail", "code"],
+    )
 
 
 def test_csv_is_complete_and_safe_in_a_spreadsheet(client: FlaskClient, store: Store) -> None:
@@ -573,7 +685,8 @@ def test_an_acl_with_an_invalid_entry_shows_nothing_but_to_administrators(
     mock_stores.accounts.add_acl_entry({"seq": 99, "match": {"name": "/(/"}, "actions": ["pull"]})
 
     totals = [
-        client.get("/api/v1/tags", headers=basic(name)).json["total"] for name in ("alice", "admin")
+        client.get("/api/v1/tags?total=1", headers=basic(name)).json["total"]
+        for name in ("alice", "admin")
     ]
 
     assert totals == [0, 2]

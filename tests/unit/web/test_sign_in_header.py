@@ -162,7 +162,7 @@ def test_an_account_that_cannot_sign_in_is_refused(
 
     refused = ask("alice")
     assert refused.status_code == 403
-    assert "there is no account alice" in refused.json["error"]
+    assert "there is no account alice" in refused.json["detail"]
 
 
 def test_the_header_wins_over_a_session_and_credentials_win_over_the_header(

@@ -123,7 +123,7 @@ def test_an_outage_signs_nobody_in_and_is_no_failed_attempt(
     assert (page.status_code, api.status_code) == (503, 503)
     assert api.headers["Retry-After"]
     assert "LDAP" not in page.text + api.text
-    assert "Nobody can sign in just now" in api.json["error"]
+    assert "Nobody can sign in just now" in api.json["detail"]
     assert stores.sign_ins.find_page({}).items == []
     assert client.get("/search/").status_code == 302
     fake.failing = None
