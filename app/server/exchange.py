@@ -7,8 +7,31 @@ import select
 from typing import Any
 
 from gunicorn import http
+from gunicorn.http.errors import ParseException
 
 from app.server.connection import MAX_UNSENT_BYTES, READ, Connection
+
+
+class Body:
+    """What gunicorn reads a body by, but that a malformed one is an OSError.
+
+    An application takes that for the client's fault; to others than a WSGI server gunicorn's own
+    errors mean nothing, and would be a traceback of 35 lines each.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def read(self, size: int) -> bytes:
+        """The next bytes of the body.
+
+        Raises:
+            OSError: it is malformed.
+        """
+        try:
+            return bytes(self._reader.read(size))
+        except ParseException as error:
+            raise OSError(errno.EBADMSG, str(error)) from error
 
 
 class Exchange:

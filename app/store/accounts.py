@@ -25,7 +25,7 @@ from app.rules.access import (
     Acl,
     Problem,
     check_account_name,
-    find_odd_label,
+    find_odd_field,
     parse_acl,
 )
 from app.settings import DockerAuth
@@ -126,7 +126,7 @@ class AccountStore:
         stored = document.get("password") if document else None
         if document is None or not isinstance(stored, str) or not stored:
             return None
-        if find_odd_label(document):
+        if find_odd_field(document):
             return None
         account = Account.from_document(document)
         return SignedIn(account, stored.encode())
@@ -141,7 +141,7 @@ class AccountStore:
         """The account "" of whoever does not sign in, or None.
 
         As docker_auth has it: it exists if there is a document for it, and is let in without a
-        password, or with that of the empty one.
+        password, or with that of the empty one; and not with labels that it cannot read.
         """
         is_known = self.place == "collection"
         document = self._accounts.find_one({"username": ""}) if is_known else None
@@ -149,7 +149,7 @@ class AccountStore:
             return None
         stored = document.get("password")
         is_open = stored is None or (isinstance(stored, str) and _is_of_nothing(stored))
-        return Account.from_document(document) if is_open else None
+        return None if find_odd_field(document) or not is_open else Account.from_document(document)
 
     def has_any(self) -> bool:
         """Whether there is any account at all."""
@@ -178,10 +178,10 @@ class AccountStore:
         found = []
         for document in self._accounts.find({"username": {"$gt": ""}}).sort("username", 1):
             name, stored = document["username"], document.get("password")
-            if not isinstance(stored, str) or not stored:
+            if odd := find_odd_field(document):
+                found.append(f"{name}: {odd}, so it cannot sign in")
+            elif not isinstance(stored, str) or not stored:
                 found.append(f"{name}: has no password, and cannot sign in")
-            elif odd := find_odd_label(document):
-                found.append(f"{name}: {odd}, so it cannot sign in, as with docker_auth")
         return found
 
     def add(self, name: str, password: str, labels: Mapping[str, Sequence[str]]) -> bool:

@@ -32,12 +32,14 @@ DEADLINE_S = 0.8  # a registry waits for a second by default
 @bp.post("/events", strict_slashes=False)
 def receive() -> Response:
     """Take one envelope in: 202 with counts, 400, 401, 413 or 503."""
+    request.max_content_length = runtime().settings.notifications.max_body_bytes
     registry = _identify_registry()
     if not request.mimetype.endswith(("/json", "+json")):
         raise InvalidEnvelope(f"Content-Type: expected JSON, got {request.mimetype or 'none'}")
     body = request.get_data(cache=False)
-    if request.content_length is None:
-        request.stream.read(1)  # a chunked body was cut at the limit without a word: now it is 413
+    # A chunked body is cut at the limit without a word.
+    if request.content_length is None and request.environ["wsgi.input"].read(1):
+        raise RequestEntityTooLarge
     body = _inflate(body)
     refuse_without_space(runtime().settings)
     with deadline(DEADLINE_S):

@@ -16,7 +16,7 @@ import pytest
 from builders import wire_event
 from clients import Webhook
 from door import OF_ADDRESS, PATIENCE_S, Client, Door, request
-from processes import Server, cleaned_up, eventually, need_program
+from processes import TOKEN, Server, cleaned_up, eventually, need_program
 
 pytestmark = pytest.mark.e2e
 
@@ -322,3 +322,30 @@ def test_a_registry_is_answered_beside_more_bad_clients_than_there_are_threads(
             assert webhook.is_acknowledged(wire_event(id=f"beside bad clients {number}"))
         assert bad.are_cut_off(within_s=20.0)
     assert "connections cut off: " in server.program.log
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/login", "x-www-form-urlencoded"), ("/events", "json")]
+)
+@pytest.mark.parametrize("chunk", [b"0x5\r\nhello", b"5;\x01\r\nhello", b"5\r\nhelloXX"])
+def test_a_malformed_body_is_the_clients_fault_and_no_traceback(
+    server: Server, path: str, kind: str, chunk: bytes
+) -> None:
+    fields = [f"Authorization: Bearer {TOKEN}", f"Content-Type: application/{kind}"]
+    header = request(f"POST {path}", None, "Transfer-Encoding: chunked", *fields)
+    with Client(server) as client:
+        client.send(header + chunk + b"\r\n0\r\n\r\n")
+
+        assert client.answer()[0] == 400
+        assert client.is_cut_off(within_s=3.0)
+    assert "Traceback" not in server.program.log
+
+
+def test_what_gunicorn_says_is_a_line_like_any_other(server: Server) -> None:
+    with Client(server) as client:
+        client.send(b"G<T%s / HTTP/1.1\r\n\r\n" % (b"a" * 3000))
+        assert client.answer()[0] == 400
+
+    [line] = [line for line in server.program.log.splitlines() if "G<T" in line]
+    assert " WARNING gunicorn.error: Invalid request from ip=127.0.0.1" in line
+    assert len(line) < 1020
