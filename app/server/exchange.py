@@ -10,6 +10,7 @@ from gunicorn import http
 from gunicorn.http.errors import ParseException
 
 from app.server.connection import MAX_UNSENT_BYTES, READ, Connection
+from app.server.held import HeldThreads
 
 
 class Body:
@@ -39,13 +40,13 @@ class Exchange:
 
     It reads a request that is there, and writes an answer that the poller sends on. Only an answer
     of which the client leaves more than MAX_UNSENT_BYTES lets the thread wait, for `take_s` without
-    progress at most.
+    progress at most, and as long as not too many wait.
     """
 
     initialized = data_ready = True  # gunicorn has nothing to set up or to wait for
     is_http2 = False
 
-    def __init__(self, connection: Connection, cfg: Any, take_s: float) -> None:
+    def __init__(self, connection: Connection, cfg: Any, take_s: float, held: HeldThreads) -> None:
         self.connection = connection
         self.client = connection.client
         self.server = connection.server
@@ -53,6 +54,7 @@ class Exchange:
         self._request, self.can_go_on = connection.take_request()
         self._read = 0
         self._take_s = take_s
+        self._held = held
         self._has_begun = False
         self.parser = http.get_parser(cfg, self, self.client)
 
@@ -88,6 +90,7 @@ class Exchange:
             raise ConnectionResetError(errno.ECONNRESET, "the client is gone") from error
 
     def _wait(self, events: int) -> None:
+        self._held.enter(self.connection)
         poll = select.poll()
         poll.register(self.connection.sock, select.POLLIN if events & READ else select.POLLOUT)
         while not poll.poll(self._take_s * 1000):

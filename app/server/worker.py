@@ -7,9 +7,7 @@ client is done by the poller, which never blocks.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -25,6 +23,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from app.server.connection import PIECE_BYTES, READ, Connection, Limits
 from app.server.cut_off import CutOffs
 from app.server.exchange import Body, Exchange
+from app.server.held import HeldThreads
 from app.server.tls import Certificate
 
 logger = logging.getLogger(__name__)
@@ -60,6 +59,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._open: dict[Connection, str] = {}  # with what counts as its address
         self._waiting: dict[Connection, None] = {}  # the poller has them; in the order they came
         self._of_address: Counter[str] = Counter()
+        self._held = HeldThreads(max(1, self.cfg.threads // 2))
         self._certificate = Certificate(self.cfg) if self.cfg.is_ssl else None
         self._tick_at = 0.0
 
@@ -87,8 +87,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         while self._open and time.monotonic() < stop_at:
             self._turn(STOP_TICK_S)
         for connection in self._open:
-            with contextlib.suppress(OSError):  # its thread may have it: do not close, but end it
-                connection.sock.shutdown(socket.SHUT_RDWR)
+            connection.cut_off("")  # its thread may have it: do not close
         self.tpool.shutdown(wait=False)
         self.poller.close()
         self.method_queue.close()
@@ -151,7 +150,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._watch(connection, connection.advance())
             if connection.state == "whole":
                 del self._waiting[connection]
-                self.enqueue_req(Exchange(connection, self.cfg, self.room.limits.take_s))
+                limits = self.room.limits
+                self.enqueue_req(Exchange(connection, self.cfg, limits.take_s, self._held))
             elif connection.state == "over":
                 self._end(connection)
             elif connection.held_bytes > PIECE_BYTES:
@@ -181,6 +181,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             exchange.flush()
         except OSError:
             return False
+        finally:
+            self._held.leave(exchange.connection)
         return bool(may_follow)
 
     def handle_request(self, req: Any, exchange: Exchange) -> Any:

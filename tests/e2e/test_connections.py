@@ -175,6 +175,27 @@ def test_a_long_answer_may_be_taken_slowly(door: Door, path: str) -> None:
         assert time.monotonic() - began > 4 * PATIENCE_S
 
 
+def test_readers_of_long_answers_leave_half_of_the_threads_to_others(
+    tmp_path: Path, certificate: Any
+) -> None:
+    with opened(tmp_path, certificate, workers=1, threads=4) as door, ExitStack() as stack:
+        readers = []
+        for _ in range(5):
+            readers.append(stack.enter_context(Client(door, window=4096)))
+            readers[-1].send(request("GET /pieces/3000"))
+            time.sleep(0.1)
+        began = time.monotonic()
+        while time.monotonic() < began + 2 * PATIENCE_S:
+            for reader in readers[3:]:  # all but the last two are to be cut off
+                reader.sock.recv(65536)
+            with Client(door) as client:
+                assert client.ask("GET /a")[0] == 200
+            time.sleep(0.05)
+
+        assert all(reader.is_cut_off(within_s=3.0) for reader in readers[:3])
+        assert door.counts() == {**dict.fromkeys(door.counts(), 0), "full": 3}
+
+
 def test_who_expects_100_continue_is_told_to_send_the_body(client: Client) -> None:
     client.send(request("POST /late", None, "Content-Length: 4", "Expect: 100-continue"))
     assert client.answer() == (100, b"")
