@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from flask_wtf import FlaskForm
-from wtforms import Field, PasswordField, SelectField, StringField, TextAreaField
+from wtforms import Field, PasswordField, StringField, TextAreaField
 from wtforms.validators import InputRequired, Length, ValidationError
 
 from app.analysis.explain import parse_entry
 from app.errors import InvalidQuery
 from app.rules.addresses import parse_address, parse_ip
 from app.store.sign_ins import OUTCOMES
-from app.web.forms.fields import FilterForm, any_of, strip, text_field
+from app.web.forms.fields import ChoiceField, FilterForm, any_of, strip, text_field
 
 
 class SignInForm(FlaskForm):
@@ -56,7 +56,7 @@ class SignInFilter(FilterForm):
 
     account = text_field("Account", description="as it was given")
     address = text_field("Address")
-    outcome = SelectField("Outcome", choices=any_of(OUTCOMES), default="")
+    outcome = ChoiceField("Outcome", choices=any_of(OUTCOMES), default="")
 
     def filters(self) -> dict[str, str]:
         """The store's filters."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from wtforms import Field, IntegerField, SelectField
+from wtforms import Field, IntegerField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import NumberRange, Optional, ValidationError
 
@@ -19,6 +19,7 @@ from app.rules.references import parse_digest
 from app.store.events import CONTENT, RecordQuery
 from app.store.usage import UsageQuery
 from app.web.forms.fields import (
+    ChoiceField,
     DayField,
     FilterForm,
     MomentField,
@@ -37,7 +38,7 @@ DEFAULT_UNUSED_DAYS = 90
 class RecordFilter(FilterForm):
     """Filters of the record list."""
 
-    action = SelectField(
+    action = ChoiceField(
         "Action",
         choices=any_of(ACTIONS),
         default="",
@@ -48,7 +49,7 @@ class RecordFilter(FilterForm):
     digest = text_field("Digest", description="the whole digest")
     actor = text_field("Account", description="whom the registry saw; - for nobody")
     address = text_field("Address", description="an address or a network: 10.0.0.0/8")
-    client = SelectField(
+    client = ChoiceField(
         "Client",
         choices=[*any_of(CLIENTS), SelectChoice(OWN_CLIENT, "own (migrations)")],
         default="",
@@ -56,7 +57,7 @@ class RecordFilter(FilterForm):
     since = MomentField("From (UTC)", name="from")
     until = MomentField("To (UTC)", name="to", is_end=True)
     registry = text_field("Registry")
-    kind = SelectField(
+    kind = ChoiceField(
         "Kind",
         choices=[*any_of(KINDS), SelectChoice(CONTENT, "what figures count")],
         default="",
@@ -111,7 +112,7 @@ def _parse_network(text: str) -> IPv4Network | IPv6Network:
 class UsageFilter(FilterForm):
     """Filters of the figures."""
 
-    days = SelectField(
+    days = ChoiceField(
         "Period",
         choices=[SelectChoice(value, label) for value, label in PERIODS.items()],
         default=DEFAULT_PERIOD,
@@ -123,7 +124,7 @@ class UsageFilter(FilterForm):
     repository = text_field("Repository", description="the whole name, as team/app")
     tag = text_field("Tag", description="the whole tag")
     digest = text_field("Digest", description="the whole digest")
-    client = SelectField("Client", choices=any_of(CLIENTS), default="")
+    client = ChoiceField("Client", choices=any_of(CLIENTS), default="")
     actor = text_field("Account", description="whom the registry saw; - for nobody")
     supplements = SwitchField("Count signatures, attestations and SBOMs too")
 

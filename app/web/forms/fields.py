@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from werkzeug.datastructures import MultiDict
-from wtforms import BooleanField, Field, Form, StringField
+from wtforms import BooleanField, Field, Form, SelectField, StringField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import Length, ValidationError
 
@@ -79,6 +79,18 @@ class SwitchField(BooleanField):
         if text not in ("", "0", "1", "n", "y", "no", "yes", "false", "true"):
             raise ValueError("expected 1 or 0")
         self.data = text in ("1", "y", "yes", "true")
+
+
+class ChoiceField(SelectField):
+    """One of several values."""
+
+    def pre_validate(self, form: Form) -> None:
+        """Name the values where another one is given."""
+        try:
+            super().pre_validate(form)
+        except ValidationError:
+            known = ", ".join(choice.value for choice in self.choices if choice.value)
+            raise ValidationError(f"expected one of {known}") from None
 
 
 class FilterForm(Form):

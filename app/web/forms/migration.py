@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from wtforms import SelectField
-
 from app.migration.advice import ADVICE
 from app.store.migrations import DRIFT_KINDS, JOB_STATES
-from app.web.forms.fields import FilterForm, any_of, text_field
+from app.web.forms.fields import ChoiceField, FilterForm, any_of, text_field
 
 
 class JobFilter(FilterForm):
     """Filters of the jobs of a migration."""
 
-    state = SelectField("State", choices=any_of(JOB_STATES), default="")
-    error_class = SelectField("Class", choices=any_of(list(ADVICE)), default="", name="class")
+    state = ChoiceField("State", choices=any_of(JOB_STATES), default="")
+    error_class = ChoiceField("Class", choices=any_of(list(ADVICE)), default="", name="class")
     repository = text_field("Repository", description="the whole name, as team/app")
 
     def filters(self) -> dict[str, str]:
@@ -28,7 +26,7 @@ class JobFilter(FilterForm):
 class DriftFilter(FilterForm):
     """Filters of the differences that a verification found."""
 
-    kind = SelectField("Kind", choices=any_of(DRIFT_KINDS), default="")
+    kind = ChoiceField("Kind", choices=any_of(DRIFT_KINDS), default="")
     repository = text_field("Repository", description="the whole name, as team/app")
 
     def filters(self) -> dict[str, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from wtforms import Field, SelectField, StringField
+from wtforms import Field, StringField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import InputRequired, ValidationError
 
 from app.store.catalogue import CatalogueQuery
 from app.web.forms.fields import (
+    ChoiceField,
     FilterForm,
     MomentField,
     SwitchField,
@@ -28,7 +29,7 @@ class RepositoryFilter(FilterForm):
 
     q = text_field("Repository", pattern, description="part of a name, ^begin, or a glob: team/*")
     registry = text_field("Registry")
-    sort = SelectField("Sort by", choices=_SORTS, default="name")
+    sort = ChoiceField("Sort by", choices=_SORTS, default="name")
 
     def query(self) -> CatalogueQuery:
         """The store's query."""
@@ -51,7 +52,7 @@ class TagFilter(FilterForm):
     repository = text_field("Exact repository")
     digest = text_field("Digest", description="sha256:… or its beginning")
     registry = text_field("Registry")
-    sort = SelectField("Sort by", choices=_SORTS, default="name")
+    sort = ChoiceField("Sort by", choices=_SORTS, default="name")
     since = MomentField("First pushed from (UTC)", name="from")
     until = MomentField("First pushed to (UTC)", name="to", is_end=True)
     deleted = SwitchField("Show deleted tags")

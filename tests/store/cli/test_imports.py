@@ -157,6 +157,23 @@ def test_a_dry_run_says_the_same_and_adds_nothing(
         assert tried.out.replace("would add", "added") == done.out
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=str)
+def test_accounts_are_not_imported_where_a_file_has_them(
+    run: Run,
+    file: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+) -> None:
+    (tmp_path / "htpasswd").write_text(f"robot:{HASH}\n")
+    monkeypatch.setenv("RNS_DOCKER_AUTH__HTPASSWD", str(tmp_path / "htpasswd"))
+
+    refused = run("accounts", "import", file(CONFIG), *options)
+
+    assert (refused.status, refused.out) == (1, "")
+    assert "htpasswd -B" in refused.err
+
+
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
@@ -241,7 +258,7 @@ def test_the_users_of_docker_auths_file_sign_in_with_their_passwords(
     assert result.out.splitlines() == [
         "added admin",
         "added 007",
-        "left out: the anonymous account; see access in config.yml",
+        'left out: the anonymous account; rns accounts add "" makes it',
     ]
     assert stores.accounts.sign_in("admin", "badmin")
     assert stores.accounts.sign_in("admin", "other") is None
