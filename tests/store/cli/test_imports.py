@@ -12,6 +12,7 @@ from command_line import Run
 
 from app.rules.access import Account, compile_rule
 from app.store import Stores
+from app.store.htpasswd import Htpasswd
 
 HASH = "$2y$05$LO.vzwpWC5LZGqThvEfznu8qhb5SGqvBSWY1J3yZ4AxtMRZ3kN5jC"  # badmin
 CONFIG = f"""\
@@ -159,14 +160,9 @@ def test_a_dry_run_says_the_same_and_adds_nothing(
 
 @pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=str)
 def test_accounts_are_not_imported_where_a_file_has_them(
-    run: Run,
-    file: Callable[[str], str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    options: list[str],
+    run: Run, stores: Stores, file: Callable[[str], str], tmp_path: Path, options: list[str]
 ) -> None:
-    (tmp_path / "htpasswd").write_text(f"robot:{HASH}\n")
-    monkeypatch.setenv("RNS_DOCKER_AUTH__HTPASSWD", str(tmp_path / "htpasswd"))
+    stores.accounts.htpasswd = Htpasswd(tmp_path / "htpasswd")
 
     refused = run("accounts", "import", file(CONFIG), *options)
 
