@@ -52,6 +52,7 @@ class Exchange:
         self.server = connection.server
         self.sock = self
         self._request, self.can_go_on = connection.take_request()
+        self.size = len(self._request)
         self._read = 0
         self._take_s = take_s
         self._held = held

@@ -61,6 +61,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._of_address: Counter[str] = Counter()
         self._held = HeldThreads(max(1, self.cfg.threads // 2))
         self._certificate = Certificate(self.cfg) if self.cfg.is_ssl else None
+        self._asked_bytes = 0  # of the requests that threads have, or are to have
         self._tick_at = 0.0
 
     def load_wsgi(self) -> None:
@@ -149,9 +150,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         try:
             self._watch(connection, connection.advance())
             if connection.state == "whole":
-                del self._waiting[connection]
-                limits = self.room.limits
-                self.enqueue_req(Exchange(connection, self.cfg, limits.take_s, self._held))
+                self._enqueue(connection)
             elif connection.state == "over":
                 self._end(connection)
             elif connection.held_bytes > PIECE_BYTES:
@@ -160,6 +159,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             logger.exception("closing a connection")
             if connection in self._open:
                 self._end(connection)
+
+    def _enqueue(self, connection: Connection) -> None:
+        """Have a thread answer, unless this is large and too much waits for threads already."""
+        size = connection.held_bytes
+        if size > PIECE_BYTES and self._asked_bytes + size > self.room.held_bytes:
+            self._cut(connection, "full")
+            return
+        del self._waiting[connection]
+        exchange = Exchange(connection, self.cfg, self.room.limits.take_s, self._held)
+        self._asked_bytes += exchange.size
+        self.enqueue_req(exchange)
 
     def _watch(self, connection: Connection, events: int) -> None:
         """Have the selector wait for these events of the connection, and for no others."""
@@ -200,6 +210,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def finish_request(self, exchange: Exchange, future: Future[bool]) -> None:
         """Take a connection back from its thread."""
         connection = exchange.connection
+        self._asked_bytes -= exchange.size
         is_done = not future.cancelled() and not future.exception()
         connection.give_back(is_last=not (is_done and future.result()))
         self._waiting[connection] = None

@@ -268,6 +268,22 @@ def test_bodies_that_are_not_whole_fill_no_more_memory_than_they_may(tmp_path: P
         assert eventually(lambda: door.counts()["full"], 3.0, "some are cut off") == 2
 
 
+def test_bodies_that_wait_for_a_thread_fill_no_more_memory_than_they_may(tmp_path: Path) -> None:
+    with opened(tmp_path, workers=1, threads=2) as door, ExitStack() as stack:
+        clients = [stack.enter_context(Client(door)) for _ in range(8)]
+        for client in clients[:2]:
+            client.send(request("GET /wait/4"))
+        time.sleep(0.5)
+        for client in clients[2:]:
+            client.send(request("POST /unread", bytes(2 * 1024 * 1024)))
+        with Client(door) as small:
+            assert small.ask("POST /small", b"body") == (200, b"small:body")
+
+        kept = [client for client in clients[2:] if not client.is_cut_off(within_s=0.2)]
+        assert len(kept) == 3
+        assert door.counts()["full"] == 3
+
+
 def test_a_server_that_stops_waits_for_answers_and_for_nobody_who_is_idle(
     door: Door, tmp_path: Path, certificate: tuple[str, str]
 ) -> None:
