@@ -15,6 +15,7 @@ from app.settings import Settings, load_settings
 from app.store import Stores, connect
 
 SESSION_IDLE = timedelta(hours=8)
+MAX_FORM_BYTES = 64 * 1024  # anybody may send one, and of 4 MB it takes seconds to read
 
 
 def create_app(settings: Settings | None = None, stores: Stores | None = None) -> Flask:
@@ -29,8 +30,7 @@ def create_app(settings: Settings | None = None, stores: Stores | None = None) -
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY=settings.server.secret_key or kept_secret_key(Path(settings.mongodb.data_dir)),
-        MAX_CONTENT_LENGTH=settings.notifications.max_body_bytes,
-        MAX_FORM_MEMORY_SIZE=256 * 1024,
+        MAX_CONTENT_LENGTH=MAX_FORM_BYTES,  # of POST /events: notifications.max_body_bytes
         PERMANENT_SESSION_LIFETIME=SESSION_IDLE,
         SESSION_COOKIE_NAME="rns_session",
         SESSION_COOKIE_HTTPONLY=True,

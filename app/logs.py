@@ -31,7 +31,8 @@ def logging_config(form: Literal["text", "json"] = "text", level: str = "info") 
         "root": {"level": others, "handlers": ["stderr"]},
         "loggers": {
             "app": {"level": own},
-            "gunicorn.error": {"level": others},
+            # gunicorn switches this off, and its lines would go past the formatter.
+            "gunicorn.error": {"level": others, "propagate": True},
             "gunicorn.access": {"level": "WARNING"},
             "pymongo": {"level": "WARNING"},
         },

@@ -52,9 +52,16 @@ password_stdin = click.option("--password-stdin", is_flag=True, help="Read it fr
 def accounts_add(
     settings: Settings, name: str, password_stdin: bool, labels: tuple[str, ...]
 ) -> None:
-    """Create an account."""
-    stores = open_stores(settings)
+    """Create an account; "" is docker_auth's anonymous one, which has no password."""
     parsed = _parse_labels(labels)
+    if not name and password_stdin:
+        raise click.UsageError("the anonymous account has no password")
+    stores = open_stores(settings)
+    if not name:
+        if not stores.accounts.add_anonymous(parsed):
+            raise InvalidQuery("the anonymous account exists")
+        print("added the anonymous account; what it may see is said by acl and access.anonymous")
+        return
     if not stores.accounts.exists(name):
         stores.tokens.remove_all(name)  # of somebody who had the name before
     if not stores.accounts.add(name, _read_password(password_stdin, name), parsed):
@@ -178,11 +185,20 @@ def acl_list(settings: Settings, as_json: bool) -> None:
 
 
 @acl.command("remove")
-@click.option("--seq", type=_SEQ, required=True)
+@click.option("--seq", type=_SEQ)
+@click.option("--number", type=click.IntRange(1), help="As rns check counts one without seq.")
 @click.pass_obj
-def acl_remove(settings: Settings, seq: int) -> None:
+def acl_remove(settings: Settings, seq: int | None, number: int | None) -> None:
     """Delete the entry at a position."""
+    if (seq is None) == (number is None):
+        raise click.UsageError("give one of --seq and --number")
     stores = open_stores(settings)
+    if seq is None:
+        assert number
+        if not stores.accounts.remove_acl_entry_at(number - 1):
+            raise InvalidQuery(f"there is no entry without a readable seq at number {number}")
+        print(f"removed number {number}")
+        return
     removed = stores.accounts.remove_acl_entry(seq)
     if not removed:
         raise InvalidQuery(f"there is no entry with seq {seq}")

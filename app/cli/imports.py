@@ -30,10 +30,11 @@ def accounts_import(settings: Settings, file: Path, dry_run: bool) -> None:
     users = read_users(file)
     stores = open_stores(settings)
     store = stores.accounts
+    store.refuse_where_elsewhere()  # also where nothing is to be added
     refused = 0
     for user in users:
         if not user.name:
-            print("left out: the anonymous account; see access in config.yml")
+            print('left out: the anonymous account; rns accounts add "" makes it')
         elif user.problem:
             refused += 1
             print(f"refused {user.name!r}: {user.problem}")

@@ -113,7 +113,9 @@ def _find_pending(urls: Sequence[str]) -> dict[str, int | None]:
     """How many events wait by debug server; None where it does not tell. All are asked at once."""
     with ThreadPoolExecutor(max_workers=max(1, len(urls))) as pool:
         states = pool.map(lambda url: ask_debug_server(url, PENDING_S), urls)
-        return {url: state and state.pending for url, state in zip(urls, states, strict=True)}
+        return {
+            url: state.pending if state else None for url, state in zip(urls, states, strict=True)
+        }
 
 
 def _look_at(

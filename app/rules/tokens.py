@@ -9,6 +9,7 @@ from datetime import timedelta
 
 DEFAULT_LIFETIME = timedelta(days=90)
 MAX_LIFETIME = timedelta(days=365)  # as at GitLab: a token that never ends is never changed
+MAX_LIFETIME_UNKNOWN = DEFAULT_LIFETIME  # where nobody tells us that the account is gone
 MAX_NAME_LENGTH = 100
 
 _TOKEN = re.compile(r"rns_[0-9a-f]{64}")  # so that scanners for secrets know it

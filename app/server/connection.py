@@ -115,13 +115,13 @@ class Connection:
         try:
             if self._tls or self.state == "handshake":
                 self._shake_hands()
-            if self.unsent and (events := self.send()):
+            if self.unsent and (events := self.send()) and self.state == "answer":
                 return events
             if self.state == "answer":
                 self._end_answer()
             return self._discard() if self.state == "closing" else self._receive()
         except (BlockingIOError, ssl.SSLWantReadError):
-            return READ
+            return READ | WRITE if self.unsent else READ  # `100 Continue` behind another answer
         except ssl.SSLWantWriteError:
             return WRITE
         except OSError:
@@ -179,7 +179,7 @@ class Connection:
         if self._framing.wants_continue:
             self._framing.wants_continue = False
             self.unsent += CONTINUE
-            self.send()  # into an empty queue of the kernel
+            self.send()
         return False
 
     def take_request(self) -> tuple[bytes, bool]:
@@ -255,10 +255,20 @@ class Connection:
             return 0
         return int(struct.unpack("i", answer)[0])
 
+    def cut_off(self, reason: str) -> None:
+        """End a connection that another thread has; that one finds it out, and gives it back.
+
+        Not by way of the socket's own method: with TLS that one takes the encryption away first,
+        and the other thread might send on.
+        """
+        self.cut_for = reason
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Hang up. Whoever does not take its answer is reset, or the kernel would keep that."""
         self.state = "over"
-        if self.cut_for == "answer":
+        if self.cut_for == "answer" or self.unsent:
             reset = struct.pack("ii", 1, 0)
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)

@@ -7,8 +7,32 @@ import select
 from typing import Any
 
 from gunicorn import http
+from gunicorn.http.errors import ParseException
 
 from app.server.connection import MAX_UNSENT_BYTES, READ, Connection
+from app.server.held import HeldThreads
+
+
+class Body:
+    """What gunicorn reads a body by, but that a malformed one is an OSError.
+
+    An application takes that for the client's fault; to others than a WSGI server gunicorn's own
+    errors mean nothing, and would be a traceback of 35 lines each.
+    """
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def read(self, size: int) -> bytes:
+        """The next bytes of the body.
+
+        Raises:
+            OSError: it is malformed.
+        """
+        try:
+            return bytes(self._reader.read(size))
+        except ParseException as error:
+            raise OSError(errno.EBADMSG, str(error)) from error
 
 
 class Exchange:
@@ -16,20 +40,22 @@ class Exchange:
 
     It reads a request that is there, and writes an answer that the poller sends on. Only an answer
     of which the client leaves more than MAX_UNSENT_BYTES lets the thread wait, for `take_s` without
-    progress at most.
+    progress at most, and as long as not too many wait.
     """
 
     initialized = data_ready = True  # gunicorn has nothing to set up or to wait for
     is_http2 = False
 
-    def __init__(self, connection: Connection, cfg: Any, take_s: float) -> None:
+    def __init__(self, connection: Connection, cfg: Any, take_s: float, held: HeldThreads) -> None:
         self.connection = connection
         self.client = connection.client
         self.server = connection.server
         self.sock = self
         self._request, self.can_go_on = connection.take_request()
+        self.size = len(self._request)
         self._read = 0
         self._take_s = take_s
+        self._held = held
         self._has_begun = False
         self.parser = http.get_parser(cfg, self, self.client)
 
@@ -65,6 +91,7 @@ class Exchange:
             raise ConnectionResetError(errno.ECONNRESET, "the client is gone") from error
 
     def _wait(self, events: int) -> None:
+        self._held.enter(self.connection)
         poll = select.poll()
         poll.register(self.connection.sock, select.POLLIN if events & READ else select.POLLOUT)
         while not poll.poll(self._take_s * 1000):

@@ -75,6 +75,9 @@ class Framing:
 
     def _read_chunks(self, received: bytearray) -> None:
         while self._chunk < len(received):
+            if received[self._chunk - 2 : self._chunk] != b"\r\n":
+                self.is_odd = True  # a proxy may have read on, and taken it for something else
+                break
             line = _CHUNK_LINE.match(received, self._chunk)
             if line is None:
                 is_cut = received.find(b"\r\n", self._chunk) < 0

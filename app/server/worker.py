@@ -7,9 +7,7 @@ client is done by the poller, which never blocks.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -26,7 +24,8 @@ from app.notifications.meter import Meter
 from app.notifications.watch import Watch
 from app.server.connection import PIECE_BYTES, READ, WRONG_SCHEMES, Connection, Limits
 from app.server.cut_off import CutOffs
-from app.server.exchange import Exchange
+from app.server.exchange import Body, Exchange
+from app.server.held import HeldThreads
 from app.server.tls import Certificate
 
 logger = logging.getLogger(__name__)
@@ -64,7 +63,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._open: dict[Connection, str] = {}  # with what counts as its address
         self._waiting: dict[Connection, None] = {}  # the poller has them; in the order they came
         self._of_address: Counter[str] = Counter()
+        self._held = HeldThreads(max(1, self.cfg.threads // 2))
         self._certificate = Certificate(self.cfg) if self.cfg.is_ssl else None
+        self._asked_bytes = 0  # of the requests that threads have, or are to have
         self._tick_at = 0.0
 
     def load_wsgi(self) -> None:
@@ -92,8 +93,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         while self._open and time.monotonic() < stop_at:
             self._turn(STOP_TICK_S)
         for connection in self._open:
-            with contextlib.suppress(OSError):  # its thread may have it: do not close, but end it
-                connection.sock.shutdown(socket.SHUT_RDWR)
+            connection.cut_off("")  # its thread may have it: do not close
         self.tpool.shutdown(wait=False)
         self.poller.close()
         self.method_queue.close()
@@ -155,8 +155,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         try:
             self._watch(connection, connection.advance())
             if connection.state == "whole":
-                del self._waiting[connection]
-                self.enqueue_req(Exchange(connection, self.cfg, self.room.limits.take_s))
+                self._enqueue(connection)
             elif connection.state == "over":
                 self._end(connection)
             elif connection.held_bytes > PIECE_BYTES:
@@ -165,6 +164,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             logger.exception("closing a connection")
             if connection in self._open:
                 self._end(connection)
+
+    def _enqueue(self, connection: Connection) -> None:
+        """Have a thread answer, unless this is large and too much waits for threads already."""
+        size = connection.held_bytes
+        if size > PIECE_BYTES and self._asked_bytes + size > self.room.held_bytes:
+            self._cut(connection, "full")
+            return
+        del self._waiting[connection]
+        exchange = Exchange(connection, self.cfg, self.room.limits.take_s, self._held)
+        self._asked_bytes += exchange.size
+        self.enqueue_req(exchange)
 
     def _watch(self, connection: Connection, events: int) -> None:
         """Have the selector wait for these events of the connection, and for no others."""
@@ -186,11 +196,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             exchange.flush()
         except OSError:
             return False
+        finally:
+            self._held.leave(exchange.connection)
         return bool(may_follow)
 
     def handle_request(self, req: Any, exchange: Exchange) -> Any:
         """Have the application answer."""
         req._expected_100_continue = False  # the poller said it, where it was to be said
+        req.body.reader = Body(req.body.reader)
         if not exchange.can_go_on:
             req.force_close()
         return super().handle_request(req, exchange)
@@ -202,6 +215,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def finish_request(self, exchange: Exchange, future: Future[bool]) -> None:
         """Take a connection back from its thread."""
         connection = exchange.connection
+        self._asked_bytes -= exchange.size
         is_done = not future.cancelled() and not future.exception()
         connection.give_back(is_last=not (is_done and future.result()))
         self._waiting[connection] = None

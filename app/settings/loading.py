@@ -12,7 +12,7 @@ import msgspec
 from app.errors import ConfigError
 from app.settings.checks import check_settings
 from app.settings.environment import overlay_environment
-from app.settings.messages import key_path, with_path_first
+from app.settings.messages import key_path, name_choices, with_path_first
 from app.settings.schema import SECRETS, Settings, keys_of
 from app.settings.yaml_file import read_yaml
 
@@ -41,7 +41,10 @@ def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.envi
     try:
         settings = msgspec.convert(document, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigError(with_path_first(str(error))) from None
+        message = with_path_first(str(error))
+        if message.partition(": ")[2].startswith("invalid enum value"):
+            message = name_choices(message, Settings)
+        raise ConfigError(message) from None
     check_settings(settings)
     return settings
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any, Literal, get_args, get_origin
+
+from app.settings.schema import keys_of
 
 # msgspec's names of types, as a person who writes YAML would say them.
 _TYPE_WORDS = {
@@ -38,3 +41,24 @@ def with_path_first(message: str) -> str:
     text = re.sub(r"`(\w+)`", lambda name: _TYPE_WORDS.get(name[1], name[1]), text)
     hint = "; put quotes around it" if wanted and wanted[1] in _NEEDS_QUOTES else ""
     return f"{path or 'config'}: {text[:1].lower()}{text[1:]}{hint}"
+
+
+def name_choices(message: str, kind: Any) -> str:
+    """A message of `with_path_first` about a wrong word, with the words that there are.
+
+    `kind` is the type of the whole configuration.
+    """
+    path = message.partition(": ")[0]
+    kinds = [kind]
+    for key in re.sub(r"\[.*?\]", "", path).split("."):
+        below = (keys_of(one).get(key) for one in kinds)
+        kinds = [part for found in below if found is not None for part in _parts_of(found)]
+    words = [word for one in kinds if get_origin(one) is Literal for word in get_args(one)]
+    return f"{message}; expected {', '.join(words)}" if words else message
+
+
+def _parts_of(kind: Any) -> list[Any]:
+    """A type, or those that it is made of: a list's entries, any of a union."""
+    if get_origin(kind) is None or get_origin(kind) is Literal:
+        return [kind]
+    return [part for below in get_args(kind) for part in _parts_of(below)]

@@ -20,6 +20,7 @@ from pymongo.errors import InvalidURI, PyMongoError
 
 from app.embedded import recorded_uri
 from app.errors import ConfigError, StoreUnavailable
+from app.rules.tokens import MAX_LIFETIME, MAX_LIFETIME_UNKNOWN
 from app.rules.usage import Calendar
 from app.settings import DockerAuth, Settings
 from app.store.accounts import AccountStore
@@ -70,7 +71,10 @@ class Stores:
         self.rejected = RejectedStore(database["rejected_events"])
         self.wiring = WiringStore(database)
         self.sign_ins = SignInStore(database["sign_ins"])
-        self.tokens = TokenStore(database["api_tokens"])
+        is_known = docker_auth is None or not docker_auth.token_url
+        self.tokens = TokenStore(
+            database["api_tokens"], MAX_LIFETIME if is_known else MAX_LIFETIME_UNKNOWN
+        )
         self.days = DayStore(database, Calendar(time_zone), retention_days)
         self.usage = UsageStore(database, self.days)
         self.leases = LeaseStore(database["leases"])

@@ -25,7 +25,7 @@ from app.rules.access import (
     Acl,
     Problem,
     check_account_name,
-    find_odd_label,
+    find_odd_field,
     parse_acl,
 )
 from app.settings import DockerAuth
@@ -126,7 +126,7 @@ class AccountStore:
         stored = document.get("password") if document else None
         if document is None or not isinstance(stored, str) or not stored:
             return None
-        if find_odd_label(document):
+        if find_odd_field(document):
             return None
         account = Account.from_document(document)
         return SignedIn(account, stored.encode())
@@ -141,7 +141,7 @@ class AccountStore:
         """The account "" of whoever does not sign in, or None.
 
         As docker_auth has it: it exists if there is a document for it, and is let in without a
-        password, or with that of the empty one.
+        password, or with that of the empty one; and not with labels that it cannot read.
         """
         is_known = self.place == "collection"
         document = self._accounts.find_one({"username": ""}) if is_known else None
@@ -149,7 +149,7 @@ class AccountStore:
             return None
         stored = document.get("password")
         is_open = stored is None or (isinstance(stored, str) and _is_of_nothing(stored))
-        return Account.from_document(document) if is_open else None
+        return None if find_odd_field(document) or not is_open else Account.from_document(document)
 
     def has_any(self) -> bool:
         """Whether there is any account at all."""
@@ -178,10 +178,10 @@ class AccountStore:
         found = []
         for document in self._accounts.find({"username": {"$gt": ""}}).sort("username", 1):
             name, stored = document["username"], document.get("password")
-            if not isinstance(stored, str) or not stored:
+            if odd := find_odd_field(document):
+                found.append(f"{name}: {odd}, so it cannot sign in")
+            elif not isinstance(stored, str) or not stored:
                 found.append(f"{name}: has no password, and cannot sign in")
-            elif odd := find_odd_label(document):
-                found.append(f"{name}: {odd}, so it cannot sign in, as with docker_auth")
         return found
 
     def add(self, name: str, password: str, labels: Mapping[str, Sequence[str]]) -> bool:
@@ -190,25 +190,32 @@ class AccountStore:
 
     def add_hashed(self, name: str, hashed: str, labels: Mapping[str, Sequence[str]]) -> bool:
         """Create an account that has a bcrypt hash already; False when the name is taken."""
-        self._refuse_where_elsewhere()
+        self.refuse_where_elsewhere()
         check_account_name(name)
-        document: Document = {"username": name, "password": hashed}
+        return self._add({"username": name, "password": hashed}, labels)
+
+    def add_anonymous(self, labels: Mapping[str, Sequence[str]]) -> bool:
+        """Create the account "" of whoever does not sign in; False when it is there."""
+        self.refuse_where_elsewhere()
+        return self._add({"username": ""}, labels)
+
+    def _add(self, document: Document, labels: Mapping[str, Sequence[str]]) -> bool:
         if labels:
             document["labels"] = {label: list(values) for label, values in labels.items()}
         result = self._accounts.update_one(
-            {"username": name}, {"$setOnInsert": document}, upsert=True
+            {"username": document["username"]}, {"$setOnInsert": document}, upsert=True
         )
         return result.upserted_id is not None
 
     def set_password(self, name: str, password: str) -> bool:
         """Change a password; False when there is no such account."""
-        self._refuse_where_elsewhere()
+        self.refuse_where_elsewhere()
         change = {"$set": {"password": hash_password(password)}}
         return self._accounts.update_one({"username": name}, change).matched_count == 1
 
     def remove(self, name: str) -> bool:
         """Delete an account; False when there is none."""
-        self._refuse_where_elsewhere()
+        self.refuse_where_elsewhere()
         return self._accounts.delete_many({"username": name}).deleted_count > 0
 
     # ACL
@@ -252,7 +259,8 @@ class AccountStore:
         with self._lock:
             self._documents = None
 
-    def _refuse_where_elsewhere(self) -> None:
+    def refuse_where_elsewhere(self) -> None:
+        """Raise InvalidQuery where the accounts are not in our collection."""
         if self.htpasswd:
             raise InvalidQuery(
                 f"the accounts are those of {self.htpasswd.file}: change them with htpasswd -B"
@@ -279,6 +287,20 @@ class AccountStore:
         )
         self._forget_acl()
         return result.upserted_id is not None
+
+    def remove_acl_entry_at(self, index: int) -> bool:
+        """Delete the entry at this place, from 0, if its `seq` cannot be read; False if not.
+
+        One with a `seq` is named by it: places change when others add and delete entries.
+        """
+        self._refuse_where_acl_file()
+        documents = list(self._acl.find({}))
+        problems = parse_acl(documents).problems
+        if not any(problem.seq is None and problem.index == index for problem in problems):
+            return False
+        deleted = self._acl.delete_one({"_id": documents[index]["_id"]}).deleted_count
+        self._forget_acl()
+        return deleted == 1
 
     def remove_acl_entry(self, seq: int) -> int:
         """Delete the entry with this `seq`, or all where docker_auth would refuse several.

@@ -11,7 +11,7 @@ import msgspec
 import yaml
 
 from app.errors import InvalidQuery
-from app.rules.access import check_account_name, find_odd_label, parse_acl
+from app.rules.access import check_account_name, find_odd_field, parse_acl
 from app.settings import parse_yaml
 
 _BCRYPT = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
@@ -158,6 +158,6 @@ def _user(name: str, given: Any) -> User:
         return User(name, "", {}, "has no password: docker_auth lets it in with any")
     if not isinstance(password, str) or not _BCRYPT.fullmatch(password):
         return User(name, "", {}, "its password is no bcrypt hash; make one with htpasswd -nB")
-    if odd := find_odd_label(document):
+    if odd := find_odd_field(document):
         return User(name, "", {}, odd)
     return User(name, password, {label: list(labels[label] or ()) for label in labels}, "")

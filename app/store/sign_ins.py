@@ -81,17 +81,20 @@ class SignInStore:
         self._collection.create_index("position")
         self._collection.create_index("session", sparse=True)
 
-    def find_wait(self, account: str | None, address: str, now: datetime) -> timedelta:
+    def find_wait(
+        self, account: str | None, address: str, now: datetime, spelling: str = ""
+    ) -> timedelta:
         """How long an attempt from this address has to wait; zero if it need not.
 
-        `account` is None where the attempt names none.
+        `account` is None where the attempt names none, `spelling` how the account signs in where
+        it is another name than failures are counted by.
         """
         source = _source(address)
         limits: list[tuple[Mapping[str, Any], int]] = [({"source": source}, MAX_OF_ADDRESS)]
         if account is not None:
             both = {"account": account, "source": source}
             limits.append((both, MAX_OF_ACCOUNT_AND_ADDRESS))
-            if not self._is_familiar(account, source, now):
+            if not self._is_familiar(spelling or account, source, now):
                 limits.append(({"account": account}, MAX_OF_ACCOUNT))
         since = between(position_at(now - WINDOW), None)
         wait = timedelta()

@@ -36,8 +36,9 @@ class ApiToken(msgspec.Struct, frozen=True):
 class TokenStore:
     """Collection `api_tokens`: `_id` is account and name; `hash` is SHA-256 of the token."""
 
-    def __init__(self, collection: Collection[Document]) -> None:
+    def __init__(self, collection: Collection[Document], longest: timedelta = MAX_LIFETIME) -> None:
         self._collection = collection
+        self.longest = longest  # that a token may last
 
     def ensure_indexes(self) -> None:
         """Create the indexes; idempotent."""
@@ -54,8 +55,8 @@ class TokenStore:
         """
         if not is_token_name(name):
             raise InvalidQuery(f"name: 1 to {MAX_NAME_LENGTH} printable characters without a colon")
-        if not timedelta() < lifetime <= MAX_LIFETIME:
-            raise InvalidQuery(f"days: expected 1 to {MAX_LIFETIME.days}")
+        if not timedelta() < lifetime <= self.longest:
+            raise InvalidQuery(f"days: expected 1 to {self.longest.days}")
         if len(self.find_all(account)) >= MAX_OF_ACCOUNT:
             raise InvalidQuery(f"name: {account} has {MAX_OF_ACCOUNT} tokens; revoke one first")
         token = make_token()
@@ -72,7 +73,8 @@ class TokenStore:
         """What this token is, unless it was revoked or is over."""
         document = self._collection.find_one({"hash": hash_token(token)})
         found = _token(document) if document else None
-        return found if found and not found.is_over(now) else None
+        is_good = found and not found.is_over(now) and now - found.created_at < self.longest
+        return found if is_good else None
 
     def note_use(self, token: ApiToken, address: str, now: datetime) -> bool:
         """Write down that it was used; returns False where that was done within the minute."""

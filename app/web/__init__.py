@@ -249,7 +249,9 @@ def _http_error(error: HTTPException) -> Response:
     }
     message = error.description or error.name
     if isinstance(error, RequestEntityTooLarge):
-        message = "The body is larger than notifications.max_body_bytes."
+        message = "The body is larger than it may be."
+        if request.blueprint == notifications.bp.name:
+            message = "The body is larger than notifications.max_body_bytes."
     return _failure(error.code, message, headers, {"code": error.name.lower().replace(" ", "_")})
 
 

@@ -7,6 +7,7 @@ import math
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import ip_network
+from unicodedata import normalize
 
 from flask import request
 
@@ -157,8 +158,9 @@ def _tell_once(header: str, peer: str) -> None:
 
 def _refuse_where_throttled(name: str | None) -> None:
     address = request.remote_addr or ""
-    account = None if name is None else _recorded(name)
-    wait = runtime().stores.sign_ins.find_wait(account, address, now())
+    account = None if name is None else _counted(name)
+    spelling = _recorded(name or "")
+    wait = runtime().stores.sign_ins.find_wait(account, address, now(), spelling)
     if wait > timedelta():
         seconds = math.ceil(wait.total_seconds())
         logger.warning("sign-in of %r from %s: throttled for %d s", account, address, seconds)
@@ -168,7 +170,7 @@ def _refuse_where_throttled(name: str | None) -> None:
 def record(name: str, means: str, outcome: str, session_id: str | None = None) -> None:
     """Put on record what an account did, or somebody tried to."""
     agent, address = request.user_agent.string[:512], request.remote_addr or ""
-    account = _recorded(name)
+    account = _counted(name) if outcome == REFUSED else _recorded(name)
     row = SignIn(now(), account, address, means, outcome, agent)
     runtime().stores.sign_ins.add(row, session_id)
     if means == FORM or outcome != SIGNED_IN:
@@ -178,3 +180,10 @@ def record(name: str, means: str, outcome: str, session_id: str | None = None) -
 def _recorded(name: str) -> str:
     """A name as the audit has it: somebody may give a token as one."""
     return hide_tokens(name)[:255]
+
+
+def _counted(name: str) -> str:
+    """The name that failures are counted by: LDAP takes Alice and alice for one (RFC 4518)."""
+    if runtime().token_server is None:
+        return _recorded(name)
+    return _recorded(" ".join(normalize("NFKC", name).casefold().split()))

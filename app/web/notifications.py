@@ -44,6 +44,7 @@ def count_answer(response: Response) -> Response:
 @bp.post("/events", strict_slashes=False)
 def receive() -> Response:
     """Take one envelope in: 202 with counts, 400, 401, 413 or 503."""
+    request.max_content_length = runtime().settings.notifications.max_body_bytes
     try:
         registry = _identify_registry()
         receipt = _take_in(registry)
@@ -63,8 +64,9 @@ def _take_in(registry: Registry) -> Receipt:
     if not request.mimetype.endswith(("/json", "+json")):
         raise InvalidEnvelope(f"Content-Type: expected JSON, got {request.mimetype or 'none'}")
     body = request.get_data(cache=False)
-    if request.content_length is None:
-        request.stream.read(1)  # a chunked body was cut at the limit without a word: now it is 413
+    # A chunked body is cut at the limit without a word.
+    if request.content_length is None and request.environ["wsgi.input"].read(1):
+        raise RequestEntityTooLarge
     body = _inflate(body)
     refuse_without_space(runtime().settings)
     receipt = runtime().intake.receive(body, registry.name, meter=meter())

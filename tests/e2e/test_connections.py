@@ -16,7 +16,7 @@ import pytest
 from builders import wire_event
 from clients import Webhook
 from door import OF_ADDRESS, PATIENCE_S, Client, Door, request
-from processes import Server, cleaned_up, eventually, need_program
+from processes import TOKEN, Server, cleaned_up, eventually, need_program
 
 pytestmark = pytest.mark.e2e
 
@@ -175,6 +175,27 @@ def test_a_long_answer_may_be_taken_slowly(door: Door, path: str) -> None:
         assert time.monotonic() - began > 4 * PATIENCE_S
 
 
+def test_readers_of_long_answers_leave_half_of_the_threads_to_others(
+    tmp_path: Path, certificate: Any
+) -> None:
+    with opened(tmp_path, certificate, workers=1, threads=4) as door, ExitStack() as stack:
+        readers = []
+        for _ in range(5):
+            readers.append(stack.enter_context(Client(door, window=4096)))
+            readers[-1].send(request("GET /pieces/3000"))
+            time.sleep(0.1)
+        began = time.monotonic()
+        while time.monotonic() < began + 2 * PATIENCE_S:
+            for reader in readers[3:]:  # all but the last two are to be cut off
+                reader.sock.recv(65536)
+            with Client(door) as client:
+                assert client.ask("GET /a")[0] == 200
+            time.sleep(0.05)
+
+        assert all(reader.is_cut_off(within_s=3.0) for reader in readers[:3])
+        assert door.counts() == {**dict.fromkeys(door.counts(), 0), "full": 3}
+
+
 def test_who_expects_100_continue_is_told_to_send_the_body(client: Client) -> None:
     client.send(request("POST /late", None, "Content-Length: 4", "Expect: 100-continue"))
     assert client.answer() == (100, b"")
@@ -245,6 +266,22 @@ def test_bodies_that_are_not_whole_fill_no_more_memory_than_they_may(tmp_path: P
             client.send(half)
 
         assert eventually(lambda: door.counts()["full"], 3.0, "some are cut off") == 2
+
+
+def test_bodies_that_wait_for_a_thread_fill_no_more_memory_than_they_may(tmp_path: Path) -> None:
+    with opened(tmp_path, workers=1, threads=2) as door, ExitStack() as stack:
+        clients = [stack.enter_context(Client(door)) for _ in range(8)]
+        for client in clients[:2]:
+            client.send(request("GET /wait/4"))
+        time.sleep(0.5)
+        for client in clients[2:]:
+            client.send(request("POST /unread", bytes(2 * 1024 * 1024)))
+        with Client(door) as small:
+            assert small.ask("POST /small", b"body") == (200, b"small:body")
+
+        kept = [client for client in clients[2:] if not client.is_cut_off(within_s=0.2)]
+        assert len(kept) == 3
+        assert door.counts()["full"] == 3
 
 
 def test_a_server_that_stops_waits_for_answers_and_for_nobody_who_is_idle(
@@ -322,3 +359,30 @@ def test_a_registry_is_answered_beside_more_bad_clients_than_there_are_threads(
             assert webhook.is_acknowledged(wire_event(id=f"beside bad clients {number}"))
         assert bad.are_cut_off(within_s=20.0)
     assert "connections cut off: " in server.program.log
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/login", "x-www-form-urlencoded"), ("/events", "json")]
+)
+@pytest.mark.parametrize("chunk", [b"0x5\r\nhello", b"5;\x01\r\nhello", b"5\r\nhelloXX"])
+def test_a_malformed_body_is_the_clients_fault_and_no_traceback(
+    server: Server, path: str, kind: str, chunk: bytes
+) -> None:
+    fields = [f"Authorization: Bearer {TOKEN}", f"Content-Type: application/{kind}"]
+    header = request(f"POST {path}", None, "Transfer-Encoding: chunked", *fields)
+    with Client(server) as client:
+        client.send(header + chunk + b"\r\n0\r\n\r\n")
+
+        assert client.answer()[0] == 400
+        assert client.is_cut_off(within_s=3.0)
+    assert "Traceback" not in server.program.log
+
+
+def test_what_gunicorn_says_is_a_line_like_any_other(server: Server) -> None:
+    with Client(server) as client:
+        client.send(b"G<T%s / HTTP/1.1\r\n\r\n" % (b"a" * 3000))
+        assert client.answer()[0] == 400
+
+    [line] = [line for line in server.program.log.splitlines() if "G<T" in line]
+    assert " WARNING gunicorn.error: Invalid request from ip=127.0.0.1" in line
+    assert len(line) < 1020

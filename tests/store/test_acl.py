@@ -105,19 +105,40 @@ def test_entries_that_docker_auth_takes_in_another_order_are_explained(stores: S
     assert [entry["seq"] for entry in answer.entries] == [20, 10, 30]
 
 
-@pytest.mark.parametrize("labels", ["dev", {"group": "dev"}, {"group": [Regex("dev")]}], ids=str)
-def test_an_account_whose_labels_cannot_be_read_does_not_sign_in(
-    stores: Stores, labels: Any
+ODD_FIELDS: list[dict[str, Any]] = [
+    {"labels": "dev"},
+    {"labels": {"group": "dev"}},
+    {"labels": {"group": [Regex("dev")]}},
+    {"Labels": {"group": ["ops"]}},
+    {"PASSWORD": "$2b$10$of-docker-auth"},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_FIELDS, ids=str)
+def test_an_account_that_cannot_be_read_does_not_sign_in(
+    stores: Stores, odd: dict[str, Any]
 ) -> None:
     stores.accounts.add("alice", "secret", {"group": ["dev"]})
     assert stores.accounts.sign_in("alice", "secret")
     assert stores.accounts.find_problems() == []
 
-    stores.accounts._accounts.update_one({"username": "alice"}, {"$set": {"labels": labels}})
+    stores.accounts._accounts.update_one({"username": "alice"}, {"$set": odd})
 
     assert stores.accounts.sign_in("alice", "secret") is None
     [line] = stores.accounts.find_problems()
-    assert line.startswith("alice: label")
+    assert line.lower().startswith(f"alice: {next(iter(odd)).lower()[:5]}")
+
+
+@pytest.mark.parametrize("odd", ODD_FIELDS, ids=str)
+def test_an_anonymous_account_that_cannot_be_read_is_none(
+    stores: Stores, odd: dict[str, Any]
+) -> None:
+    stores.accounts._accounts.insert_one({"username": ""})
+    assert stores.accounts.find_anonymous()
+
+    stores.accounts._accounts.update_one({"username": ""}, {"$set": odd})
+
+    assert stores.accounts.find_anonymous() is None
 
 
 def test_an_account_without_a_password_is_named(stores: Stores) -> None:

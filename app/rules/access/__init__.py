@@ -10,7 +10,7 @@ from app.rules.access.acl import (
     Problem,
     by_seq,
     check_account_name,
-    find_odd_label,
+    find_odd_field,
     parse_acl,
 )
 from app.rules.access.explanation import Explanation, Step, explain, find_hidden
@@ -33,7 +33,7 @@ __all__ = [
     "explain",
     "find_disorder",
     "find_hidden",
-    "find_odd_label",
+    "find_odd_field",
     "parse_acl",
     "place_entries",
 ]

@@ -29,7 +29,7 @@ class Account(msgspec.Struct, frozen=True):
     def from_document(cls, document: Mapping[str, Any]) -> Account:
         """The account of a document `{username, labels?: {label: [value, …]}}`.
 
-        What is not a list of values is no label, what is not a string no value; `find_odd_label`
+        What is not a list of values is no label, what is not a string no value; `find_odd_field`
         tells of them.
         """
         labels = document.get("labels")
@@ -43,11 +43,15 @@ class Account(msgspec.Struct, frozen=True):
         )
 
 
-def find_odd_label(document: Mapping[str, Any]) -> str | None:
-    """What docker_auth cannot read of an account's labels, in words: it lets nobody in with them.
+def find_odd_field(document: Mapping[str, Any]) -> str | None:
+    """What of an account's document is not as it is read here, in words: nobody is let in with it.
 
-    Without a label an entry that denies by it would not match.
+    docker_auth cannot read such labels either. A field in capitals it reads, and here it would be
+    as if it were not there. Without a label an entry that denies by it would not match.
     """
+    for field in document:
+        if field.lower() in ("password", "labels") and not field.islower():
+            return f"{field} is to be written {field.lower()}"
     labels = document.get("labels")
     if labels is None:
         return None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from flask_wtf import FlaskForm
 from wtforms import Field, IntegerField, PasswordField, StringField
-from wtforms.validators import EqualTo, InputRequired, Length, NumberRange, ValidationError
+from wtforms.validators import EqualTo, InputRequired, Length, ValidationError
 
-from app.rules.tokens import DEFAULT_LIFETIME, MAX_LIFETIME, MAX_NAME_LENGTH
+from app.rules.tokens import DEFAULT_LIFETIME, MAX_NAME_LENGTH
 from app.store.accounts import MAX_PASSWORD_BYTES
 from app.web.forms.fields import FilterForm, strip, text_field
+from app.web.runtime import runtime
 
 MIN_PASSWORD_LENGTH = 8
 
@@ -24,10 +25,16 @@ class TokenForm(FlaskForm):
     )
     days = IntegerField(
         "Days",
-        [InputRequired(), NumberRange(1, MAX_LIFETIME.days)],
+        [InputRequired()],
         default=DEFAULT_LIFETIME.days,
-        description=f"until it ends; at most {MAX_LIFETIME.days}",
+        description="until it ends",
     )
+
+    def validate_days(self, field: Field) -> None:
+        """As long as a token may last where its account is."""
+        longest = runtime().stores.tokens.longest.days
+        if field.data is not None and not 1 <= field.data <= longest:
+            raise ValidationError(f"expected 1 to {longest}")
 
 
 class PasswordForm(FlaskForm):

@@ -84,6 +84,39 @@ def test_removing_an_entry_that_is_there_twice_says_so(run: Run, wire_database: 
     assert run("acl", "remove", "--seq", "1").out == "removed 1: 2 entries had it\n"
 
 
+def test_an_entry_whose_seq_cannot_be_read_is_removed_by_the_number_that_the_check_says(
+    run: Run, wire_database: Any
+) -> None:
+    entries = [{"seq": seq, "match": {}, "actions": []} for seq in (10, 10.5, 20)]
+    wire_database["acl"].insert_many([*entries, {"match": {}, "actions": []}])
+    assert "without seq, number 2 in the collection: invalid" in run("check").out
+
+    for number in ("1", "3", "5"):
+        refused = run("acl", "remove", "--number", number)
+        assert (refused.status, refused.out) == (1, "")
+        assert f"no entry without a readable seq at number {number}" in refused.err
+    assert run("acl", "remove", "--number", "2").out == "removed number 2\n"
+    assert run("acl", "remove", "--number", "3").out == "removed number 3\n"
+
+    assert [entry["seq"] for entry in wire_database["acl"].find()] == [10, 20]
+    assert run("acl", "remove").status == 2
+    assert run("acl", "remove", "--seq", "10", "--number", "1").status == 2
+
+
+def test_the_anonymous_account_is_added_without_a_password(run: Run, wire_database: Any) -> None:
+    asked = run("accounts", "add", "", "--password-stdin", stdin="secret\n")
+    added = run("accounts", "add", "", "--label", "group=guests")
+    again = run("accounts", "add", "")
+
+    assert (asked.status, added.status, again.status) == (2, 0, 1)
+    assert "the anonymous account exists" in again.err
+    assert list(wire_database["users"].find({}, {"_id": 0})) == [
+        {"username": "", "labels": {"group": ["guests"]}}
+    ]
+    assert run("accounts", "remove", "").status == 0
+    assert wire_database["users"].count_documents({}) == 0
+
+
 def test_an_access_is_explained(run: Run, wire_database: Any) -> None:
     run("acl", "add", "--seq", "10", "--account", "bob", "--name", "team/*", "--actions", "")
     run("acl", "add", "--seq", "20", "--name", "team/*", "--actions", "pull")
@@ -157,8 +190,7 @@ def test_a_check_names_what_cannot_be_read_and_fails(run: Run, wire_database: An
     assert checked.status == 1
     assert "only administrators see anything" in checked.err
     assert checked.out.splitlines()[-5:] == [
-        "account        odd: label group is text and not a list, so it cannot sign in, as with"
-        " docker_auth",
+        "account        odd: label group is text and not a list, so it cannot sign in",
         "account        open: has no password, and cannot sign in",
         "ACL entry      seq 10: invalid: account is a regular expression of BSON (put quotes around"
         " it) and not text",

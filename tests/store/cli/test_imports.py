@@ -12,6 +12,7 @@ from command_line import Run
 
 from app.rules.access import Account, compile_rule
 from app.store import Stores
+from app.store.htpasswd import Htpasswd
 
 HASH = "$2y$05$LO.vzwpWC5LZGqThvEfznu8qhb5SGqvBSWY1J3yZ4AxtMRZ3kN5jC"  # badmin
 CONFIG = f"""\
@@ -157,6 +158,18 @@ def test_a_dry_run_says_the_same_and_adds_nothing(
         assert tried.out.replace("would add", "added") == done.out
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=str)
+def test_accounts_are_not_imported_where_a_file_has_them(
+    run: Run, stores: Stores, file: Callable[[str], str], tmp_path: Path, options: list[str]
+) -> None:
+    stores.accounts.htpasswd = Htpasswd(tmp_path / "htpasswd")
+
+    refused = run("accounts", "import", file(CONFIG), *options)
+
+    assert (refused.status, refused.out) == (1, "")
+    assert "htpasswd -B" in refused.err
+
+
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
@@ -241,7 +254,7 @@ def test_the_users_of_docker_auths_file_sign_in_with_their_passwords(
     assert result.out.splitlines() == [
         "added admin",
         "added 007",
-        "left out: the anonymous account; see access in config.yml",
+        'left out: the anonymous account; rns accounts add "" makes it',
     ]
     assert stores.accounts.sign_in("admin", "badmin")
     assert stores.accounts.sign_in("admin", "other") is None

@@ -25,7 +25,7 @@ from app.rules.access import (
     compile_rule,
     explain,
     find_disorder,
-    find_odd_label,
+    find_odd_field,
     parse_acl,
 )
 from app.rules.references import namespace_of, parse_repository
@@ -1025,7 +1025,7 @@ def test_an_account_document_keeps_only_lists_of_strings_as_labels() -> None:
     ],
 )
 def test_labels_that_docker_auth_cannot_read_are_named(labels: Any, odd: str | None) -> None:
-    found = find_odd_label({"username": "alice", "labels": labels})
+    found = find_odd_field({"username": "alice", "labels": labels})
 
     assert found is None if odd is None else found and found.startswith(odd)
 

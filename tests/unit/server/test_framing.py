@@ -114,7 +114,16 @@ def test_nobody_waits_for_the_body_of_a_request_that_is_refused(fields: bytes) -
 
 
 @pytest.mark.parametrize(
-    "chunk", [b"xyz\r\n", b"-5\r\n", b"\r\n", b"5" * 9000, b"0\r\n" + b"t" * 70_000]
+    "chunk",
+    [
+        b"xyz\r\n",
+        b"-5\r\n",
+        b"\r\n",
+        b"5" * 9000,
+        b"0\r\n" + b"t" * 70_000,
+        b"5\r\nhelloXX0\r\n\r\n",  # what stands after a chunk is not a line's end
+        b"5\r\nhello\n\n0\r\n\r\n",
+    ],
 )
 def test_a_chunk_that_is_none_ends_a_request(chunk: bytes) -> None:
     framing = Framing(MAX_BODY)

@@ -329,6 +329,20 @@ def test_a_key_given_twice_is_refused(refusal: Refusal, text: str, message: str)
             "access.own_namespace: expected true or false, got a whole number",
         ),
         ("access: {anonymous: 1}", "access.anonymous: expected true or false, got a whole number"),
+        (
+            "access: {records: mine}",
+            "access.records: invalid enum value 'mine'; expected all, without_addresses, own",
+        ),
+        (
+            "migrations: [{name: a, options: {existing: no way}}]",
+            "migrations[0].options.existing: invalid enum value 'no way'; expected overwrite, skip,"
+            " backup, fail",
+        ),
+        (
+            "migrations: [{name: a, options: {deletes: tag}}]",
+            "migrations[0].options.deletes: invalid enum value 'tag'; expected off, tags,"
+            " tags_and_digests",
+        ),
         ("access: {administrators: admin}", "access.administrators: expected a list, got text"),
         (
             "access: {administrators: [a, 7]}",

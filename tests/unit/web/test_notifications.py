@@ -217,7 +217,7 @@ def test_a_body_over_the_limit_is_refused(client: FlaskClient) -> None:
     assert "max_body_bytes" in response.json["detail"]
 
 
-@pytest.mark.parametrize(("length", "status"), [(LIMIT + 1, 413), (5_000, 202)])
+@pytest.mark.parametrize(("length", "status"), [(LIMIT + 1, 413), (LIMIT, 202)])
 def test_a_chunked_body_has_the_same_limit(client: FlaskClient, length: int, status: int) -> None:
     body = envelope().ljust(length)
 

@@ -19,7 +19,7 @@ from builders import PASSWORDS, basic, csrf_token, wire_event, work_in
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_app
+from app import MAX_FORM_BYTES, create_app
 from app.settings import DockerAuth, Server, Settings
 from app.store import Stores, accounts, sign_ins
 
@@ -564,3 +564,15 @@ def test_an_acl_that_another_program_changes_is_in_force_within_ten_seconds(
     monkeypatch.setattr(accounts.time, "monotonic", lambda: later)
 
     assert [row["repository"] for row in client.get(API).json["items"]] == ["ops/app"]
+
+
+@pytest.mark.parametrize("path", ["/login", "/search/user/login/", "/api/v1/migrations/none/start"])
+def test_nobody_can_make_the_server_read_a_large_form(client: FlaskClient, path: str) -> None:
+    """4 MB of fields took three seconds, for anybody."""
+    form = "&".join(["a=b"] * (MAX_FORM_BYTES // 4 + 1))
+    kind = "application/x-www-form-urlencoded"
+
+    refused = client.post(path, data=form, content_type=kind)
+
+    assert refused.status_code == 413
+    assert "max_body_bytes" not in refused.text

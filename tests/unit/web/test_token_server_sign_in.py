@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fake_token_server import FakeTokenServer, running_token_server
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.rules.tokens import MAX_LIFETIME_UNKNOWN
 from app.settings import Access, DockerAuth, Server, Settings
 from app.store import Stores, accounts, sign_ins
 from app.web import signin
@@ -151,6 +153,38 @@ def test_failures_are_throttled_and_on_record(
 
     assert len(fake.asked) == number, "a throttled attempt must not reach the server"
     assert stores.sign_ins.count({"outcome": "refused"}, cap=10).number == 3
+
+
+def test_spellings_that_ldap_takes_for_one_account_are_throttled_as_one(
+    client: FlaskClient, fake: FakeTokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_ins, "MAX_OF_ACCOUNT_AND_ADDRESS", 3)
+    for name in ("Bob", "bOB", " bob"):
+        assert client.get(API, headers=basic(name, "wrong")).status_code == 401
+
+    assert client.get(API, headers=basic("BOB", "wrong")).status_code == 429
+    assert client.get(API, headers=basic("bob", "secret-bob")).status_code == 429
+    assert client.get(API, headers=basic("alice")).status_code == 200
+
+
+def test_a_token_of_who_may_have_left_lasts_no_more_than_ninety_days(
+    client: FlaskClient, stores: Stores
+) -> None:
+    sign_in(client)
+    days = {"name": "ci", "days": "91", "csrf_token": csrf_token(client.get("/account").text)}
+    long_ago = sign_ins.now() - timedelta(days=91)
+    stores.tokens.longest = timedelta(days=365)  # it was made while the accounts were known
+    old = stores.tokens.add("alice", "old", timedelta(days=365), long_ago)
+    assert client.get(API, headers={"Authorization": f"Bearer {old}"}).status_code == 200
+    stores.tokens.longest = MAX_LIFETIME_UNKNOWN
+
+    refused = client.post("/account/tokens", data=days)
+    made = client.post("/account/tokens", data={**days, "days": "90"})
+
+    assert refused.status_code == 400
+    assert "expected 1 to 90" in refused.text
+    assert made.status_code == 200
+    assert client.get(API, headers={"Authorization": f"Bearer {old}"}).status_code == 401
 
 
 def test_a_session_asks_the_server_no_more_and_lasts_eight_hours(
