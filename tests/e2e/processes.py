@@ -422,10 +422,7 @@ class Registry:
             "http": {
                 "addr": self.address,
                 "secret": "shared by the nodes of a registry",
-                "debug": {
-                    "addr": f"{HOST}:{self._debug_port}",
-                    "prometheus": {"enabled": True},
-                },
+                "debug": {"addr": f"{HOST}:{self._debug_port}"},
             },
         }
         if accounts:
