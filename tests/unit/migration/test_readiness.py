@@ -19,6 +19,7 @@ from app.migration.readiness import LOOK_AGE, VERIFIED_FOR, Check, find_checks, 
 from app.migration.sides import Sides
 from app.settings import Migration
 from app.store import Stores
+from app.store.checks import Gap
 from app.store.inbox import Progress
 from app.store.migrations import (
     LIVE,
@@ -119,6 +120,7 @@ def breaker() -> Breaker:
     return Breaker(registry=NEW, error_class="down", message="no", since=now, probe_at=now)
 
 
+NOON = present().replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
 
@@ -184,16 +186,66 @@ SECOND = timedelta(seconds=1)
             "another crawl is wanted: asked for",
         ),
         (lambda n: n.queue.plans.brake_deletes("dc2", "many", n.now), "deletes", "many"),
+        (
+            lambda n: n.stores.checks.add_gap(
+                Gap(registry="default", began=NOON, ended=n.now - 7 * MINUTE, why="why")
+            ),
+            "verified",
+            None,
+        ),
     ],
 )
 def test_one_thing_against_a_cut_over_is_enough(
-    night: Night, happens: Callable[[Night], object], name: str, reason: str
+    night: Night, happens: Callable[[Night], object], name: str, reason: str | None
 ) -> None:
     happens(night)
 
+    if reason is None:
+        ended = night.now - 7 * MINUTE
+        reason = (
+            f"events of 12:00:00 to {ended:%H:%M:%S} UTC may be missing (why), "
+            "and the last verification began before"
+        )
     assert night.unmet() == {name: reason}
     with pytest.raises(IllegalState):
         states.cut_over(night.stores, night.plan, "test", night.now, force=True)
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda n: n.queue.plans.set_state("dc2", "frozen", "x", n.now - 8 * MINUTE),
+        lambda n: n.queue.plans.set_state("dc2", "frozen", "x", n.now - 9 * MINUTE),
+        lambda n: n.queue.plans.set_state("dc2", "live", "x", n.now - 7 * MINUTE),
+        lambda n: n.hear(n.now - 10 * SECOND),
+        lambda n: n.end_job("done", n.now - 8 * MINUTE),
+        lambda n: n.run("crawl", 9 * MINUTE, 1 * MINUTE),
+        lambda n: n.stores.checks.add_gap(
+            Gap(registry="default", began=NOON, ended=n.now - 8 * MINUTE, why="x")
+        ),
+        lambda n: n.stores.checks.add_gap(Gap(registry="other", began=NOON, ended=n.now, why="x")),
+    ],
+)
+def test_what_the_verification_must_have_seen_is_nothing_against_a_cut_over(
+    night: Night, happens: Callable[[Night], object]
+) -> None:
+    happens(night)
+
+    assert night.unmet() == {}
+
+
+def test_a_plan_that_nobody_crawled_or_looked_at_yet_is_told_so(night: Night) -> None:
+    night.queue.runs._runs.delete_one({"_id": "dc2 crawl"})
+    assert night.unmet() == {"crawled": "there was no crawl"}
+    assert night.queue.runs.begin("dc2", "crawl", "test", night.now)
+    assert night.unmet() == {"crawled": "the crawl saw 0 tags so far"}
+    night.queue.runs._runs.delete_one({"_id": "dc2 crawl"})
+    night.run("crawl", 9 * MINUTE)
+    night.queue.plans._plans.update_one({"_id": "dc2"}, {"$set": {"look": None}})
+    assert night.unmet() == {
+        "reached": "nobody asked the registries within 45 s",
+        "events": "source.debug_url tells nothing",
+    }
 
 
 def test_a_verification_counts_for_a_while_after_its_end(night: Night) -> None:
