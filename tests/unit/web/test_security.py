@@ -33,7 +33,9 @@ SignIn = Callable[[str], FlaskClient]
 
 OPEN = {"static", "health.live", "health.ready", "signin.login"}
 FORM = {"search.repositories_form", "search.tags_form", "analysis.records_form"}
-ADMINISTRATORS_ALONE = re.compile(r"/access/|/migration/|/registries/|/api/v1/(sign-ins|access|migrations)")
+ADMINISTRATORS_ALONE = re.compile(
+    r"/access/|/migration/|/registries/|/api/v1/(sign-ins|access|migrations)"
+)
 
 
 @pytest.fixture(name="settings")
