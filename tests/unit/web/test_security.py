@@ -34,7 +34,8 @@ SignIn = Callable[[str], FlaskClient]
 OPEN = {"static", "health.live", "health.ready", "signin.login", "api.openapi", "api_page.page"}
 FORM = {"search.repositories_form", "search.tags_form", "analysis.records_form"}
 ADMINISTRATORS_ALONE = re.compile(
-    r"/access/|/migration/|/wiring/|/api/v1/(sign-ins|access|migrations|rejected-events)"
+    r"/access/|/migration/|/registries/|/wiring/"
+    r"|/api/v1/(sign-ins|access|migrations|rejected-events)"
 )
 
 
