@@ -214,6 +214,16 @@ def test_an_unchanged_manifest_is_known_from_its_etag(
     assert fake.requests[0].headers["If-None-Match"] == f'"{MANIFEST_DIGEST}"'
 
 
+def test_a_digest_is_asked_for_as_if_nothing_were_known_of_it(
+    fake: FakeRegistry, client: RegistryClient
+) -> None:
+    with pytest.raises(RegistryError) as caught:
+        client.head_manifest("a", MANIFEST_DIGEST, MANIFEST_DIGEST)
+
+    assert caught.value.error_class == "gone"
+    assert fake.requests[0].headers["If-None-Match"] is None
+
+
 def test_a_304_that_nobody_asked_for_is_an_error(
     fake: FakeRegistry, client: RegistryClient
 ) -> None:
