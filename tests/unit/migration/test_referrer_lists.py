@@ -147,3 +147,28 @@ def test_a_list_that_the_source_does_not_need_is_not_deleted_for_it(
     assert setting.target.state() == before
     assert setting.outcome(tag_of(image))[:2] == ("skipped", "kept")
     assert verify(setting) == {}
+
+
+def test_nobody_is_asked_for_lists_of_what_refers_to_nothing(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+
+    setting.wish("v1")
+    setting.drain()
+
+    assert not [call for call in setting.target.calls if call[0] == "referrers"]
+    assert [call[0] for call in setting.source.calls].count("referrers") == 1
+
+
+def test_no_list_is_written_where_referrers_are_left_out(make: Callable[..., Setting]) -> None:
+    setting = make(options={"referrers": False})
+    image = setting.source.push("team/app", "v1")
+    (signature,) = sign(setting, image)
+
+    setting.wish("v1", signature.digest)
+    setting.drain()
+
+    assert setting.target.state() == {"team/app:v1": image.digest}
+    assert signature.digest in setting.target.content["team/app"].manifests
+    calls = setting.source.calls + setting.target.calls
+    assert "referrers" not in {call[0] for call in calls}

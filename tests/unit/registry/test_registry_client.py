@@ -214,6 +214,18 @@ def test_an_unchanged_manifest_is_known_from_its_etag(
     assert fake.requests[0].headers["If-None-Match"] == f'"{MANIFEST_DIGEST}"'
 
 
+def test_a_blob_that_is_stored_under_another_digest_is_an_error(
+    fake: FakeRegistry, client: RegistryClient
+) -> None:
+    fake.on("PUT", "/session", Answer(201, b"", {"Docker-Content-Digest": CONFIG.digest}))
+    body = Body([BLOB], len(BLOB))
+
+    with pytest.raises(RegistryError, match=f"stored as {CONFIG.digest}") as caught:
+        client.put_upload("b", f"{fake.url}/session", BLOB_DIGEST, body)
+
+    assert caught.value.error_class == "digest_mismatch"
+
+
 def test_a_digest_is_asked_for_as_if_nothing_were_known_of_it(
     fake: FakeRegistry, client: RegistryClient
 ) -> None:
