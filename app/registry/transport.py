@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
@@ -216,7 +216,8 @@ class Transport:
         """
         for _ in range(MAX_REDIRECTS):
             prepared = self._prepare(method, url, headers or {}, body)
-            with self._auth.one_at_a_time():
+            # What must be answered soon waits for nobody who may hang.
+            with nullcontext() if answer_s else self._auth.one_at_a_time():
                 response = self._authenticate(prepared, scopes, answer_s)
                 self._auth.is_taken = response.status_code != 401
             location = response.headers.get("Location", "")
@@ -276,7 +277,7 @@ class Transport:
             prepared.headers["Authorization"] = authorization
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            with self._pause.turn():
+            with nullcontext() if answer_s else self._pause.turn():
                 self._wait_for_turn(deadline)
                 response = self._exchange(prepared, answer_s)
                 is_paused = self._pause.note(response.status_code, response.headers)

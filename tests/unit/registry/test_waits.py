@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 from fake_registry import Answer, FakeRegistry, Request
@@ -80,18 +80,18 @@ def test_after_a_pause_one_request_tries_for_all(
         time.sleep(0.05)
         with lock:
             at_a_time[0] -= 1
-        return Answer(429, b"", {"Retry-After": "0"}) if number < 5 else Answer(200)
+        return Answer(429, b"", {"Retry-After": "0"}) if number < 5 else Answer(200, b"{}")
 
-    fake.on("GET", "/v2/", answer)
+    fake.on("GET", "/v2/a/tags/list", answer)
     client = make_client(fake)
     client._transport._auth.is_taken = True
     client._transport._pause.note(429, {"Retry-After": "0"})
 
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda _: client.ping(), range(4)))
+        list(threads.map(lambda _: client.tags("a"), range(4)))
         assert most == [1]
         assert answered == [8]
-        list(threads.map(lambda _: client.ping(), range(4)))
+        list(threads.map(lambda _: client.tags("a"), range(4)))
     assert most[0] > 1
 
 
@@ -187,6 +187,32 @@ def test_a_request_without_answer_is_told_while_it_waits(
     assert client.trouble == ""
 
 
+def test_a_ping_does_not_wait_behind_a_request_that_hangs(
+    fake: FakeRegistry, make_client: MakeClient
+) -> None:
+    fake.on("GET", "/v2/a/tags/list", fake.hang)
+    fake.on("GET", "/v2/", Answer(200))
+    client = make_client(fake)
+    client._transport._pause.note(429, {"Retry-After": "0"})
+
+    def ask() -> None:
+        with suppress(RegistryError):
+            client.tags("a")
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 10
+        while not fake.asked("GET", "/v2/a/tags/list") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        began = time.monotonic()
+        client.ping()
+        assert time.monotonic() - began < 5
+    finally:
+        fake.released.set()
+        thread.join()
+
+
 def test_a_wrong_password_is_sent_by_one_request_at_a_time(
     fake: FakeRegistry,
     make_client: MakeClient,
@@ -204,20 +230,21 @@ def test_a_wrong_password_is_sent_by_one_request_at_a_time(
             at_a_time[0] -= 1
         return Answer(401, b"", challenge)
 
-    fake.on("GET", "/v2/", refuse)
+    fake.on("GET", "/v2/a/tags/list", refuse)
     client = make_client(fake, username="mig", password="wrong")
 
     def ping(_: int) -> None:
         with pytest.raises(RegistryError):
-            client.ping()
+            client.tags("a")
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(ping, range(4)))
         assert most == [1]
 
-        fake.on("GET", "/v2/", lambda request: (refuse(request), Answer(200))[1])
-        client.ping()
-        list(threads.map(lambda _: client.ping(), range(4)))
+        tags = Answer(200, b"{}")
+        fake.on("GET", "/v2/a/tags/list", lambda request: (refuse(request), tags)[1])
+        client.tags("a")
+        list(threads.map(lambda _: client.tags("a"), range(4)))
     assert most[0] > 1  # what is right needs no care
 
 
