@@ -294,7 +294,7 @@ class Copier:
         self, repository: str, target_repository: str, manifest: Manifest
     ) -> tuple[str, ...]:
         """What has to be looked at again, as its place in a list may be lost: itself or nothing."""
-        if not self._plan.options.referrers or manifest.subject is None:
+        if not self._plan.options.referrers:
             return ()
         is_written = self._lists.add(repository, target_repository, manifest)
         return (manifest.digest,) if is_written else ()

@@ -53,6 +53,25 @@ def test_a_list_that_we_wrote_is_ours_when_the_source_gets_one(
     assert setting.target.state() == {"team/app:v1": image.digest, f"team/app:{tag}": theirs.digest}
 
 
+def test_an_earlier_list_that_we_wrote_is_ours_too(make: Callable[..., Setting]) -> None:
+    setting = make(options={"existing": "fail"})
+    image, signatures = signed(setting, 2)
+    tag = tag_of(image)
+    (earlier,) = (
+        manifest.digest
+        for manifest in setting.target.content["team/app"].manifests.values()
+        if [child.digest for child in manifest.children] in [[s.digest] for s in signatures]
+    )
+    setting.target.content["team/app"].tags[tag] = earlier  # another process wrote it later
+    theirs = setting.source.push_index("team/app", tag, signatures)
+
+    setting.wish(tag)
+    setting.drain()
+
+    assert setting.outcome(tag) == ("done", "copied", "")
+    assert setting.target.state()[f"team/app:{tag}"] == theirs.digest
+
+
 @pytest.mark.parametrize(
     ("existing", "outcome"),
     [("skip", ("skipped", "kept", "")), ("fail", ("conflict", "kept", "exists"))],
