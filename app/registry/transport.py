@@ -244,6 +244,8 @@ class Transport:
             elif renewed:
                 self._drop(response)
                 response = self._transmit(prepared, renewed, answer_s)
+            if response.status_code == 401:
+                self._auth.refuse(renewed or authorization)
         return response
 
     def _renew(self, response: requests.Response, scopes: Sequence[str], refused: str) -> str:
@@ -320,6 +322,8 @@ class Transport:
     def _fetch_token(self, url: str, authorization: str) -> bytes:
         prepared = self._prepare("GET", url, {})
         response = self._transmit(prepared, authorization)
+        if response.status_code == 401:
+            self._auth.refuse(authorization)
         try:
             self._expect(response, "api", (200,))
             return self._read_all(response, MAX_ERROR_BYTES)

@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from fake_registry import Answer, FakeRegistry, Request
@@ -213,39 +214,59 @@ def test_a_ping_does_not_wait_behind_a_request_that_hangs(
         thread.join()
 
 
-def test_a_wrong_password_is_sent_by_one_request_at_a_time(
-    fake: FakeRegistry,
-    make_client: MakeClient,
+@pytest.mark.parametrize("by_token", [False, True], ids=["Basic", "for a token"])
+def test_a_wrong_password_is_sent_once_whoever_waits_and_a_new_one_at_once(
+    fake: FakeRegistry, make_client: MakeClient, by_token: bool, tmp_path: Path
 ) -> None:
-    challenge = {"WWW-Authenticate": 'Basic realm="r"'}
+    kind = f'Bearer realm="{fake.url}/token"' if by_token else 'Basic realm="r"'
+    fake.on("GET", "/v2/a/tags/list", Answer(401, b"", {"WWW-Authenticate": kind}))
+    fake.on("GET", "/token", Answer(401))
+    file = tmp_path / "password"
+    file.write_text("wrong")
+    client = make_client(fake, username="mig", password_file=str(file))
+
+    def ask(_: int) -> None:
+        with pytest.raises(RegistryError) as caught:
+            client.tags("a")
+        assert caught.value.error_class == "auth"
+
+    def sent() -> int:
+        return sum(request.authorization.startswith("Basic ") for request in fake.requests)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask, range(8)))
+    assert sent() == 1
+
+    file.write_text("another")
+    ask(0)
+    assert sent() == 2
+
+
+def test_requests_go_one_at_a_time_until_a_password_is_known_to_be_right(
+    fake: FakeRegistry, make_client: MakeClient
+) -> None:
     at_a_time, most = [0], [0]
     lock = threading.Lock()
 
-    def refuse(request: Request) -> Answer:
+    def answer(request: Request) -> Answer:
         with lock:
             at_a_time[0] += 1
             most[0] = max(most[0], at_a_time[0])
-        time.sleep(0.02)
+        time.sleep(0.05)
         with lock:
             at_a_time[0] -= 1
-        return Answer(401, b"", challenge)
+        if not request.authorization:
+            return Answer(401, b"", {"WWW-Authenticate": 'Basic realm="r"'})
+        return Answer(200, b"{}")
 
-    fake.on("GET", "/v2/a/tags/list", refuse)
-    client = make_client(fake, username="mig", password="wrong")
-
-    def ping(_: int) -> None:
-        with pytest.raises(RegistryError):
-            client.tags("a")
+    fake.on("GET", "/v2/a/tags/list", answer)
+    client = make_client(fake, username="mig", password="right")
 
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(ping, range(4)))
-        assert most == [1]
-
-        tags = Answer(200, b"{}")
-        fake.on("GET", "/v2/a/tags/list", lambda request: (refuse(request), tags)[1])
-        client.tags("a")
         list(threads.map(lambda _: client.tags("a"), range(4)))
-    assert most[0] > 1  # what is right needs no care
+        assert most == [1]
+        list(threads.map(lambda _: client.tags("a"), range(4)))
+    assert most[0] > 1
 
 
 @pytest.mark.parametrize(
