@@ -186,6 +186,8 @@ class Transport:
     ) -> None:
         if response.status_code in expected:
             return
+        if response.status_code == 400 and response.request.method == "HEAD":
+            self._look_for_tls()
         body = self._read_all(response, MAX_ERROR_BYTES, cut=True)
         url = urlsplit(response.url)
         is_own = origin_of(response.url) == self.origin
@@ -199,6 +201,20 @@ class Transport:
             hide_secrets(body, response.request.headers.get("Authorization", "")),
             is_known=bool(scopes) and _takes_token(response),
         )
+
+    def _look_for_tls(self) -> None:
+        """Raise `tls` if this is plain HTTP to a port of TLS: its answer to a HEAD says nothing."""
+        if not self.url.startswith("http:"):
+            return
+        response = self._transmit(self._prepare("GET", f"{self.url}/v2/", {}), "")
+        try:
+            if response.status_code == 400:
+                self._expect(response, "api", ())
+        except RegistryError as error:
+            if error.error_class == "tls":
+                raise
+        finally:
+            response.close()
 
     def _send(
         self,

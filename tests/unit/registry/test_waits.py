@@ -290,6 +290,24 @@ def test_http_to_a_tls_port_is_an_error_of_tls(
     assert caught.value.error_class == "tls"
 
 
+def test_also_a_head_tells_that_a_port_speaks_tls(
+    fake: FakeRegistry, make_client: MakeClient
+) -> None:
+    fake.on("HEAD", "/v2/a/manifests/v1", Answer(400))
+    fake.on("GET", "/v2/", Answer(400, b"Client sent an HTTP request to an HTTPS server.\n"))
+    client = make_client(fake)
+
+    with pytest.raises(RegistryError) as caught:
+        client.head_manifest("a", "v1")
+    assert caught.value.error_class == "tls"
+
+    for answer in (Answer(400, b"no"), Answer(200)):
+        fake.on("GET", "/v2/", answer)
+        with pytest.raises(RegistryError, match="HEAD /v2/a/manifests/v1: 400") as caught:
+            client.head_manifest("a", "v1")
+        assert caught.value.error_class == "unsupported"
+
+
 def test_an_alert_of_tls_in_place_of_an_answer_is_an_error_of_tls() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
