@@ -8,6 +8,7 @@ from app.errors import InvalidReference
 from app.migration.crawler import Names, find_repositories
 from app.migration.plan import Plan
 from app.registry import RegistryClient, RegistryError
+from app.registry.folder import SCHEME
 
 NO_REPOSITORY = "it shows no repository of this plan"
 
@@ -18,6 +19,8 @@ def takes_pushes(source: RegistryClient, plan: Plan, known: Names) -> tuple[bool
     Begins an upload in one of its repositories and cancels it: nothing is stored. Where our account
     may not push, others still may.
     """
+    if plan.source.url.startswith(SCHEME):
+        return None, "it is a folder"
     try:
         repository = _first(find_repositories(source, "", known), plan)
         if not repository:
