@@ -6,6 +6,7 @@ import hashlib
 import logging
 from functools import cache
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 
 from flask import Flask, Response, current_app, redirect, render_template, request, url_for
@@ -48,6 +49,7 @@ from app.web.runtime import Runtime, json_response, runtime
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
+SIGN_IN_SHARE = 4  # one thread in so many may look at a password: that is what costs the most
 STATIC_MAX_AGE_S = 365 * 24 * 3600  # of a file whose address changes with it
 
 SECURITY_HEADERS = {
@@ -86,7 +88,8 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     token_server = (
         TokenServer(there.token_url, there.service, there.ca_file) if there.token_url else None
     )
-    app.extensions["rns"] = Runtime(settings, stores, intake, plans, token_server)
+    places = BoundedSemaphore(max(1, settings.server.threads // SIGN_IN_SHARE))
+    app.extensions["rns"] = Runtime(settings, stores, intake, plans, places, token_server)
     app.session_interface = _Sessions()
     proxies = settings.server.trusted_proxies
     if proxies:
