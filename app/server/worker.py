@@ -22,7 +22,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from app.server.connection import PIECE_BYTES, READ, Connection, Limits
 from app.server.cut_off import CutOffs
-from app.server.exchange import Body, Exchange
+from app.server.exchange import BodyReader, Exchange
 from app.server.held import HeldThreads
 from app.server.tls import Certificate
 
@@ -198,7 +198,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, exchange: Exchange) -> Any:
         """Have the application answer."""
         req._expected_100_continue = False  # the poller said it, where it was to be said
-        req.body.reader = Body(req.body.reader)
+        req.body.reader = BodyReader(req.body.reader)
         if not exchange.can_go_on:
             req.force_close()
         return super().handle_request(req, exchange)

@@ -316,7 +316,7 @@ def test_a_short_period_is_shown_by_the_day_where_hours_are_not_known(
 
 
 @pytest.mark.parametrize(
-    ("query", "field"),
+    ("query", "says"),
     [
         ("from=yesterday", "from"),
         ("from=0001-01-01", "from"),
