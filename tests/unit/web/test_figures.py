@@ -323,7 +323,7 @@ def test_a_short_period_is_shown_by_the_day_where_hours_are_not_known(
         ("from=2026-11-10&to=2026-11-09", "to: "),
         ("from=2000-01-01&to=2026-11-09", "to: "),
         ("days=0", "days: expected a number of days, 1 to "),
-        ("client=nobody", "client: expected one of docker, containerd, "),
+        ("client=nobody", "client: expected one of scanner, replication, "),
         ("other=1", "other: "),
     ],
 )
