@@ -31,7 +31,8 @@ def logging_config(form: Literal["text", "json"] = "text", level: str = "info") 
         "root": {"level": others, "handlers": ["stderr"]},
         "loggers": {
             "app": {"level": own},
-            "gunicorn.error": {"level": others},
+            # It does not pass on to the root what it says.
+            "gunicorn.error": {"level": "WARNING", "handlers": ["stderr"]},
             "gunicorn.access": {"level": "WARNING"},
             "pymongo": {"level": "WARNING"},
         },

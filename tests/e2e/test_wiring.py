@@ -105,8 +105,9 @@ def test_the_log_is_json_and_the_numbers_are_of_all_workers(plain: Server) -> No
         assert 'rns_intake_requests_total{status="202"} 20.0' in scraped
         assert 'rns_intake_requests_total{status="401"} 1.0' in scraped
         assert "rns_intake_derivation_seconds_count 20.0" in scraped
-    lines = [line for line in plain.program.log.splitlines() if line.startswith("{")]
-    rows = [json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in plain.program.log.splitlines()]
+    killed = [row for row in rows if "was sent SIGKILL" in row["message"]]
+    assert len(killed) == 2
     envelopes = [row for row in rows if row["message"].startswith("envelope ")]
     assert len(envelopes) == 20
     assert {row["accepted"] for row in envelopes} == {1}
