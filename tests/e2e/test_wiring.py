@@ -122,7 +122,7 @@ def test_an_administrator_waits_for_a_push_and_retries_what_was_rejected(
     page = open_page("admin", javascript=False)
 
     page.goto("/search/")
-    page.get_by_role("link", name="Wiring").click()
+    page.get_by_role("navigation").get_by_role("link", name="Wiring").click()
     page.get_by_role("link", name="Wait for the next push or pull").click()
     expect(page.get_by_role("status")).to_contain_text("Nothing came in")
     with closing(Webhook(server)) as webhook:
