@@ -123,9 +123,9 @@ class CheckStore:
             gap = Gap(registry=registry, began=known["last_at"], ended=at, why=why)
             if gap.began < gap.ended:
                 self.add_gap(gap)
-        fields: Document = {"registry": registry, "node": node}
-        if is_new:
-            fields["instances"] = [*known["instances"], instance][-MAX_INSTANCES:]
+        instances = [*known["instances"], *([instance] if is_new else ())][-MAX_INSTANCES:]
+        # Written whole each time: what has not been heard for long may be removed just now.
+        fields: Document = {"registry": registry, "node": node, "instances": instances}
         update = {"$set": fields, "$max": {"last_at": at}}
         self._nodes.update_one({"_id": key}, update, upsert=True)
 

@@ -374,3 +374,24 @@ def test_differences_are_kept_until_the_next_check(mock_stores: Stores) -> None:
 
     assert mock_stores.checks.find_differences("default", 10) == []
     assert mock_stores.checks.find_differences("other", 10) == [row]
+
+
+def test_a_node_that_is_removed_while_it_is_heard_again_is_still_known_whole(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks, nodes = mock_stores.checks, mock_stores.checks._nodes
+    long_ago = present() - timedelta(days=9)
+    checks.note_node("default", "node", "process", long_ago)
+
+    def find_then_lose(query: Any) -> Any:
+        found = find_one(query)
+        nodes.delete_many({})
+        return found
+
+    find_one = nodes.find_one
+    monkeypatch.setattr(nodes, "find_one", find_then_lose)
+    checks.note_node("default", "node", "process", long_ago)
+    monkeypatch.undo()
+
+    checks.note_node("default", "node", "next", present())
+    assert [gap.began for gap in checks.find_gaps("default")] == [long_ago]
