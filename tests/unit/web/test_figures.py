@@ -50,22 +50,22 @@ def happenings(seed: int) -> list[Happening]:
 
 
 @pytest.fixture(params=range(5))
-def happened(request: pytest.FixtureRequest, store: Store) -> list[Happening]:
+def happened(request: pytest.FixtureRequest, mock_stores: Stores) -> list[Happening]:
     rows = happenings(request.param)
-    for moment, action, repository, tag, actor, client, address in rows:
-        of = None if action == "delete" else f"{repository} {tag} {moment}"
-        store(
-            wire_event(
-                action,
-                repository,
-                tag=tag,
-                of=of,
-                at=moment,
-                actor=actor,
-                address=f"{address}:1",
-                user_agent=USER_AGENTS[client],
-            )
+    events = [
+        wire_event(
+            action,
+            repository,
+            tag=tag,
+            of=None if action == "delete" else f"{repository} {tag} {moment}",
+            at=moment,
+            actor=actor,
+            address=f"{address}:1",
+            user_agent=USER_AGENTS[client],
         )
+        for moment, action, repository, tag, actor, client, address in rows
+    ]
+    deliver(mock_stores, envelope(*events), "default", rows[-1][0])
     return rows
 
 
