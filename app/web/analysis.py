@@ -20,7 +20,7 @@ from app.web.figures import find_figures, linker_before, new_tags_url, records_l
 from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
-from app.web.search import filter_form, results
+from app.web.search import entry_page, results
 from app.web.signin import viewer
 
 bp = Blueprint("analysis", __name__, url_prefix="/analysis")
@@ -176,8 +176,8 @@ def _consumer_key(row: Consumer) -> str:
 
 @bp.get("/user/")
 def records_form() -> Any:
-    """The record search form."""
-    return filter_form("analysis/records.html", RecordFilter(MultiDict()))
+    """The way to the records: the list, or who has to sign in first."""
+    return entry_page("analysis/records.html", RecordFilter(MultiDict()))
 
 
 @bp.route("/user/login/", methods=["GET", "POST"])

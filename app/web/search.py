@@ -42,8 +42,8 @@ def home() -> Any:
 
 @bp.get("/user/")
 def repositories_form() -> Any:
-    """The repository search form."""
-    return filter_form("search/repositories.html", RepositoryFilter(MultiDict()), visitor)
+    """The way to the repositories: the list, or who has to sign in first."""
+    return entry_page("search/repositories.html", RepositoryFilter(MultiDict()), visitor)
 
 
 @bp.route("/user/login/", methods=["GET", "POST"])
@@ -54,8 +54,8 @@ def repositories() -> Any:
 
 @bp.get("/user/repo/")
 def tags_form() -> Any:
-    """The repository and tag search form."""
-    return filter_form("search/tags.html", TagFilter(MultiDict()), visitor)
+    """The way to the tags: the list, or who has to sign in first."""
+    return entry_page("search/tags.html", TagFilter(MultiDict()), visitor)
 
 
 @bp.route("/user/repo/login/", methods=["GET", "POST"])
@@ -64,10 +64,12 @@ def tags() -> Any:
     return results("search/tags.html", TagFilter, tag_listing, visitor)
 
 
-def filter_form(template: str, form: FilterForm, who: Callable[[], Viewer] = viewer) -> Any:
-    """The page of a filter form without results; asks to sign in on the way but for `who`."""
-    context = {"form": form, "sign_in_form": None if is_signed_in(who) else SignInForm()}
-    return render_template(template, page=None, **context)
+def entry_page(template: str, form: FilterForm, who: Callable[[], Viewer] = viewer) -> Any:
+    """A filter form that signs in on the way; `who` may look already goes to the whole list."""
+    assert request.endpoint
+    if is_signed_in(who):
+        return redirect(url_for(request.endpoint.removesuffix("_form")))
+    return render_template(template, form=form, page=None, sign_in_form=SignInForm())
 
 
 def results(
