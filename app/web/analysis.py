@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from flask import Blueprint, render_template, request
 from werkzeug.datastructures import MultiDict
 
@@ -20,7 +21,7 @@ from app.web.figures import find_figures, linker_before, new_tags_url, records_l
 from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
-from app.web.search import entry_page, results
+from app.web.search import complete_digest, entry_page, results
 from app.web.signin import viewer
 
 bp = Blueprint("analysis", __name__, url_prefix="/analysis")
@@ -201,6 +202,8 @@ def get_record(event_id: str) -> Item:
 def record_listing(form: RecordFilter) -> Listing:
     """The records that a valid form selects."""
     events, scope, query = runtime().stores.events, viewer().scope, form.query()
+    if query.digest:
+        query = msgspec.structs.replace(query, digest=complete_digest(query.digest))
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
         page = events.find_page(query, scope, cursor=cursor, limit=limit)

@@ -42,14 +42,17 @@ def init_app(app: Flask) -> None:
     app.jinja_env.tests["ip"] = lambda address: address_key(address) is not None
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.context_processor(_page_names)
+    app.add_url_rule("/favicon.ico", "favicon", lambda: app.send_static_file("icon.svg"))
 
 
 def _page_names() -> dict[str, Any]:
     return {
         "account_name": account_name,
         "find_up_to": find_up_to,
+        "following_url": lists.following_url,
         "is_administrator": is_administrator,
         "shown_of_others": shown_of_others,
+        "previous_url": lists.previous_url,
         "same_query": lists.same_query,
         "url_with": lists.url_with,
         "version": VERSION,
