@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from flask import Blueprint, render_template, request
+from flask import Blueprint, flash, redirect, render_template, request
 from werkzeug.datastructures import MultiDict
 
 from app.analysis.recall import Consumer, Recall, recall_digest, recall_tag
@@ -59,6 +59,13 @@ def unused() -> Any:
     if not form.validate():
         return render_template("analysis/unused.html", form=form, page=None), 400
     report = find_report(form)
+    fewer = _days_known(report, form.query().days)
+    is_first_look = "days" not in request.args and not lists.asks_for_file()
+    if is_first_look and fewer and not report.judged and not report.missing:
+        flash(
+            f"So far {fewer} days can be judged, not {form.query().days}: events came since then."
+        )
+        return redirect(lists.url_with(days=str(fewer)))
     listing = unused_listing(form, report)
     exported = lists.export(listing)
     if exported:
@@ -68,12 +75,21 @@ def unused() -> Any:
         "analysis/unused.html",
         form=form,
         report=report,
+        fewer_days=fewer,
         page=page,
         count=lists.total(listing, page),
         time_zone=runtime().settings.analysis.time_zone,
         hosts={r.name: r.hosts[0] for r in runtime().settings.registries if r.hosts},
         has_events=runtime().stores.days.find_first_day() is not None,
     )
+
+
+def _days_known(report: Report, asked: int) -> int:
+    """For how many days tags can be judged now, of a registry that is too new for those asked."""
+    calendar = runtime().stores.days.calendar
+    today = calendar.day_of(datetime.now(UTC))
+    first_days = (calendar.day_of(when) - timedelta(asked) for when in report.too_new.values())
+    return max([0, *((today - day).days for day in first_days)])
 
 
 def find_report(form: UnusedFilter) -> Report:

@@ -839,7 +839,8 @@ def test_what_is_cut_in_a_cell_is_whole_on_hover_and_focus(sign_in: SignIn, stor
     page = sign_in("alice").get("/analysis/user/login/").text
 
     assert f'class="clip" href="/search/repository?repository={name}' in page
-    assert f'title="{name}"' in page and f'title="{tag}"' in page
+    assert f'title="{name}"' in page
+    assert f'title="{tag}"' in page
     assert 'title="a-robot-with-a-long-name"' in page
 
 
@@ -877,4 +878,5 @@ def test_a_tag_page_copies_its_digest_and_the_command_that_pulls_it(sign_in: Sig
 
     assert f'data-copy="{digest("image")}"' in page
     assert 'data-copy="docker pull REGISTRY/team/app:v1"' in page
-    assert "copy.js" in page and "onclick" not in page
+    assert "copy.js" in page
+    assert "onclick" not in page
