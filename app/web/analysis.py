@@ -62,9 +62,8 @@ def unused() -> Any:
     fewer = _days_known(report, form.query().days)
     is_first_look = "days" not in request.args and not lists.asks_for_file()
     if is_first_look and fewer and not report.judged and not report.missing:
-        flash(
-            f"So far {fewer} days can be judged, not {form.query().days}: events came since then."
-        )
+        asked = form.query().days
+        flash(f"Judged by the whole days of use that are known so far: {fewer}, not {asked}.")
         return redirect(lists.url_with(days=str(fewer)))
     listing = unused_listing(form, report)
     exported = lists.export(listing)
