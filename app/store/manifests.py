@@ -137,6 +137,16 @@ class ManifestStore:
         self._collection.delete_many({"registry": registry})
         self._known.forget()
 
+    def find_digests(self, registries: Iterable[str], start: str, limit: int) -> list[str]:
+        """Known digests that begin with `start`, at most `limit`: not yet for a person."""
+        found: set[str] = set()
+        for registry in registries:
+            first = _id(registry, start)
+            query = {"_id": {"$gte": first, "$lt": f"{first}\U0010ffff"}}
+            rows = self._collection.find(query, {"digest": 1}).sort("_id", 1).limit(limit)
+            found |= {str(row["_id"]).partition(" ")[2] for row in rows}
+        return sorted(found)[:limit]
+
     def find(self, registry: str, digests: Iterable[str]) -> dict[str, Manifest]:
         """Known manifests of a registry by digest; unknown ones are left out."""
         ids = sorted({_id(registry, digest) for digest in digests})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Blueprint, render_template, request
+import msgspec
+from flask import Blueprint, flash, redirect, render_template, request
 from werkzeug.datastructures import MultiDict
 
 from app.analysis.recall import Consumer, Recall, recall_digest, recall_tag
@@ -20,7 +21,7 @@ from app.web.figures import find_figures, linker_before, new_tags_url, records_l
 from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
-from app.web.search import filter_form, results
+from app.web.search import complete_digest, entry_page, results
 from app.web.signin import viewer
 
 bp = Blueprint("analysis", __name__, url_prefix="/analysis")
@@ -58,6 +59,12 @@ def unused() -> Any:
     if not form.validate():
         return render_template("analysis/unused.html", form=form, page=None), 400
     report = find_report(form)
+    fewer = _days_known(report, form.query().days)
+    is_first_look = "days" not in request.args and not lists.asks_for_file()
+    if is_first_look and fewer and not report.judged and not report.missing:
+        asked = form.query().days
+        flash(f"Judged by the whole days of use that are known so far: {fewer}, not {asked}.")
+        return redirect(lists.url_with(days=str(fewer)))
     listing = unused_listing(form, report)
     exported = lists.export(listing)
     if exported:
@@ -67,12 +74,21 @@ def unused() -> Any:
         "analysis/unused.html",
         form=form,
         report=report,
+        fewer_days=fewer,
         page=page,
         count=lists.total(listing, page),
         time_zone=runtime().settings.analysis.time_zone,
         hosts={r.name: r.hosts[0] for r in runtime().settings.registries if r.hosts},
         has_events=runtime().stores.days.find_first_day() is not None,
     )
+
+
+def _days_known(report: Report, asked: int) -> int:
+    """For how many days tags can be judged now, of a registry that is too new for those asked."""
+    calendar = runtime().stores.days.calendar
+    today = calendar.day_of(datetime.now(UTC))
+    first_days = (calendar.day_of(when) - timedelta(asked) for when in report.too_new.values())
+    return max([0, *((today - day).days for day in first_days)])
 
 
 def find_report(form: UnusedFilter) -> Report:
@@ -176,8 +192,8 @@ def _consumer_key(row: Consumer) -> str:
 
 @bp.get("/user/")
 def records_form() -> Any:
-    """The record search form."""
-    return filter_form("analysis/records.html", RecordFilter(MultiDict()))
+    """The way to the records: the list, or who has to sign in first."""
+    return entry_page("analysis/records.html", RecordFilter(MultiDict()))
 
 
 @bp.route("/user/login/", methods=["GET", "POST"])
@@ -201,6 +217,8 @@ def get_record(event_id: str) -> Item:
 def record_listing(form: RecordFilter) -> Listing:
     """The records that a valid form selects."""
     events, scope, query = runtime().stores.events, viewer().scope, form.query()
+    if query.digest:
+        query = msgspec.structs.replace(query, digest=complete_digest(query.digest))
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
         page = events.find_page(query, scope, cursor=cursor, limit=limit)

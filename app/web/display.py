@@ -16,23 +16,43 @@ from app.web import lists
 from app.web.runtime import find_up_to
 from app.web.signin import account_name, is_administrator, shown_of_others
 
+AHEAD_S = 60  # a registry's clock may be ahead by so much
+_DAY_S = 86_400
+# The least number from which on each is used: with 2 there is no singular.
+_UNITS = (
+    (365 * _DAY_S, "years", 2),
+    (30 * _DAY_S, "months", 2),
+    (_DAY_S, "days", 2),
+    (3600, "h", 1),
+    (60, "min", 1),
+)
+
 
 def init_app(app: Flask) -> None:
     """Give templates their filters and the names every page needs."""
     app.jinja_env.filters.update(
-        moment=moment, ago=ago, duration=duration, size=size, short=short_digest, total=total
+        moment=moment,
+        age=age,
+        ago=ago,
+        duration=duration,
+        size=size,
+        short=short_digest,
+        total=total,
     )
     app.jinja_env.tests["ip"] = lambda address: address_key(address) is not None
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.context_processor(_page_names)
+    app.add_url_rule("/favicon.ico", "favicon", lambda: app.send_static_file("icon.svg"))
 
 
 def _page_names() -> dict[str, Any]:
     return {
         "account_name": account_name,
         "find_up_to": find_up_to,
+        "following_url": lists.following_url,
         "is_administrator": is_administrator,
         "shown_of_others": shown_of_others,
+        "previous_url": lists.previous_url,
         "same_query": lists.same_query,
         "url_with": lists.url_with,
         "version": VERSION,
@@ -49,9 +69,28 @@ def moment(when: datetime | None) -> Markup:
     )
 
 
+def age(when: datetime | None) -> Markup:
+    """How long ago, with the exact time as a tooltip, and beside it where there is room."""
+    if when is None:
+        return Markup('<span class="text-body-secondary">–</span>')
+    utc = when.astimezone(UTC)
+    exact = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    iso = utc.isoformat().replace("+00:00", "Z")
+    return Markup('<time datetime="{}" title="{}">{} <span class="exact">{}</span></time>').format(
+        iso, exact, ago(when), exact
+    )
+
+
 def ago(when: datetime) -> str:
-    """How long ago, in words."""
-    return humanize.naturaltime(datetime.now(UTC) - when)
+    """How long ago, rounded down, as `3 h ago`."""
+    seconds = int((datetime.now(UTC) - when).total_seconds())
+    if seconds <= -AHEAD_S:
+        return "in the future"
+    for unit_s, name, least in _UNITS:
+        number = seconds // unit_s
+        if number >= least:
+            return f"{number} {name} ago"
+    return "just now"
 
 
 def duration(seconds: float) -> str:

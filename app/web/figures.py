@@ -77,6 +77,7 @@ class Recent(msgspec.Struct, frozen=True):
     missing: Sequence[date]
     supplements: bool  # whether they count
     link: Callable[..., str]
+    tags: Mapping[str, int]  # pulls by tag
     hourly: bool = False
 
 
@@ -92,7 +93,7 @@ def find_recent(*, supplements: bool = False, **filters: str) -> Recent:
     wanted: dict[str, Any] = dict(filters)
     query = UsageQuery(first=first, last=last, supplements=supplements, **wanted)
     of_kind = {} if supplements else {"kind": CONTENT}
-    found = stores.usage.read_sums(query, viewer().scope, now, tops=())
+    found = stores.usage.read_sums(query, viewer().scope, now, tops=("tags",))
     return Recent(
         first=first,
         last=last,
@@ -103,7 +104,21 @@ def find_recent(*, supplements: bool = False, **filters: str) -> Recent:
         missing=found.missing,
         supplements=supplements,
         link=records_linker({**filters, **of_kind}, first, last),
+        tags={key[-1]: pulls for key, (pulls, _) in found.tops["tags"].items()},
     )
+
+
+def find_pulls(registry: str | None) -> dict[tuple[str, ...], int]:
+    """The pulls of the last 30 days by registry and repository; without those of supplements.
+
+    Costs what the dashboard does.
+    """
+    stores, now = runtime().stores, datetime.now(UTC)
+    last = stores.days.calendar.day_of(now)
+    first = last - timedelta(days=RECENT_DAYS - 1)
+    query = UsageQuery(first=first, last=last, registry=registry or None)
+    found = stores.usage.read_sums(query, viewer().scope, now, tops=("repositories",))
+    return {key: pulls for key, (pulls, _) in found.tops["repositories"].items()}
 
 
 def find_figures(form: UsageFilter) -> Figures:

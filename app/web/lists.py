@@ -25,6 +25,7 @@ MAX_PAGE_SIZE = 500
 EXPORT_PAGE_SIZE = 500
 PAGE_COUNT_CAP = 500  # a page says "more than 500": counting is most of what a page costs
 API_COUNT_CAP = 10_000
+MAX_WAY_BACK = 20  # pages that one can go back to, by links
 FILES = ("csv", "ndjson")
 
 Item = dict[str, Any]
@@ -94,11 +95,14 @@ def url_with(*, external: bool = False, **changes: str | None) -> str:
 
     `cursor` is the `next` of a page.
     """
-    assert request.endpoint
     if place := changes.get("cursor"):
         changes["cursor"] = _seal(place)
-    here = url_for(request.endpoint, _external=external, **(request.view_args or {}))
-    return same_query(here, **changes)
+    return same_query(_here(external=external), **changes)
+
+
+def _here(*, external: bool = False) -> str:
+    assert request.endpoint
+    return url_for(request.endpoint, _external=external, **(request.view_args or {}))
 
 
 def same_query(url: str, **changes: str | None) -> str:
@@ -107,9 +111,32 @@ def same_query(url: str, **changes: str | None) -> str:
     Never by way of url_for, which has arguments of its own: `?_scheme=javascript` is a parameter
     like any other.
     """
+    if "cursor" in changes:
+        changes.setdefault("back", None)
     arguments = {**request.args.to_dict(), **changes}
     given = {name: value for name, value in arguments.items() if value is not None}
     return f"{url}?{urlencode(given, safe='/:', errors='replace')}" if given else url
+
+
+def following_url(page: Page[Any]) -> str | None:
+    """The URL of the next page, which leads back by the pages that lead to it."""
+    if page.next is None:
+        return None
+    way = [*_way_back(), request.args.get("cursor", "")][-MAX_WAY_BACK:]
+    return url_with(cursor=page.next, back=" ".join(way).strip() or None)
+
+
+def previous_url() -> str | None:
+    """The URL of the page that led to this one, if it was not the first."""
+    *way, last = _way_back() or [""]
+    if not last:
+        return None
+    return same_query(_here(), cursor=last, back=" ".join(way) or None)
+
+
+def _way_back() -> list[str]:
+    """The cursors of the pages before this one but for the first, which has none."""
+    return request.args.get("back", "").split()[-MAX_WAY_BACK:]
 
 
 def total(listing: Listing, page: Page[Item], cap: int = PAGE_COUNT_CAP) -> Count:

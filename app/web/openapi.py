@@ -127,7 +127,9 @@ class List(msgspec.Struct, frozen=True):
 
 
 LISTS = {
-    "/repositories": List("Repositories", forms.RepositoryFilter, Repository, added={"tags": int}),
+    "/repositories": List(
+        "Repositories", forms.RepositoryFilter, Repository, added={"tags": int, "pulls": int | None}
+    ),
     "/tags": List("Tags", forms.TagFilter, Tag, added={"size": int | None}),
     "/records": List("Records, newest first", forms.RecordFilter, Event, INTERNAL),
     "/unused": List(

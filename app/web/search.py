@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
+import msgspec
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.datastructures import MultiDict
 
 from app.errors import InvalidQuery, NotAuthenticated, NotFound
+from app.migration.filters import newest_first
 from app.rules.events import Event
 from app.store.catalogue import CatalogueQuery, Move, Repository, Tag
 from app.store.events import LastPull, RecordQuery
 from app.store.paging import Page
+from app.store.scope import Scope
 from app.web import lists
-from app.web.figures import find_recent
+from app.web.figures import find_pulls, find_recent
 from app.web.forms import FilterForm, HistoryFilter, RepositoryFilter, SignInForm, TagFilter
+from app.web.forms.fields import DIGEST_START, whole_digest
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
 from app.web.signin import SIGN_IN, Viewer, is_signed_in, sign_in, viewer, visitor
@@ -25,6 +29,9 @@ from app.web.signin import SIGN_IN, Viewer, is_signed_in, sign_in, viewer, visit
 bp = Blueprint("search", __name__, url_prefix="/search")
 
 RECENT = 10
+MIN_WHOLE_DIGEST = 64  # hexadecimal digits of sha256, the shortest that registries use
+MAX_CANDIDATES = 20  # digests that begin alike
+MAX_BY_VERSION = 200  # tags of a repository: more are listed by name, page by page
 
 
 @bp.get("/")
@@ -42,8 +49,8 @@ def home() -> Any:
 
 @bp.get("/user/")
 def repositories_form() -> Any:
-    """The repository search form."""
-    return filter_form("search/repositories.html", RepositoryFilter(MultiDict()), visitor)
+    """The way to the repositories: the list, or who has to sign in first."""
+    return entry_page("search/repositories.html", RepositoryFilter(MultiDict()), visitor)
 
 
 @bp.route("/user/login/", methods=["GET", "POST"])
@@ -54,8 +61,8 @@ def repositories() -> Any:
 
 @bp.get("/user/repo/")
 def tags_form() -> Any:
-    """The repository and tag search form."""
-    return filter_form("search/tags.html", TagFilter(MultiDict()), visitor)
+    """The way to the tags: the list, or who has to sign in first."""
+    return entry_page("search/tags.html", TagFilter(MultiDict()), visitor)
 
 
 @bp.route("/user/repo/login/", methods=["GET", "POST"])
@@ -64,10 +71,12 @@ def tags() -> Any:
     return results("search/tags.html", TagFilter, tag_listing, visitor)
 
 
-def filter_form(template: str, form: FilterForm, who: Callable[[], Viewer] = viewer) -> Any:
-    """The page of a filter form without results; asks to sign in on the way but for `who`."""
-    context = {"form": form, "sign_in_form": None if is_signed_in(who) else SignInForm()}
-    return render_template(template, page=None, **context)
+def entry_page(template: str, form: FilterForm, who: Callable[[], Viewer] = viewer) -> Any:
+    """A filter form that signs in on the way; `who` may look already goes to the whole list."""
+    assert request.endpoint
+    if is_signed_in(who):
+        return redirect(url_for(request.endpoint.removesuffix("_form")))
+    return render_template(template, form=form, page=None, sign_in_form=SignInForm())
 
 
 def results(
@@ -127,10 +136,12 @@ def repository_listing(form: RepositoryFilter) -> Listing:
     def find(cursor: str | None, limit: int) -> Page[Item]:
         page = catalogue.find_repositories(query, scope, cursor=cursor, limit=limit)
         tags = catalogue.count_tags(page.items)
-        items = [repository_item(row, tags) for row in page.items]
+        items = [repository_item(row, tags, pulls) for row in page.items]
         return Page(items, page.next)
 
-    columns = (*Repository.__struct_fields__, "tags")
+    is_asked = form.pulls.data and is_signed_in()
+    pulls = find_pulls(form.registry.data) if is_asked else None
+    columns = (*Repository.__struct_fields__, "tags", "pulls")
     return Listing(
         "repositories",
         columns,
@@ -139,9 +150,15 @@ def repository_listing(form: RepositoryFilter) -> Listing:
     )
 
 
-def repository_item(row: Repository, tags: dict[tuple[str, str], int]) -> Item:
-    """A repository with its number of tags."""
-    return {**fields_of(row), "tags": tags.get((row.registry, row.repository), 0)}
+def repository_item(
+    row: Repository,
+    tags: Mapping[tuple[str, str], int],
+    pulls: Mapping[tuple[str, ...], int] | None = None,
+) -> Item:
+    """A repository with its number of tags, and of pulls in 30 days if they were asked for."""
+    key = row.registry, row.repository
+    pulled = None if pulls is None else pulls.get(key, 0)
+    return {**fields_of(row), "tags": tags.get(key, 0), "pulls": pulled}
 
 
 def tag_listing(form: TagFilter) -> Listing:
@@ -199,17 +216,36 @@ def repository() -> Any:
     found = get_repository(name, registry)
     stores, scope = runtime().stores, visitor().scope
     query = CatalogueQuery(repository=name, registry=registry)
-    page = tag_items(stores.catalogue.find_tags(query, scope, cursor=lists.cursor()))
+    count = stores.catalogue.count("tag", query, scope, cap=lists.PAGE_COUNT_CAP)
+    is_small = count.number <= MAX_BY_VERSION
+    sort = request.args.get("sort")
+    if sort == "pushed" or not is_small:
+        query = msgspec.structs.replace(query, sort="pushed" if sort == "pushed" else "name")
+        page = stores.catalogue.find_tags(query, scope, cursor=lists.cursor())
+    else:
+        page = _find_by_version(query, scope)
     return render_template(
         "search/repository.html",
         repository=found,
-        page=page,
-        count=stores.catalogue.count("tag", query, scope, cap=lists.PAGE_COUNT_CAP),
+        page=tag_items(page),
+        count=count,
+        sort="pushed" if sort == "pushed" else "name",
+        is_by_version=is_small,
         **_activity(
             RecordQuery(repository=name, registry=registry),
             supplements=request.args.get("supplements") == "1",
         ),
     )
+
+
+def _find_by_version(query: CatalogueQuery, scope: Scope) -> Page[Tag]:
+    """The tags of one small repository, the highest version first, then all that is none."""
+    found = runtime().stores.catalogue.find_tags(query, scope, limit=MAX_BY_VERSION).items
+    place = {tag: number for number, tag in enumerate(newest_first(row.tag for row in found))}
+    rows, more = lists.slice_of(
+        found, lambda row: f"{place[row.tag]:03}", lists.cursor(), lists.PAGE_SIZE
+    )
+    return Page(rows, more)
 
 
 @bp.get("/tag")
@@ -244,7 +280,8 @@ def tag() -> Any:
 @bp.get("/digest")
 def digest() -> Any:
     """One digest: its tags, what it consists of, its records. 404 also when not visible."""
-    wanted = request.args.get("digest", "")
+    given = whole_digest(request.args.get("digest", ""))
+    wanted = complete_digest(given) if DIGEST_START.fullmatch(given) else given
     page, registry = _find_digest(wanted)
     tags = [row for row in tag_items(page).items if row["digest"] == wanted]
     stores = runtime().stores
@@ -276,6 +313,25 @@ def _find_digest(wanted: str) -> tuple[Page[Tag], str]:
     if not registry:
         raise NotFound("There is no such digest.")
     return page, registry
+
+
+def complete_digest(given: str) -> str:
+    """The one digest that begins so and may be seen; `given` itself where there is none.
+
+    Raises:
+        InvalidQuery: there are several.
+    """
+    if len(given.partition(":")[2]) >= MIN_WHOLE_DIGEST:
+        return given
+    stores, scope = runtime().stores, visitor().scope
+    registries = [registry.name for registry in runtime().settings.registries]
+    known = stores.manifests.find_digests(registries, given, MAX_CANDIDATES)
+    found = {one for one in known if stores.events.find_registry(one, scope)}
+    query = CatalogueQuery(digest=given, deleted=True)
+    found |= {row.digest for row in stores.catalogue.find_tags(query, scope).items if row.digest}
+    if len(found) > 1:
+        raise InvalidQuery(f"digest: several begin so: {', '.join(sorted(found)[:5])}")
+    return next(iter(found), given)
 
 
 def get_repository(name: str, registry: str) -> Repository:

@@ -91,6 +91,29 @@ TOO_WIDE = """() => {
 }"""
 
 
+def broken_words(page: Page) -> list[str]:
+    """The words in cells of tables that stand on more than one line."""
+    return list(page.evaluate(BROKEN_WORDS))
+
+
+BROKEN_WORDS = r"""() => {
+    const found = [];
+    for (const cell of document.querySelectorAll("table.rows :is(td, th)")) {
+        const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+        while (texts.nextNode()) {
+            for (const word of texts.currentNode.data.matchAll(/\S+/g)) {
+                const range = document.createRange();
+                range.setStart(texts.currentNode, word.index);
+                range.setEnd(texts.currentNode, word.index + word[0].length);
+                const lines = new Set([...range.getClientRects()].map(at => Math.round(at.top)));
+                if (lines.size > 1) found.push(word[0].slice(0, 60));
+            }
+        }
+    }
+    return found;
+}"""
+
+
 def unlabelled_fields(page: Page) -> list[str]:
     """The names of the fields that a screen reader cannot name."""
     script = """[...document.querySelectorAll("input:not([type=hidden]), select")]

@@ -26,8 +26,10 @@ from app.web.forms.fields import (
     PeriodField,
     SwitchField,
     any_of,
+    digest_start,
     or_empty,
     text_field,
+    whole_digest,
 )
 
 PERIODS = {"1": "Today", "2": "2 days", "7": "7 days", "30": "30 days", "90": "90 days"}
@@ -47,7 +49,7 @@ class RecordFilter(FilterForm):
     namespace = text_field("Namespace", description="as team; - for names without one")
     repository = text_field("Repository", description="the whole name, as team/app")
     tag = text_field("Tag", description="the whole tag; - for none")
-    digest = text_field("Digest", description="the whole digest")
+    digest = text_field("Digest", digest_start, description="whole, or 6 digits of it or more")
     actor = text_field("Account", description="whom the registry saw; - for nobody")
     address = text_field("Address", description="an address or a network: 10.0.0.0/8")
     client = ChoiceField(
@@ -64,14 +66,6 @@ class RecordFilter(FilterForm):
         default="",
     )
     parts = SwitchField("Show the parts of a pull")
-
-    def validate_digest(self, field: Field) -> None:
-        """Records are found by a whole digest."""
-        if field.data:
-            try:
-                parse_digest(field.data)
-            except InvalidReference:
-                raise ValidationError("expected a whole digest, as sha256:…") from None
 
     def validate_address(self, field: Field) -> None:
         """An address, or a network whose host bits are ignored."""
@@ -94,7 +88,7 @@ class RecordFilter(FilterForm):
             namespace=self.namespace.data,
             repository=self.repository.data,
             tag=self.tag.data,
-            digest=self.digest.data,
+            digest=whole_digest(self.digest.data),
             actor=self.actor.data,
             network=_parse_network(self.address.data) if self.address.data else None,
             client=self.client.data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -170,6 +171,22 @@ def pattern(form: Form, field: Field) -> None:
 def text_field(label: str, *validators: Any, **kwargs: Any) -> StringField:
     """A line of text, of bounded length."""
     return StringField(label, [Length(max=MAX_ACTOR_LENGTH), *validators], [strip], **kwargs)
+
+
+DIGEST_START = re.compile(r"[0-9a-f]{6,}|[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{6,}")
+
+
+def digest_start(form: Form, field: Field) -> None:
+    """A validator: a digest, or enough of its beginning to be told from others."""
+    if field.data and not DIGEST_START.fullmatch(field.data):
+        raise ValidationError(
+            "expected a digest, as sha256:…, or the first 6 or more of its hexadecimal digits"
+        )
+
+
+def whole_digest(text: str) -> str:
+    """`text` with its algorithm, which is sha256 where it names none."""
+    return f"sha256:{text}" if text and ":" not in text else text
 
 
 def any_of(values: Sequence[str]) -> list[SelectChoice]:

@@ -405,6 +405,28 @@ def test_the_api_says_why_no_tag_is_called_unused(
     assert (too_new["items"], list(too_new["too_new"])) == ([], ["default"])
 
 
+def test_a_newcomer_sees_the_unused_tags_of_the_days_that_are_known(
+    store: Store, sign_in: SignIn
+) -> None:
+    now = datetime.now(UTC)
+    store(wire_event("push", tag="old", at=now - timedelta(days=6)))
+    store(wire_event("push", tag="young", of="young", at=now - timedelta(hours=1)))
+    client = sign_in("alice")
+
+    first = client.get("/analysis/unused")
+    shown = client.get(first.headers["Location"]).text
+    asked = client.get("/analysis/unused?days=90").text
+
+    assert first.headers["Location"] == "/analysis/unused?days=5"
+    assert "known so far: 5, not 90" in shown
+    assert "tag=old" in shown
+    assert "tag=young" not in shown
+    assert 'href="/analysis/unused?days=5"' in asked
+    stranger = sign_in("mallory").get("/analysis/unused")
+    assert stranger.status_code == 200
+    assert "days=5" not in stranger.text
+
+
 def test_the_page_says_which_registries_and_repositories_are_not_judged(
     store: Store, sign_in: SignIn, mock_stores: Stores
 ) -> None:

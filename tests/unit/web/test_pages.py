@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -20,6 +20,7 @@ from werkzeug.datastructures import MultiDict
 
 from app.store import Stores
 from app.web import forms
+from app.web.display import ago
 from app.web.lists import url_with
 
 SignIn = Callable[[str], FlaskClient]
@@ -732,3 +733,154 @@ def test_an_account_sees_its_own_namespace_however_deep(client: FlaskClient, sto
     found = client.get("/api/v1/tags", headers=basic("mallory")).json["items"]
 
     assert [row["repository"] for row in found] == ["mallory/a", "mallory/a/b/c"]
+
+
+@pytest.mark.parametrize(("form", "result"), FORMS.items())
+def test_the_navigation_leads_to_the_list_at_one_click(
+    sign_in: SignIn, form: str, result: str
+) -> None:
+    client = sign_in("alice")
+
+    assert f'href="{result}"' in client.get("/search/").text
+    assert client.get(form).headers["Location"] == result
+    assert "team/app" in client.get(result).text
+    assert "team/app" not in re.sub("(as|:) team/app", "", sign_in("mallory").get(result).text)
+
+
+def test_pulls_of_a_list_of_repositories_are_shown_when_they_are_asked_for(
+    sign_in: SignIn, client: FlaskClient, store: Store
+) -> None:
+    now = datetime.now(UTC)
+    store(wire_event("push", "team/app", tag="v1", at=now), wire_event("pull", tag="v1", at=now))
+    path = "/api/v1/repositories?pulls=1"
+
+    [item] = client.get(path, headers=basic("alice")).json["items"]
+    [without] = client.get(path.partition("?")[0], headers=basic("alice")).json["items"]
+
+    assert (item["pulls"], without["pulls"]) == (1, None)
+    assert client.get(path, headers=basic("mallory")).json["items"] == []
+    page = sign_in("alice").get("/search/user/login/?pulls=1").text
+    assert re.search(r'data-label="Pulls">1<', page)
+
+
+def test_the_tags_of_a_small_repository_stand_in_the_order_of_their_versions(
+    sign_in: SignIn, store: Store
+) -> None:
+    tags = ["1.1", "1.10", "1.2", "latest", "1.2-rc1"]
+    store(*(wire_event("push", "team/many", tag=tag, of=tag, at=9) for tag in tags))
+
+    page = sign_in("alice").get("/search/repository?repository=team/many").text
+
+    assert re.findall(r'data-label="Tag">.*?>([^<]+)</a>', page)[:5] == [
+        "1.10",
+        "1.2",
+        "1.2-rc1",
+        "1.1",
+        "latest",
+    ]
+    assert sign_in("mallory").get("/search/repository?repository=team/many").status_code == 404
+
+
+def test_the_pages_of_a_list_lead_forth_and_back(sign_in: SignIn, store: Store) -> None:
+    store(
+        *(
+            wire_event("push", "team/many", tag=f"t{number:03}", of=str(number), at=9 + number)
+            for number in range(120)
+        )
+    )
+    client = sign_in("alice")
+
+    def tags(page: str) -> list[str]:
+        return re.findall(r'data-label="Tag">.*?>([^<]+)</a>', page)
+
+    def follow(page: str, way: str) -> str:
+        href = re.search(rf'rel="{way}" href="([^"]+)"', page)
+        assert href
+        return client.get(href[1].replace("&amp;", "&")).text
+
+    first = client.get("/search/user/repo/login/?repository=team/many").text
+    second = follow(first, "next")
+    third = follow(second, "next")
+
+    assert [len(tags(page)) for page in (first, second, third)] == [50, 50, 20]
+    assert tags(follow(third, "prev")) == tags(second)
+    assert 'rel="prev"' not in first + second  # the first page has a link of its own
+    assert "back=" not in re.findall(r'href="([^"]+)">First page', third)[0]
+
+
+@pytest.mark.parametrize("path", ["/analysis/user/login/?digest=", "/search/digest?digest="])
+def test_the_beginning_of_a_digest_finds_what_one_may_see(sign_in: SignIn, path: str) -> None:
+    start = digest("image")[7:15]
+
+    for text in (start, f"sha256:{start}"):
+        assert "team/app" in sign_in("alice").get(path + text).text
+        stranger = sign_in("mallory").get(path + text).text
+        assert digest("image")[7:19] not in stranger
+    assert sign_in("alice").get(f"/analysis/user/login/?digest={start[:5]}").status_code == 400
+
+
+def test_digests_that_begin_alike_are_named_to_whom_they_are_shown(
+    sign_in: SignIn, store: Store
+) -> None:
+    alike = [f"sha256:abcdef{number}{'0' * 57}" for number in range(3)]
+    for number, (repository, of) in enumerate(
+        zip(("team/app", "team/app", "other/app"), alike, strict=True)
+    ):
+        event = wire_event("push", repository, tag=f"x{number}", at=20 + number)
+        event["target"]["digest"] = of
+        store(event)
+
+    answer = sign_in("alice").get("/search/digest?digest=abcdef")
+
+    assert answer.status_code == 400
+    assert [of in answer.text for of in alike] == [True, True, False]
+
+
+def test_what_is_cut_in_a_cell_is_whole_on_hover_and_focus(sign_in: SignIn, store: Store) -> None:
+    name, tag = f"team/{'n' * 195}", "t" * 128
+    store(wire_event("push", name, tag=tag, at=30, actor="a-robot-with-a-long-name"))
+
+    page = sign_in("alice").get("/analysis/user/login/").text
+
+    assert f'class="clip" href="/search/repository?repository={name}' in page
+    assert f'title="{name}"' in page
+    assert f'title="{tag}"' in page
+    assert 'title="a-robot-with-a-long-name"' in page
+
+
+def test_a_time_is_told_as_an_age_with_the_exact_time_beside(sign_in: SignIn, store: Store) -> None:
+    at = datetime.now(UTC) - timedelta(hours=3)
+    store(wire_event("push", tag="v3", at=at))
+
+    page = sign_in("alice").get("/analysis/user/login/").text
+
+    exact = f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    assert re.search(rf'<time datetime="[^"]+Z" title="{exact}">3 h ago <span[^>]*>{exact}<', page)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-100, "in the future"),
+        (-5, "just now"),
+        (59, "just now"),
+        (60, "1 min ago"),
+        (3600, "1 h ago"),
+        (47 * 3600, "47 h ago"),
+        (48 * 3600, "2 days ago"),
+        (59 * 86400, "59 days ago"),
+        (60 * 86400, "2 months ago"),
+        (731 * 86400, "2 years ago"),
+    ],
+)
+def test_an_age_is_rounded_down(seconds: int, words: str) -> None:
+    assert ago(datetime.now(UTC) - timedelta(seconds=seconds)) == words
+
+
+def test_a_tag_page_copies_its_digest_and_the_command_that_pulls_it(sign_in: SignIn) -> None:
+    page = sign_in("alice").get("/search/tag?repository=team/app&tag=v1").text
+
+    assert f'data-copy="{digest("image")}"' in page
+    assert 'data-copy="docker pull REGISTRY/team/app:v1"' in page
+    assert "copy.js" in page
+    assert "onclick" not in page

@@ -31,7 +31,15 @@ from app.web.openapi import LISTS
 
 SignIn = Callable[[str], FlaskClient]
 
-OPEN = {"static", "health.live", "health.ready", "signin.login", "api.openapi", "api_page.page"}
+OPEN = {
+    "static",
+    "favicon",
+    "health.live",
+    "health.ready",
+    "signin.login",
+    "api.openapi",
+    "api_page.page",
+}
 FORM = {"search.repositories_form", "search.tags_form", "analysis.records_form"}
 ADMINISTRATORS_ALONE = re.compile(
     r"/access/|/migration/|/registries/|/wiring/"
@@ -69,6 +77,8 @@ def expected_get(endpoint: str, path: str, role: str) -> set[int]:
     if ADMINISTRATORS_ALONE.match(path) and role != "administrator":
         return {403}
     # Without parameters there is no repository, tag or digest to show.
+    if endpoint in FORM:
+        return {302}  # to the list
     needs = endpoint in NEEDS_PARAMETERS or path == "/api/v1/history"
     return {400, 404} if needs else {200}
 
