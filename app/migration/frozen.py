@@ -16,7 +16,7 @@ NO_REPOSITORY = "it shows no repository of this plan"
 def takes_pushes(source: RegistryClient, plan: Plan, known: Names) -> tuple[bool | None, str]:
     """Whether a push to the source would go through, None where nobody can tell, and why.
 
-    Begins an upload in one of its repositories and cancels it: nothing is stored. Where our account
+    Begins an upload in one of its repositories and cancels it: no blob is stored. Where our account
     may not push, others still may.
     """
     if plan.source.url.startswith(SCHEME):
