@@ -75,7 +75,8 @@ def _in_list(node: ast.AST, name: str, items: list[object], place: int, new: obj
 
 def is_noticed(tests: list[str]) -> bool:
     """Whether a test fails, or waits for ever."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    # -B: bytecode of one mutant would pass for that of the next, written in the same second.
+    command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     try:
         ended = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
