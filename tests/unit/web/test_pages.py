@@ -747,15 +747,16 @@ def test_pulls_of_a_list_of_repositories_are_shown_when_they_are_asked_for(
     sign_in: SignIn, client: FlaskClient, store: Store
 ) -> None:
     now = datetime.now(UTC)
-    store(wire_event("push", "team/app", tag="v1", at=now), wire_event("pull", tag="v1", at=now))
-    path = "/api/v1/repositories?pulls=1"
+    fresh = "team/fresh"
+    store(wire_event("push", fresh, tag="v1", at=now), wire_event("pull", fresh, tag="v1", at=now))
+    path = f"/api/v1/repositories?q={fresh}&pulls=1"
 
     [item] = client.get(path, headers=basic("alice")).json["items"]
-    [without] = client.get(path.partition("?")[0], headers=basic("alice")).json["items"]
+    [without] = client.get(path.removesuffix("&pulls=1"), headers=basic("alice")).json["items"]
 
     assert (item["pulls"], without["pulls"]) == (1, None)
     assert client.get(path, headers=basic("mallory")).json["items"] == []
-    page = sign_in("alice").get("/search/user/login/?pulls=1").text
+    page = sign_in("alice").get(f"/search/user/login/?q={fresh}&pulls=1").text
     assert re.search(r'data-label="Pulls">1<', page)
 
 
