@@ -32,8 +32,8 @@ type: .venv/test ## Check types
 imports: .venv/test ## Check which module imports which
 	$(BIN)/lint-imports
 
-mutants: .venv/test ## Flip conditions of the copier one by one, and see whether its tests notice
-	$(BIN)/python tests/mutants.py app/migration/copier.py tests/unit/migration
+mutants: .venv/test ## Which changed conditions of MODULE its TESTS do not notice; in a copy of the checkout
+	$(BIN)/python benchmarks/mutants.py $(MODULE) $(TESTS)
 
 requirements: .venv/test ## Pin the newest releases anew
 	$(BIN)/pip-compile -q --upgrade --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements.txt setup.cfg

@@ -31,8 +31,8 @@ def logging_config(form: Literal["text", "json"] = "text", level: str = "info") 
         "root": {"level": others, "handlers": ["stderr"]},
         "loggers": {
             "app": {"level": own},
-            # gunicorn switches this off, and its lines would go past the formatter.
-            "gunicorn.error": {"level": others, "propagate": True},
+            # It does not pass on to the root what it says.
+            "gunicorn.error": {"level": "WARNING", "handlers": ["stderr"]},
             "gunicorn.access": {"level": "WARNING"},
             "pymongo": {"level": "WARNING"},
         },

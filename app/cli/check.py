@@ -113,9 +113,9 @@ def _check_token_server(token_server: TokenServer) -> Iterator[Finding]:
 
 
 def _check_acl(stores: Stores) -> Iterator[Finding]:
-    if stores.accounts.acl_file and stores.accounts.acl_file.problem:
-        raise AppError(stores.accounts.acl_file.problem)
     documents = stores.accounts.find_acl_documents()
+    if stores.accounts.acl_file and stores.accounts.acl_file.problem:  # known once it is read
+        raise AppError(stores.accounts.acl_file.problem)
     acl = stores.accounts.parse(documents)
     for problem in acl.problems:
         yield Finding("ACL entry", "warning", f"{problem.where}: {problem.message}")

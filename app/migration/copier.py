@@ -277,7 +277,7 @@ class Copier:
     def _is_of_others(self, job: Job, digest: str, there: str) -> bool:
         """Whether what the target has under a tag was put there by somebody else."""
         is_ours = there in ("", digest, job.target_digest) or _is_put_by_us(job, there)
-        return not is_ours and not is_digest(job.reference) and not self._is_own_list(job, there)
+        return not is_ours and not self._is_own_list(job, there)
 
     def _is_own_list(self, job: Job, there: str) -> bool:
         """Whether a tag of the target has a list of referrers that we wrote."""
@@ -294,7 +294,7 @@ class Copier:
         self, repository: str, target_repository: str, manifest: Manifest
     ) -> tuple[str, ...]:
         """What has to be looked at again, as its place in a list may be lost: itself or nothing."""
-        if not self._plan.options.referrers or manifest.subject is None:
+        if not self._plan.options.referrers:
             return ()
         is_written = self._lists.add(repository, target_repository, manifest)
         return (manifest.digest,) if is_written else ()

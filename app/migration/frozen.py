@@ -8,6 +8,7 @@ from app.errors import InvalidReference
 from app.migration.crawler import Names, find_repositories
 from app.migration.plan import Plan
 from app.registry import RegistryClient, RegistryError
+from app.registry.folder import SCHEME
 
 NO_REPOSITORY = "it shows no repository of this plan"
 
@@ -15,9 +16,11 @@ NO_REPOSITORY = "it shows no repository of this plan"
 def takes_pushes(source: RegistryClient, plan: Plan, known: Names) -> tuple[bool | None, str]:
     """Whether a push to the source would go through, None where nobody can tell, and why.
 
-    Begins an upload in one of its repositories and cancels it: nothing is stored. Where our account
+    Begins an upload in one of its repositories and cancels it: no blob is stored. Where our account
     may not push, others still may.
     """
+    if plan.source.url.startswith(SCHEME):
+        return None, "it is a folder"
     try:
         repository = _first(find_repositories(source, "", known), plan)
         if not repository:

@@ -72,7 +72,7 @@ def _is_attestation(entry: dict[str, Any]) -> bool:
 
 
 class PlatformSource(RegistryClient):
-    """What a plan with `options.platforms` sees of its source; only reads.
+    """What a plan with `options.platforms` sees of its source; nothing is written there.
 
     A tag that names an index names what `select` makes of it. By its digest an image of another
     platform is not there, nor is an index that would lose entries: only their tags bring them.
@@ -155,6 +155,14 @@ class PlatformSource(RegistryClient):
     def trouble(self) -> str:
         """See RegistryClient."""
         return self._inner.trouble
+
+    def start_upload(self, repository: str, digest: str = "", mount_from: str = "") -> str:
+        """See RegistryClient; only to see whether the source takes pushes."""
+        return self._inner.start_upload(repository, digest, mount_from)
+
+    def cancel_upload(self, repository: str, upload: str) -> None:
+        """See RegistryClient."""
+        self._inner.cancel_upload(repository, upload)
 
     def close(self) -> None:
         """See RegistryClient."""

@@ -8,6 +8,7 @@ so that an outage uses up no attempts.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -219,7 +220,8 @@ class PlanWorker:
         except LeaseLost:
             return ""
         except Aborted:
-            self._jobs.postpone(job, present(), counts=False)
+            with contextlib.suppress(StoreUnavailable):  # then its lease runs out
+                self._jobs.postpone(job, present(), counts=False)
             return ""
         except StoreUnavailable as error:
             logger.warning("%s: %s; its lease runs out", job.id, error)

@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime
 
 from app.errors import StoreUnavailable
+from app.rules.text import clean_text
 from app.store import deadline
 from app.store.wiring import Sender, WiringStore
 
@@ -18,6 +19,7 @@ SENDER_AGAIN_S = 10.0  # between two notes of one sender
 REFUSAL_AGAIN_S = 60.0  # between two of one refusal, in the log and in the store
 MAX_SENDERS = 200  # that a process counts at a time
 MAX_REFUSALS = 100  # that a process notes in a minute, whatever comes
+MAX_TEXT = 500  # characters
 NOTE_S = 0.3  # for a note to be written: what is lost is noted the next time
 
 
@@ -50,6 +52,7 @@ class Watch:
 
     def note_refusal(self, address: str, reason: str, text: str) -> None:
         """Tell the log and the store, once a minute for each address and reason."""
+        text = clean_text(text, MAX_TEXT)  # a terminal may show it
         key, beat = (address, reason), time.monotonic()
         with self._lock:
             if key in self._refused and beat - self._refused[key] < REFUSAL_AGAIN_S:

@@ -26,6 +26,7 @@ TOKEN_LIFETIME_S = 60  # token specification: when `expires_in` is missing
 USED_LIFETIME = 0.75  # of a token's life: clocks differ, and a request takes time
 MIN_PUT_BYTES = 1024 * 1024  # a request body that small is not cut further
 MAX_TOKENS = 1000  # kept at a time
+REFUSED_S = 30.0  # for which a password that was refused is not sent again
 
 Origin = tuple[str, str, int]  # scheme, host, port
 FetchToken = Callable[[str, str], bytes]  # (URL, Authorization header) → body of the answer
@@ -167,6 +168,7 @@ class Auth:
         self._challenge: Challenge | None = None
         self.is_taken = False  # the registry took our credentials, or asked for none, just now
         self._proof = Lock()
+        self._refused, self._refused_until = "", 0.0  # header, time.monotonic()
         self._tokens: dict[tuple[str, ...], _Token] = {}
         self._lock = Lock()
 
@@ -216,9 +218,20 @@ class Auth:
         header = self.header(scopes)
         return "" if header == refused else header
 
+    def refuse(self, authorization: str) -> None:
+        """Note that these credentials were refused: those who wait do not try them one by one."""
+        if authorization.startswith("Basic "):
+            self._refused, self._refused_until = authorization, time.monotonic() + REFUSED_S
+
     def _basic(self) -> str:
         credentials = self._read_credentials()
-        return f"Basic {base64.b64encode(credentials.encode()).decode()}" if credentials else ""
+        if not credentials:
+            return ""
+        header = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+        if header == self._refused and time.monotonic() < self._refused_until:
+            message = "user name and password were refused just now: check them"
+            raise self._error("auth", message)
+        return header
 
     def _read_credentials(self) -> str:
         """`user:password`, or "" where we are nobody."""

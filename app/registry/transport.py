@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
@@ -186,6 +186,8 @@ class Transport:
     ) -> None:
         if response.status_code in expected:
             return
+        if response.status_code == 400 and response.request.method == "HEAD":
+            self._look_for_tls()
         body = self._read_all(response, MAX_ERROR_BYTES, cut=True)
         url = urlsplit(response.url)
         is_own = origin_of(response.url) == self.origin
@@ -199,6 +201,20 @@ class Transport:
             hide_secrets(body, response.request.headers.get("Authorization", "")),
             is_known=bool(scopes) and _takes_token(response),
         )
+
+    def _look_for_tls(self) -> None:
+        """Raise `tls` if this is plain HTTP to a port of TLS: its answer to a HEAD says nothing."""
+        if not self.url.startswith("http:"):
+            return
+        response = self._transmit(self._prepare("GET", f"{self.url}/v2/", {}), "")
+        try:
+            if response.status_code == 400:
+                self._expect(response, "api", ())
+        except RegistryError as error:
+            if error.error_class == "tls":
+                raise
+        finally:
+            response.close()
 
     def _send(
         self,
@@ -216,7 +232,8 @@ class Transport:
         """
         for _ in range(MAX_REDIRECTS):
             prepared = self._prepare(method, url, headers or {}, body)
-            with self._auth.one_at_a_time():
+            # What must be answered soon waits for nobody who may hang.
+            with nullcontext() if answer_s else self._auth.one_at_a_time():
                 response = self._authenticate(prepared, scopes, answer_s)
                 self._auth.is_taken = response.status_code != 401
             location = response.headers.get("Location", "")
@@ -243,6 +260,8 @@ class Transport:
             elif renewed:
                 self._drop(response)
                 response = self._transmit(prepared, renewed, answer_s)
+            if response.status_code == 401:
+                self._auth.refuse(renewed or authorization)
         return response
 
     def _renew(self, response: requests.Response, scopes: Sequence[str], refused: str) -> str:
@@ -276,7 +295,7 @@ class Transport:
             prepared.headers["Authorization"] = authorization
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            with self._pause.turn():
+            with nullcontext() if answer_s else self._pause.turn():
                 self._wait_for_turn(deadline)
                 response = self._exchange(prepared, answer_s)
                 is_paused = self._pause.note(response.status_code, response.headers)
@@ -319,6 +338,8 @@ class Transport:
     def _fetch_token(self, url: str, authorization: str) -> bytes:
         prepared = self._prepare("GET", url, {})
         response = self._transmit(prepared, authorization)
+        if response.status_code == 401:
+            self._auth.refuse(authorization)
         try:
             self._expect(response, "api", (200,))
             return self._read_all(response, MAX_ERROR_BYTES)

@@ -13,7 +13,7 @@ from app.server.connection import MAX_UNSENT_BYTES, READ, Connection
 from app.server.held import HeldThreads
 
 
-class Body:
+class BodyReader:
     """What gunicorn reads a body by, but that a malformed one is an OSError.
 
     An application takes that for the client's fault; to others than a WSGI server gunicorn's own

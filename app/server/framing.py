@@ -31,7 +31,9 @@ class Framing:
         self.is_odd = False
         self._end: int | None = None  # of the request; None while a chunk may follow
         self._chunk = 0  # where the next line with the size of a chunk begins
+        self._excess = 0  # of what the sizes of chunks take over what is in them
         self._searched = 0  # up to where there is no end of the header
+        self._searched_trailers = 0
 
     def find_end(self, received: bytearray) -> int | None:
         """The end of the request in all that came so far, or None while more must come.
@@ -78,22 +80,28 @@ class Framing:
             if received[self._chunk - 2 : self._chunk] != b"\r\n":
                 self.is_odd = True  # a proxy may have read on, and taken it for something else
                 break
+            if received.find(b"\r\n", self._chunk) < 0:
+                self.is_odd = len(received) - self._chunk > MAX_CHUNK_LINE_BYTES
+                break
             line = _CHUNK_LINE.match(received, self._chunk)
             if line is None:
-                is_cut = received.find(b"\r\n", self._chunk) < 0
-                self.is_odd = not is_cut or len(received) - self._chunk > MAX_CHUNK_LINE_BYTES
+                self.is_odd = True
                 break
             size = int(line[1], 16)
             if not size:
                 self._read_trailers(received, line.end())
                 break
+            self._excess += line.end() - self._chunk + 2 - size
             self._chunk = line.end() + size + 2
-        # Twice: the sizes of chunks that are not absurdly small take less than what is in them.
+            if self._excess > MAX_HEADER_BYTES:  # chunks of a byte each take seconds to read
+                self.is_odd = True
+                break
         if len(received) > 2 * self._max_body_bytes + MAX_HEADER_BYTES:
             self.is_odd = True
 
     def _read_trailers(self, received: bytearray, start: int) -> None:
-        end = received.find(b"\r\n\r\n", start - 2)
+        end = received.find(b"\r\n\r\n", max(start - 2, self._searched_trailers - 3))
+        self._searched_trailers = len(received)
         if end >= 0:
             self._end = end + 4
         else:

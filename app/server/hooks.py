@@ -99,6 +99,8 @@ class Hooks:
         A terminal sends Ctrl-C to both. gunicorn 27's own handlers of SIGINT and SIGQUIT shut the
         thread pool down inside the signal handler, which now and then waits for its own lock.
         """
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGQUIT, worker.handle_exit)
         sys.setswitchinterval(SWITCH_S)
         self._meter.use_row(worker.age)
         if isinstance(worker, Worker):  # gunicorn's own options may name another one
@@ -113,8 +115,6 @@ class Hooks:
         CatalogueChecker(self._settings, lambda: connect(self._settings), passing).start()
         if not self._is_prepared:
             threading.Thread(target=self._prepare_later, name="preparer", daemon=True).start()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGQUIT, worker.handle_exit)
 
     def _prepare_later(self) -> None:
         """Prepare the database that was away at the start as soon as it answers."""

@@ -24,7 +24,7 @@ from app.notifications.meter import Meter
 from app.notifications.watch import Watch
 from app.server.connection import PIECE_BYTES, READ, WRONG_SCHEMES, Connection, Limits
 from app.server.cut_off import CutOffs
-from app.server.exchange import Body, Exchange
+from app.server.exchange import BodyReader, Exchange
 from app.server.held import HeldThreads
 from app.server.tls import Certificate
 
@@ -203,7 +203,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, exchange: Exchange) -> Any:
         """Have the application answer."""
         req._expected_100_continue = False  # the poller said it, where it was to be said
-        req.body.reader = Body(req.body.reader)
+        req.body.reader = BodyReader(req.body.reader)
         if not exchange.can_go_on:
             req.force_close()
         return super().handle_request(req, exchange)

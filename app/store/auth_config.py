@@ -15,7 +15,8 @@ from app.rules.access import check_account_name, find_odd_field, parse_acl
 from app.settings import parse_yaml
 
 _BCRYPT = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
-_KNOWN = {"seq", "match", "actions", "comment", "_id"}
+_READ = {"match", "actions", "comment"}
+_KNOWN = {"seq", "_id", *_READ}
 _CONDITIONS = {"account", "type", "name", "service", "ip", "labels"}
 
 
@@ -120,13 +121,14 @@ def _entry(number: int, given: Any) -> Entry:
     if isinstance(given, _Numbered):
         where += f" (line {given.line})"
     document: dict[str, Any] = {
-        key: _plain(value)
-        for key, value in given.items()
-        if value is not None and key not in ("_id", "seq")
+        key: _plain(value) for key, value in given.items() if value is not None and key in _READ
     }
     match = document.get("match")
     if isinstance(match, dict):
-        document["match"] = {key: value for key, value in match.items() if value is not None}
+        # In YAML, docker_auth does not find `Account` where it looks for `account`.
+        document["match"] = {
+            key: value for key, value in match.items() if value is not None and key in _CONDITIONS
+        }
         unknown = match.keys() - _CONDITIONS
         if unknown:
             what = ", ".join(sorted(map(str, unknown)))

@@ -8,6 +8,7 @@ import re
 import secrets
 from functools import cache
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 
 from flask import Flask, Response, current_app, redirect, render_template, request, url_for
@@ -58,6 +59,7 @@ from app.web.runtime import Runtime, json_response, runtime
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
+SIGN_IN_SHARE = 4  # one thread in so many may look at a password: that is what costs the most
 STATIC_MAX_AGE_S = 365 * 24 * 3600  # of a file whose address changes with it
 
 SECURITY_HEADERS = {
@@ -99,6 +101,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     token_server = (
         TokenServer(there.token_url, there.service, there.ca_file) if there.token_url else None
     )
+    places = BoundedSemaphore(max(1, settings.server.threads // SIGN_IN_SHARE))
     app.extensions["rns"] = Runtime(
         settings,
         stores,
@@ -106,6 +109,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
         Watch(stores.wiring),
         plans,
         Meter([registry.name for registry in settings.registries]),
+        places,
         token_server,
     )
     app.session_interface = _Sessions()

@@ -71,9 +71,22 @@ def check_password(
     """The account, if the password is right; throttled and put on record.
 
     Raises:
-        Throttled: too many attempts failed before this one.
+        Throttled: too many attempts failed before this one, or come at the same moment.
         AccountsUnavailable: docker_auth's token server does not tell.
     """
+    places = runtime().sign_in_places
+    # Nobody waits here: a flood of attempts would hold the threads that answer registries.
+    if not places.acquire(blocking=False):
+        raise Throttled("Too many sign in at this moment: try again in a second.", 1)
+    try:
+        return _check_password(name, password, means, session_id)
+    finally:
+        places.release()
+
+
+def _check_password(
+    name: str, password: str, means: str, session_id: str | None
+) -> SignedIn | None:
     _refuse_where_throttled(name)
     here = runtime()
     if here.token_server is None:

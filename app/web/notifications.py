@@ -18,6 +18,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound, RequestEntityTooLarg
 from app.embedded import refuse_without_space
 from app.errors import InvalidEnvelope, NotAuthenticated
 from app.notifications.intake import Receipt
+from app.rules.text import clean_text
 from app.settings import Registry
 from app.store.wiring import Sender
 from app.web.runtime import json_response, meter, runtime
@@ -81,12 +82,15 @@ def _note_receipt(registry: Registry, receipt: Receipt, seconds: float) -> None:
         registry=registry.name,
         address=request.remote_addr or "",
         at=now.replace(microsecond=now.microsecond // 1000 * 1000),
-        user_agent=request.user_agent.string[:200],
+        user_agent=clean_text(request.headers.get("User-Agent", ""), 200),
         accepted=receipt.accepted,
         ignored=receipt.ignored,
         rejected=receipt.rejected,
         slowest_s=round(seconds, 3),
     )
+    runtime().watch.note_receipt(sender)
+    if not logger.isEnabledFor(logging.DEBUG):
+        return
     fields = {
         "registry": registry.name,
         "address": sender.address,
@@ -98,7 +102,6 @@ def _note_receipt(registry: Registry, receipt: Receipt, seconds: float) -> None:
     }
     text = " ".join(f"{name}={value}" for name, value in fields.items())
     logger.debug("envelope %s", text, extra={"fields": fields})
-    runtime().watch.note_receipt(sender)
 
 
 def refuse_elsewhere() -> None:

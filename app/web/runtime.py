@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from threading import BoundedSemaphore
 from typing import Any, cast
 
 import msgspec
@@ -28,6 +29,7 @@ class Runtime(msgspec.Struct, frozen=True):
     watch: Watch
     plans: list[Plan]  # of migrations, in the order of the configuration
     meter: Meter  # where no master has one for all its workers, in tests for example
+    sign_in_places: BoundedSemaphore  # of threads that may look at a password
     token_server: TokenServer | None = None  # knows the passwords, if it is not our database
 
 

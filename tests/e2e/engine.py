@@ -14,6 +14,7 @@ from pathlib import Path
 from processes import Program, eventually
 
 START_S = 60
+TOOLS = f"{Path.home() / '.cache/rns-tests/bin'}:{os.environ['PATH']}"
 CONTAINERD = """version = 2
 root = "{directory}/containerd"
 state = "{directory}/containerd-state"
@@ -43,8 +44,15 @@ class Engine:
         self.containerd_socket = directory / "containerd.sock"
         self._docker_socket = directory / "docker.sock"
         self._programs: list[Program] = []
+        self._environment = {
+            **os.environ,
+            "DOCKER_HOST": f"unix://{self._docker_socket}",
+            "DOCKER_CONFIG": str(directory),
+            "DOCKER_BUILDKIT": "0",
+        }
 
     def start(self) -> None:
+        (self._directory / "config.json").write_text("{}")  # of docker; buildah wants it there
         config = self._directory / "containerd.toml"
         config.write_text(CONTAINERD.format(directory=self._directory))
         self._launch("containerd", ["containerd", "-c", str(config)])
@@ -75,26 +83,24 @@ class Engine:
     def try_docker(self, *arguments: str) -> bool:
         return self.run_docker(*arguments).returncode == 0
 
-    def ctr(self, *arguments: str) -> str:
-        """What `ctr`, the client of containerd, prints."""
-        command = ["ctr", "-a", str(self.containerd_socket), *arguments]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert answer.returncode == 0, f"ctr {arguments}: {answer.stderr[-3000:]}"
+    def run(self, command: list[str], home: Path) -> str:
+        """What any program prints; docker and ctr talk to this engine. Fails with its words."""
+        if command[0] == "ctr":
+            command = ["ctr", "-a", str(self.containerd_socket), *command[1:]]
+        environment = {**self._environment, "HOME": str(home), "PATH": TOOLS}
+        answer = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert answer.returncode == 0, f"{command}: {answer.stderr[-3000:]}"
         return answer.stdout.strip()
 
     def run_docker(
         self, *arguments: str | Path, given: bytes | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         """A `docker` that has ended, however it ended."""
-        environment = {
-            **os.environ,
-            "DOCKER_HOST": f"unix://{self._docker_socket}",
-            "DOCKER_CONFIG": str(self._directory / "client"),
-            "DOCKER_BUILDKIT": "0",
-        }
         return subprocess.run(
             ["docker", *map(str, arguments)],
-            env=environment,
+            env=self._environment,
             input=given,
             capture_output=True,
             timeout=600,

@@ -402,8 +402,10 @@ class Registry:
         accounts: bool = True,
         storage: Path | None = None,
         config: Mapping[str, Any] | None = None,
+        program: str = "docker-registry",
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self._executable = program
         self._directory = directory
         self.storage = storage or directory / "storage"
         self.port = free_port()
@@ -443,7 +445,7 @@ class Registry:
         return self._program
 
     def start(self) -> None:
-        command = ["docker-registry", "serve", str(self._config_file)]
+        command = [self._executable, "serve", str(self._config_file)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
         self._program = Program("registry", command, self._directory, environment)
         eventually(self._is_up, READY_S, "the registry answers")

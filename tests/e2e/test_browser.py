@@ -489,6 +489,10 @@ def test_no_page_has_a_serious_fault_for_people_with_disabilities(
         f"/access/?account=alice&repository={VISIBLE}",
         "/access/sign-ins",
         "/access/tokens",
+        "/wiring/",
+        "/wiring/test?since=0",
+        "/wiring/rejected",
+        "/api/",
         *MIGRATION_PAGES,
     ):
         examine(admin, path)

@@ -221,6 +221,22 @@ def test_a_request_that_is_none_is_refused(client: Client) -> None:
     assert client.is_cut_off(within_s=3.0)
 
 
+def test_who_speaks_the_wrong_scheme_is_told_at_once_and_counted(door: Door) -> None:
+    reason, before = "plain" if door.has_tls else "tls", door.counts()
+    for data in (b"\x16\x03\x01\x02\x00", b"\x16\x03\x01\x02\x00" + bytes(512)):
+        if door.has_tls:
+            data = request("POST /events", b"{}")
+        with Client(door, has_handshake=False) as client:
+            client.send(data)
+            status, body = client.answer()
+            assert (status, b"its url" in body) == (400, True)
+            assert client.is_cut_off(within_s=0.5)
+
+    after = door.counts()
+    assert {name for name in after if after[name] != before[name]} == {reason}
+    assert after[reason] - before[reason] == 2
+
+
 def test_who_hangs_up_halfway_is_not_counted(door: Door) -> None:
     before = door.counts()
     for data in (b"", b"GET /", request("POST /", None, "Content-Length: 9"), LONG * 40):

@@ -330,7 +330,7 @@ def test_a_source_that_takes_pushes_is_not_frozen(
 
     refused = server.run_rns("migrate", "freeze")
     assert (refused.returncode, "still takes pushes" in refused.stderr) == (1, True)
-    assert not list(source.storage.glob("**/_uploads/*"))
+    assert not list(source.storage.glob("**/_uploads/*/data"))
 
     source.make_read_only()
     assert server.run_rns("migrate", "freeze").stderr == ""

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from builders import wire_event
 from clients import Account, Webhook
 from images import Image
+from playwright.sync_api import Page, expect
 from processes import HOST, TOKEN, Registry, Server, cleaned_up, eventually, need_program
 
 pytestmark = pytest.mark.e2e
@@ -105,12 +107,36 @@ def test_the_log_is_json_and_the_numbers_are_of_all_workers(plain: Server) -> No
         assert 'rns_intake_requests_total{status="202"} 20.0' in scraped
         assert 'rns_intake_requests_total{status="401"} 1.0' in scraped
         assert "rns_intake_derivation_seconds_count 20.0" in scraped
-    lines = [line for line in plain.program.log.splitlines() if line.startswith("{")]
-    rows = [json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in plain.program.log.splitlines()]
+    killed = [row for row in rows if "was sent SIGKILL" in row["message"]]
+    assert len(killed) == 2
     envelopes = [row for row in rows if row["message"].startswith("envelope ")]
     assert len(envelopes) == 20
     assert {row["accepted"] for row in envelopes} == {1}
     assert len({row["request_id"] for row in envelopes}) == 20
+
+
+def test_an_administrator_waits_for_a_push_and_retries_what_was_rejected(
+    open_page: Callable[..., Page], server: Server
+) -> None:
+    page = open_page("admin", javascript=False)
+
+    page.goto("/search/")
+    page.get_by_role("navigation").get_by_role("link", name="Wiring").click()
+    page.get_by_role("link", name="Wait for the next push or pull").click()
+    expect(page.get_by_role("status")).to_contain_text("Nothing came in")
+    with closing(Webhook(server)) as webhook:
+        now = datetime.now(UTC)
+        broken = wire_event(id="from the future", at=now + timedelta(days=3))
+        webhook.post(wire_event("push", "team/waited-for", tag="v1", at=now), broken)
+    expect(page.get_by_role("status")).to_contain_text("It works:", timeout=SEEN_S * 1000)
+    expect(page.locator("tbody")).to_contain_text("team/waited-for")
+    page.goto("/wiring/rejected")
+    row = page.locator("tbody tr").filter(has_text="set the clock of the registry's host").first
+    row.get_by_role("button", name="Retry").click()
+    expect(page.get_by_role("status")).to_contain_text("1 are still not understood")
+    row.get_by_role("button", name="Drop").click()
+    expect(page.get_by_role("status")).to_have_text("Dropped 1.")
 
 
 @pytest.fixture

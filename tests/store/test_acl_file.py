@@ -141,3 +141,20 @@ def test_an_empty_list_allows_nothing_and_is_no_problem(file: AclFile) -> None:
     write(file, "acl: []")
 
     assert (file.find_all(), file.problem) == ([], "")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{match: {Account: bob}, actions: []}",
+        "{match: {name: 'team/*', ACCOUNT: bob}, actions: []}",
+        "{match: {account: alice, acount: bob}, actions: []}",
+    ],
+)
+def test_a_condition_that_docker_auth_does_not_find_is_none(file: AclFile, entry: str) -> None:
+    """It looks for fields in small letters, so this one denies to all."""
+    write(file, f"acl:\n  - {entry}\n  - {{match: {{}}, actions: [pull]}}\n")
+
+    decided = rule("alice", file.find_all())
+
+    assert not decided.may_pull("team/app")

@@ -16,8 +16,7 @@ from tqdm import tqdm
 from app.cli.shared import open_stores
 from app.migration import Plan, load_plans
 from app.migration.looking import examine
-from app.migration.sides import Sides
-from app.registry import RegistryClient
+from app.migration.sides import Sides, connect_source, connect_target
 from app.settings import Settings
 from app.store import Stores
 from app.store.migrations import PlanStatus
@@ -59,8 +58,8 @@ within = click.option(
 def compare_now(stores: Stores, plan: Plan, within_s: int) -> None:
     """Ask both registries and compare them, if the plan could be cut over at all."""
     with (
-        contextlib.closing(RegistryClient(plan.source)) as source,
-        contextlib.closing(RegistryClient(plan.target)) as target,
+        contextlib.closing(connect_source(plan)) as source,
+        contextlib.closing(connect_target(plan)) as target,
         tqdm(unit="tag", disable=None) as progress,
     ):
         sides, owner = Sides(plan, source, target), f"ready {socket.gethostname()}:{os.getpid()}"

@@ -398,7 +398,8 @@ class Registry(RegistryClient):
 def test_a_repository_whose_name_is_none_is_unknown_to_the_plan(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "RegistryClient", Registry)
+    monkeypatch.setattr(compare, "connect_source", lambda plan: Registry(plan.source))
+    monkeypatch.setattr(compare, "connect_target", lambda plan: Registry(plan.target))
 
     result = run("migrate", "plan", "--json")
 

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
-from fake_registry import Answer, FakeRegistry
-from memory_registry import MemoryRegistry
+from night import NEW, Night
 
 from app.errors import IllegalState
-from app.migration import Plan, looking, states
-from app.migration.looking import examine, look
-from app.migration.readiness import LOOK_AGE, VERIFIED_FOR, Check, find_checks, lag_s
-from app.migration.sides import Sides
-from app.settings import Migration
+from app.migration import states
+from app.migration.readiness import LOOK_AGE, VERIFIED_FOR, find_checks, lag_s
 from app.store import Stores
-from app.store.inbox import Progress
+from app.store.checks import Gap
 from app.store.migrations import (
-    LIVE,
     Breaker,
     Drift,
-    Look,
-    Outcome,
-    SourceProcess,
-    Wish,
-    WorkerBeat,
     present,
 )
 
-OLD, NEW = "https://old", "https://new"
 ORDER = [
     "runs",
     "worker",
@@ -45,57 +33,6 @@ ORDER = [
     "events",
     "deletes",
 ]
-
-
-class Night:
-    """A plan that is ready at `now`, between two registries in memory."""
-
-    def __init__(self, stores: Stores, debug_url: str = "") -> None:
-        source = {"url": OLD, "debug_url": debug_url}
-        document = {"name": "dc2", "source": source, "target": {"url": NEW}}
-        self.plan = Plan(msgspec.convert(document, Migration))
-        self.stores, self.queue = stores, stores.migrations
-        self.source, self.target = MemoryRegistry(OLD), MemoryRegistry(NEW)
-        self.sides: Any = Sides(self.plan, self.source, self.target)  # type: ignore[arg-type]
-        self.now = present()
-        self.queue.plans.set_state("dc2", "live", "test", self.now - timedelta(hours=1))
-        self.beat(self.now)
-        self.look(pending=0)
-        self.run("crawl", timedelta(minutes=9))
-        self.run("verify", timedelta(minutes=8))
-        self.hear(self.now)
-
-    def beat(self, at: datetime, plan: str = "dc2") -> None:
-        beat = WorkerBeat(name="h:1:x", plans=[plan], running=0, version="1", beat=at)
-        self.queue.workers.beat(beat)
-
-    def look(self, ago: timedelta = timedelta(0), **said: Any) -> None:
-        self.queue.plans.set_look("dc2", Look(at=self.now - ago, **said), [], "")
-
-    def hear(self, until: datetime) -> None:
-        self.stores.inbox.note_progress(Progress(until=until))
-
-    def run(self, kind: Any, ago: timedelta, took: timedelta = timedelta(0), **fields: Any) -> None:
-        """Have a run that began so long ago and is over."""
-        begun = self.queue.runs.begin("dc2", kind, "test", self.now - ago)
-        assert begun
-        ended = msgspec.structs.replace(begun, tags=2, **fields)
-        assert self.queue.runs.end(ended, "test", self.now - ago + took)
-
-    def end_job(self, state: Any, at: datetime) -> None:
-        self.queue.jobs.wish([Wish("dc2", "team/app", state)], at)
-        if state != "pending":
-            (job,) = self.queue.jobs.find_due("dc2", LIVE, at)
-            claimed = self.queue.jobs.claim(job, "worker", at)
-            assert claimed
-            if state != "running":
-                self.queue.jobs.finish(claimed, Outcome(state=state), at)
-
-    def checks(self) -> dict[str, Check]:
-        return {check.name: check for check in find_checks(self.stores, self.plan, self.now)}
-
-    def unmet(self) -> dict[str, str]:
-        return {name: check.reason for name, check in self.checks().items() if not check.is_met}
 
 
 @pytest.fixture
@@ -119,6 +56,7 @@ def breaker() -> Breaker:
     return Breaker(registry=NEW, error_class="down", message="no", since=now, probe_at=now)
 
 
+NOON = present().replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
 
@@ -184,16 +122,66 @@ SECOND = timedelta(seconds=1)
             "another crawl is wanted: asked for",
         ),
         (lambda n: n.queue.plans.brake_deletes("dc2", "many", n.now), "deletes", "many"),
+        (
+            lambda n: n.stores.checks.add_gap(
+                Gap(registry="default", began=NOON, ended=n.now - 7 * MINUTE, why="why")
+            ),
+            "verified",
+            None,
+        ),
     ],
 )
 def test_one_thing_against_a_cut_over_is_enough(
-    night: Night, happens: Callable[[Night], object], name: str, reason: str
+    night: Night, happens: Callable[[Night], object], name: str, reason: str | None
 ) -> None:
     happens(night)
 
+    if reason is None:
+        ended = night.now - 7 * MINUTE
+        reason = (
+            f"events of 12:00:00 to {ended:%H:%M:%S} UTC may be missing (why), "
+            "and the last verification began before"
+        )
     assert night.unmet() == {name: reason}
     with pytest.raises(IllegalState):
         states.cut_over(night.stores, night.plan, "test", night.now, force=True)
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda n: n.queue.plans.set_state("dc2", "frozen", "x", n.now - 8 * MINUTE),
+        lambda n: n.queue.plans.set_state("dc2", "frozen", "x", n.now - 9 * MINUTE),
+        lambda n: n.queue.plans.set_state("dc2", "live", "x", n.now - 7 * MINUTE),
+        lambda n: n.hear(n.now - 10 * SECOND),
+        lambda n: n.end_job("done", n.now - 8 * MINUTE),
+        lambda n: n.run("crawl", 9 * MINUTE, 1 * MINUTE),
+        lambda n: n.stores.checks.add_gap(
+            Gap(registry="default", began=NOON, ended=n.now - 8 * MINUTE, why="x")
+        ),
+        lambda n: n.stores.checks.add_gap(Gap(registry="other", began=NOON, ended=n.now, why="x")),
+    ],
+)
+def test_what_the_verification_must_have_seen_is_nothing_against_a_cut_over(
+    night: Night, happens: Callable[[Night], object]
+) -> None:
+    happens(night)
+
+    assert night.unmet() == {}
+
+
+def test_a_plan_that_nobody_crawled_or_looked_at_yet_is_told_so(night: Night) -> None:
+    night.queue.runs._runs.delete_one({"_id": "dc2 crawl"})
+    assert night.unmet() == {"crawled": "there was no crawl"}
+    assert night.queue.runs.begin("dc2", "crawl", "test", night.now)
+    assert night.unmet() == {"crawled": "the crawl saw 0 tags so far"}
+    night.queue.runs._runs.delete_one({"_id": "dc2 crawl"})
+    night.run("crawl", 9 * MINUTE)
+    night.queue.plans._plans.update_one({"_id": "dc2"}, {"$set": {"look": None}})
+    assert night.unmet() == {
+        "reached": "nobody asked the registries within 45 s",
+        "events": "source.debug_url tells nothing",
+    }
 
 
 def test_a_verification_counts_for_a_while_after_its_end(night: Night) -> None:
@@ -308,165 +296,3 @@ def test_the_lag_is_the_age_of_the_oldest_push_of_a_plan_that_is_worked_on(night
     assert lag_s(night.queue, "dc2", night.now - timedelta(hours=1)) == 0
     night.queue.plans.set_state("dc2", "rolled_back", "x", night.now)
     assert lag_s(night.queue, "dc2", night.now) == 0
-
-
-# Asking the registries
-
-
-def examined(night: Night, within_s: float = 60) -> dict[str, str]:
-    examine(night.stores, night.sides, "test", within_s=within_s, recheck_s=0)
-    night.now = present()
-    return night.unmet()
-
-
-def test_what_was_pushed_unheard_is_found_by_asking(night: Night) -> None:
-    for tag in ("v1", "v2"):
-        night.source.push("team/app", tag)
-        night.target.push("team/app", tag)
-    assert set(examined(night)) == {"events"}
-
-    night.source.push("team/app", "v2", "moved")
-    night.source.push("team/app", "v3")
-    assert night.checks()["verified"].is_met, "nobody told of it"
-
-    unmet = examined(night)
-    assert unmet["verified"] == (
-        "the last verification found 1 different, 1 missing: team/app:v3, team/app:v2"
-    )
-    assert unmet["drained"] == "2 jobs are open"  # which copy it anew
-
-
-def test_a_side_that_fails_in_the_middle_of_a_comparison_is_no_yes(night: Night) -> None:
-    night.source.push("team/app", "v1")
-
-    def fail(method: str, *arguments: str) -> None:
-        if method == "tags":
-            raise night.source.error("down")
-
-    night.source.fail = fail
-
-    assert examined(night)["verified"].endswith("the last one stopped: https://old: down")
-
-
-def test_a_side_that_does_not_answer_is_not_compared(night: Night) -> None:
-    def fail(method: str, *arguments: str) -> None:
-        raise night.target.error("down")
-
-    night.target.fail = fail
-
-    assert examined(night) == {
-        "reached": "https://new: down",
-        "events": "source.debug_url tells nothing",
-    }
-    assert [call[0] for call in night.source.calls] == ["ping"]
-
-
-def test_a_side_that_hangs_shows_in_time(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "ANSWER_S", 0.1)
-    is_over = threading.Event()
-    night.source.fail = lambda method, *arguments: is_over.wait(10)
-
-    (error,) = look(night.queue, night.sides)
-    is_over.set()
-
-    assert (error.error_class, error.registry) == ("down", OLD)
-    assert night.unmet()["reached"] == "https://old: does not answer within 0 s"
-
-
-def test_a_comparison_is_bounded(night: Night) -> None:
-    night.source.push("team/app", "v1")
-    night.target.push("team/app", "v1")
-
-    unmet = examined(night, within_s=-1)
-
-    assert unmet["verified"].endswith("takes longer than -1 s; rns migrate verify has no limit")
-
-
-def test_nothing_is_compared_of_a_plan_that_cannot_be_cut_over(night: Night) -> None:
-    night.queue.plans.set_state("dc2", "backfill", "x", night.now)
-    night.source.push("team/app", "v1")
-
-    examined(night)
-
-    assert [call[0] for call in night.source.calls] == ["ping"]
-
-
-def variables(collections: int, *ends: int, pending: int = 0) -> bytes:
-    return msgspec.json.encode(
-        {
-            "registry": {"notifications": {"endpoints": [{"Metrics": {"Pending": pending}}]}},
-            "memstats": {"NumGC": collections, "PauseEnd": [*ends, *([0] * (4 - len(ends)))]},
-        }
-    )
-
-
-@pytest.fixture
-def debug(mock_stores: Stores) -> Iterator[tuple[Night, Callable[..., None]]]:
-    fake = FakeRegistry()
-    night = Night(mock_stores, fake.url)
-
-    def say(*arguments: int, **more: int) -> None:
-        fake.on("GET", "/debug/vars", Answer(200, variables(*arguments, **more)))
-        look(night.queue, night.sides)
-        night.now = present()
-
-    yield night, say
-    fake.close()
-
-
-def test_a_source_that_was_restarted_is_crawled_once_more_without_any_event(
-    debug: tuple[Night, Callable[..., None]],
-) -> None:
-    night, say = debug
-    say(1, 10)
-    say(3, 10, 20, 30)
-    assert night.unmet() == {}
-    assert night.queue.plans.get("dc2").processes == [SourceProcess(3, 30)]
-
-    say(3, 11, 21, 31)
-
-    assert night.unmet() == {
-        "crawled": "another crawl is wanted: the source was restarted, and may have lost events"
-    }
-    night.queue.plans.clear_recrawl("dc2")
-    say(4, 11, 21, 31, 41, pending=2)
-    assert night.unmet() == {"events": "2 events wait there"}
-
-
-def test_a_name_that_leads_to_several_processes_is_no_restart_each_time(
-    debug: tuple[Night, Callable[..., None]],
-) -> None:
-    night, say = debug
-    say(1, 10)
-    say(1, 11)
-    assert night.queue.plans.get("dc2").recrawl
-    night.queue.plans.clear_recrawl("dc2")
-
-    for _ in range(2):
-        say(1, 10)
-        say(2, 11, 22)
-
-    assert night.unmet() == {}
-
-
-def test_the_first_look_at_a_source_and_one_before_the_crawl_wish_for_nothing(
-    debug: tuple[Night, Callable[..., None]],
-) -> None:
-    night, say = debug
-    night.queue.runs._runs.delete_many({})
-    say(1, 10)
-    say(1, 11)
-
-    assert not night.queue.plans.get("dc2").recrawl
-
-
-def test_a_source_that_tells_nothing_for_a_while_keeps_its_processes(
-    debug: tuple[Night, Callable[..., None]],
-) -> None:
-    night, say = debug
-    say(1, 10)
-    night.plan.debug_url = "http://127.0.0.1:1"
-    look(night.queue, night.sides)
-
-    assert night.queue.plans.get("dc2").processes == [SourceProcess(1, 10)]
-    assert night.checks()["events"].is_met is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,8 @@ from test_migration_jobs import Setting, verify_plan_of
 
 from app.migration.frozen import takes_pushes
 from app.migration.runbook import warn_of_rollback, warn_of_start
+from app.migration.sides import connect_source
+from app.registry import Endpoint
 from app.store.migrations import present
 from app.store.migrations.clock import Clock
 
@@ -112,6 +115,25 @@ def test_a_source_that_is_said_to_be_frozen_is_asked_to_take_an_upload(
     begun = [call[:2] for call in setting.source.calls if "upload" in call[0]]
     assert begun[0] == ("start_upload", "team/app")
     assert ("cancel_upload", "team/app") in begun or error_class
+
+
+@pytest.mark.parametrize("options", [{}, {"platforms": ["linux/amd64"]}])
+def test_a_source_is_asked_whatever_a_plan_takes_of_it(
+    make: Callable[..., Setting], options: dict[str, Any]
+) -> None:
+    setting = make(options=options)
+    setting.source.push("team/app", "v1")
+    source = connect_source(setting.plan, setting.source)  # type: ignore[arg-type]
+
+    assert takes_pushes(source, setting.plan, names)[0]
+
+
+def test_of_a_folder_nobody_can_tell(make: Callable[..., Setting], tmp_path: Path) -> None:
+    setting = make()
+    setting.plan.source = Endpoint(url=f"oci:{tmp_path}")
+    source = connect_source(setting.plan)
+
+    assert takes_pushes(source, setting.plan, names) == (None, "it is a folder")
 
 
 def test_of_a_source_without_repositories_nobody_can_tell(make: Callable[..., Setting]) -> None:

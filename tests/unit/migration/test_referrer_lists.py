@@ -53,6 +53,25 @@ def test_a_list_that_we_wrote_is_ours_when_the_source_gets_one(
     assert setting.target.state() == {"team/app:v1": image.digest, f"team/app:{tag}": theirs.digest}
 
 
+def test_an_earlier_list_that_we_wrote_is_ours_too(make: Callable[..., Setting]) -> None:
+    setting = make(options={"existing": "fail"})
+    image, signatures = signed(setting, 2)
+    tag = tag_of(image)
+    (earlier,) = (
+        manifest.digest
+        for manifest in setting.target.content["team/app"].manifests.values()
+        if [child.digest for child in manifest.children] in [[s.digest] for s in signatures]
+    )
+    setting.target.content["team/app"].tags[tag] = earlier  # another process wrote it later
+    theirs = setting.source.push_index("team/app", tag, signatures)
+
+    setting.wish(tag)
+    setting.drain()
+
+    assert setting.outcome(tag) == ("done", "copied", "")
+    assert setting.target.state()[f"team/app:{tag}"] == theirs.digest
+
+
 @pytest.mark.parametrize(
     ("existing", "outcome"),
     [("skip", ("skipped", "kept", "")), ("fail", ("conflict", "kept", "exists"))],
@@ -147,3 +166,28 @@ def test_a_list_that_the_source_does_not_need_is_not_deleted_for_it(
     assert setting.target.state() == before
     assert setting.outcome(tag_of(image))[:2] == ("skipped", "kept")
     assert verify(setting) == {}
+
+
+def test_nobody_is_asked_for_lists_of_what_refers_to_nothing(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+
+    setting.wish("v1")
+    setting.drain()
+
+    assert not [call for call in setting.target.calls if call[0] == "referrers"]
+    assert [call[0] for call in setting.source.calls].count("referrers") == 1
+
+
+def test_no_list_is_written_where_referrers_are_left_out(make: Callable[..., Setting]) -> None:
+    setting = make(options={"referrers": False})
+    image = setting.source.push("team/app", "v1")
+    (signature,) = sign(setting, image)
+
+    setting.wish("v1", signature.digest)
+    setting.drain()
+
+    assert setting.target.state() == {"team/app:v1": image.digest}
+    assert signature.digest in setting.target.content["team/app"].manifests
+    calls = setting.source.calls + setting.target.calls
+    assert "referrers" not in {call[0] for call in calls}

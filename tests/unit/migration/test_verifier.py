@@ -340,6 +340,7 @@ def test_a_blob_that_is_lost_while_it_is_read_is_broken(pair: Pair) -> None:
 
 
 def test_a_part_says_what_it_is_of(pair: Pair) -> None:
+    assert Extent() == Extent(share=1, repositories="", deep=False, hashed=False)
     assert Extent().part == ""
     assert Extent(share=0.05).part == "5.000% of the tags"
     assert Extent(repositories="team/*").part == "team/*"

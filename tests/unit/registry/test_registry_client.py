@@ -214,6 +214,28 @@ def test_an_unchanged_manifest_is_known_from_its_etag(
     assert fake.requests[0].headers["If-None-Match"] == f'"{MANIFEST_DIGEST}"'
 
 
+def test_a_blob_that_is_stored_under_another_digest_is_an_error(
+    fake: FakeRegistry, client: RegistryClient
+) -> None:
+    fake.on("PUT", "/session", Answer(201, b"", {"Docker-Content-Digest": CONFIG.digest}))
+    body = Body([BLOB], len(BLOB))
+
+    with pytest.raises(RegistryError, match=f"stored as {CONFIG.digest}") as caught:
+        client.put_upload("b", f"{fake.url}/session", BLOB_DIGEST, body)
+
+    assert caught.value.error_class == "digest_mismatch"
+
+
+def test_a_digest_is_asked_for_as_if_nothing_were_known_of_it(
+    fake: FakeRegistry, client: RegistryClient
+) -> None:
+    with pytest.raises(RegistryError) as caught:
+        client.head_manifest("a", MANIFEST_DIGEST, MANIFEST_DIGEST)
+
+    assert caught.value.error_class == "gone"
+    assert fake.requests[0].headers["If-None-Match"] is None
+
+
 def test_a_304_that_nobody_asked_for_is_an_error(
     fake: FakeRegistry, client: RegistryClient
 ) -> None:
@@ -394,7 +416,7 @@ def test_a_wrong_password_is_tried_once_and_never_shown(
     assert fake.requests[-1].authorization.partition(" ")[2] not in shown
     with pytest.raises(RegistryError):
         client.ping()
-    assert len(fake.requests) == 3
+    assert len(fake.requests) == 2  # nor soon again
 
 
 def test_a_new_password_in_the_file_is_taken_without_a_restart(

@@ -6,7 +6,8 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from fake_registry import Answer, FakeRegistry, Request
@@ -80,18 +81,18 @@ def test_after_a_pause_one_request_tries_for_all(
         time.sleep(0.05)
         with lock:
             at_a_time[0] -= 1
-        return Answer(429, b"", {"Retry-After": "0"}) if number < 5 else Answer(200)
+        return Answer(429, b"", {"Retry-After": "0"}) if number < 5 else Answer(200, b"{}")
 
-    fake.on("GET", "/v2/", answer)
+    fake.on("GET", "/v2/a/tags/list", answer)
     client = make_client(fake)
     client._transport._auth.is_taken = True
     client._transport._pause.note(429, {"Retry-After": "0"})
 
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda _: client.ping(), range(4)))
+        list(threads.map(lambda _: client.tags("a"), range(4)))
         assert most == [1]
         assert answered == [8]
-        list(threads.map(lambda _: client.ping(), range(4)))
+        list(threads.map(lambda _: client.tags("a"), range(4)))
     assert most[0] > 1
 
 
@@ -187,38 +188,85 @@ def test_a_request_without_answer_is_told_while_it_waits(
     assert client.trouble == ""
 
 
-def test_a_wrong_password_is_sent_by_one_request_at_a_time(
-    fake: FakeRegistry,
-    make_client: MakeClient,
+def test_a_ping_does_not_wait_behind_a_request_that_hangs(
+    fake: FakeRegistry, make_client: MakeClient
 ) -> None:
-    challenge = {"WWW-Authenticate": 'Basic realm="r"'}
+    fake.on("GET", "/v2/a/tags/list", fake.hang)
+    fake.on("GET", "/v2/", Answer(200))
+    client = make_client(fake)
+    client._transport._pause.note(429, {"Retry-After": "0"})
+
+    def ask() -> None:
+        with suppress(RegistryError):
+            client.tags("a")
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 10
+        while not fake.asked("GET", "/v2/a/tags/list") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        began = time.monotonic()
+        client.ping()
+        assert time.monotonic() - began < 5
+    finally:
+        fake.released.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("by_token", [False, True], ids=["Basic", "for a token"])
+def test_a_wrong_password_is_sent_once_whoever_waits_and_a_new_one_at_once(
+    fake: FakeRegistry, make_client: MakeClient, by_token: bool, tmp_path: Path
+) -> None:
+    kind = f'Bearer realm="{fake.url}/token"' if by_token else 'Basic realm="r"'
+    fake.on("GET", "/v2/a/tags/list", Answer(401, b"", {"WWW-Authenticate": kind}))
+    fake.on("GET", "/token", Answer(401))
+    file = tmp_path / "password"
+    file.write_text("wrong")
+    client = make_client(fake, username="mig", password_file=str(file))
+
+    def ask(_: int) -> None:
+        with pytest.raises(RegistryError) as caught:
+            client.tags("a")
+        assert caught.value.error_class == "auth"
+
+    def sent() -> int:
+        return sum(request.authorization.startswith("Basic ") for request in fake.requests)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask, range(8)))
+    assert sent() == 1
+
+    file.write_text("another")
+    ask(0)
+    assert sent() == 2
+
+
+def test_requests_go_one_at_a_time_until_a_password_is_known_to_be_right(
+    fake: FakeRegistry, make_client: MakeClient
+) -> None:
     at_a_time, most = [0], [0]
     lock = threading.Lock()
 
-    def refuse(request: Request) -> Answer:
+    def answer(request: Request) -> Answer:
         with lock:
             at_a_time[0] += 1
             most[0] = max(most[0], at_a_time[0])
-        time.sleep(0.02)
+        time.sleep(0.05)
         with lock:
             at_a_time[0] -= 1
-        return Answer(401, b"", challenge)
+        if not request.authorization:
+            return Answer(401, b"", {"WWW-Authenticate": 'Basic realm="r"'})
+        return Answer(200, b"{}")
 
-    fake.on("GET", "/v2/", refuse)
-    client = make_client(fake, username="mig", password="wrong")
-
-    def ping(_: int) -> None:
-        with pytest.raises(RegistryError):
-            client.ping()
+    fake.on("GET", "/v2/a/tags/list", answer)
+    client = make_client(fake, username="mig", password="right")
 
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(ping, range(4)))
+        list(threads.map(lambda _: client.tags("a"), range(4)))
         assert most == [1]
-
-        fake.on("GET", "/v2/", lambda request: (refuse(request), Answer(200))[1])
-        client.ping()
-        list(threads.map(lambda _: client.ping(), range(4)))
-    assert most[0] > 1  # what is right needs no care
+        list(threads.map(lambda _: client.tags("a"), range(4)))
+    assert most[0] > 1
 
 
 @pytest.mark.parametrize(
@@ -240,6 +288,24 @@ def test_http_to_a_tls_port_is_an_error_of_tls(
         make_client(fake).ping()
 
     assert caught.value.error_class == "tls"
+
+
+def test_also_a_head_tells_that_a_port_speaks_tls(
+    fake: FakeRegistry, make_client: MakeClient
+) -> None:
+    fake.on("HEAD", "/v2/a/manifests/v1", Answer(400))
+    fake.on("GET", "/v2/", Answer(400, b"Client sent an HTTP request to an HTTPS server.\n"))
+    client = make_client(fake)
+
+    with pytest.raises(RegistryError) as caught:
+        client.head_manifest("a", "v1")
+    assert caught.value.error_class == "tls"
+
+    for answer in (Answer(400, b"no"), Answer(200)):
+        fake.on("GET", "/v2/", answer)
+        with pytest.raises(RegistryError, match="HEAD /v2/a/manifests/v1: 400") as caught:
+            client.head_manifest("a", "v1")
+        assert caught.value.error_class == "unsupported"
 
 
 def test_an_alert_of_tls_in_place_of_an_answer_is_an_error_of_tls() -> None:

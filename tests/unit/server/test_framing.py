@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -146,6 +147,35 @@ def test_a_header_or_a_chunked_body_that_never_ends_is_not_kept_for_ever() -> No
     assert 2 * MAX_BODY < len(chunked) < 2 * MAX_BODY + MAX_HEADER_BYTES + 200
     assert one.is_odd
     assert two.is_odd
+
+
+def test_chunks_of_a_byte_each_are_read_up_to_a_limit_and_not_for_seconds() -> None:
+    framing, received = Framing(4 * 1024 * 1024), bytearray(HEADER)
+    received += b"Transfer-Encoding: chunked\r\n\r\n"
+    chunks = 0
+
+    while framing.find_end(received) is None:
+        received += b"1\r\nx\r\n" * 100
+        chunks += 100
+
+    assert framing.is_odd
+    assert MAX_HEADER_BYTES // 4 <= chunks <= MAX_HEADER_BYTES // 4 + 100
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"])
+@pytest.mark.parametrize(
+    "begin", [b"Transfer-Encoding: chunked\r\n\r\n5;", b"Transfer-Encoding: chunked\r\n\r\n0\r\n"]
+)
+def test_a_line_that_comes_byte_by_byte_costs_no_more_with_each(begin: bytes, end: bytes) -> None:
+    framing, received = Framing(MAX_BODY), bytearray(HEADER + begin)
+    began = time.process_time()
+
+    for byte in b"x" * 8_000 + end:
+        received.append(byte)
+        found = framing.find_end(received)
+
+    assert (found is None) == (not end or begin.endswith(b";"))
+    assert time.process_time() - began < 0.3
 
 
 @pytest.mark.parametrize(

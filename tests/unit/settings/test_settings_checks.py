@@ -207,3 +207,22 @@ def test_docker_auth_cannot_be_embedded(refusal: Refusal) -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Settings().server.bind = "0.0.0.0:1"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("path", ["/", "rns", "/rns/", "//x", "/a b", "https://x", "/a\n"])
+def test_a_base_path_that_is_none_is_refused(refusal: Refusal, path: str) -> None:
+    told = refusal("", RNS_SERVER__BASE_PATH=path)
+
+    assert told.startswith("server.base_path: expected a path without a slash at its end")
+
+
+@pytest.mark.parametrize("path", ["", "/rns", "/a/b-c_d.e~f"])
+def test_a_base_path_is_a_path(load: Load, path: str) -> None:
+    assert load("", RNS_SERVER__BASE_PATH=path).server.base_path == path
+
+
+@pytest.mark.parametrize("key", ["FORMAT", "LEVEL"])
+def test_a_log_that_is_not_known_is_refused(refusal: Refusal, key: str) -> None:
+    told = refusal("", **{f"RNS_LOG__{key}": "xml"})
+
+    assert told.startswith(f"log.{key.lower()}: ")

@@ -42,7 +42,8 @@ OPEN = {
 }
 FORM = {"search.repositories_form", "search.tags_form", "analysis.records_form"}
 ADMINISTRATORS_ALONE = re.compile(
-    r"/access/|/migration/|/wiring/|/api/v1/(sign-ins|access|migrations|rejected-events)"
+    r"/access/|/migration/|/registries/|/wiring/"
+    r"|/api/v1/(sign-ins|access|migrations|rejected-events)"
 )
 
 

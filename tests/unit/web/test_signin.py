@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -576,3 +578,32 @@ def test_nobody_can_make_the_server_read_a_large_form(client: FlaskClient, path:
 
     assert refused.status_code == 413
     assert "max_body_bytes" not in refused.text
+
+
+def test_of_those_who_sign_in_at_the_same_moment_some_are_refused_at_once(
+    make_app: Callable[..., Flask], app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password takes a tenth of a second: a flood of them must not hold every thread."""
+    few = make_app(server=Server(threads=8, secret_key="key"))
+    begun, may_end = threading.Semaphore(0), threading.Event()
+    check = accounts.AccountStore.sign_in
+
+    def slow(store: Any, *given: str) -> Any:
+        begun.release()
+        may_end.wait(10)
+        return check(store, *given)
+
+    monkeypatch.setattr(accounts.AccountStore, "sign_in", slow)
+
+    def ask() -> Any:
+        return few.test_client().get(API, headers=basic("alice"))
+
+    with ThreadPoolExecutor() as pool:
+        two = [pool.submit(ask) for _ in range(2)]
+        assert all(begun.acquire(timeout=10) for _ in two)
+        third = ask()
+        may_end.set()
+
+        assert (third.status_code, third.headers["Retry-After"]) == (429, "1")
+        assert [answer.result().status_code for answer in two] == [200, 200]
+    assert ask().status_code == 200

@@ -466,3 +466,12 @@ def test_the_prefix_of_a_trusted_proxy_is_taken_if_it_is_a_path(
     response = client.get("/search/", headers={"X-Forwarded-Prefix": header})
 
     assert response.headers["Location"].startswith(f"{prefix}/login?next={prefix}/search/")
+
+
+def test_what_a_stranger_sends_reaches_no_terminal_as_it_is(
+    client: FlaskClient, mock_stores: Stores
+) -> None:
+    notify(client, "/%1b[2J%0a%07x")
+
+    [refusal] = mock_stores.wiring.find_refusals()
+    assert refusal.text.isprintable()

@@ -1,0 +1,214 @@
+"""What real clients do, and what a person would write down of it, against real registries.
+
+Those that Debian has not (crane, regctl, oras; registry 3) are looked for in the PATH and in
+`~/.cache/rns-tests/bin`, and left out where they are missing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from clients import Account
+from engine import TOOLS, Engine
+from images import build_image, build_index
+from processes import PASSWORDS, Registry, Server, cleaned_up, need_program
+
+pytestmark = pytest.mark.e2e
+
+DEBIAN = ("docker", "ctr", "podman", "buildah", "skopeo", "docker-registry")
+_numbers = count(1)
+
+
+class Step(NamedTuple):
+    """A command, and the records that a person would write down of it: action and tag.
+
+    HOST, REPOSITORY, LAYOUT (of another image than the one that is there), HERE (a directory of the
+    client) and NEW (a name not used before) are filled in, `@tag` and `@digest` after a repository.
+    """
+
+    command: str
+    records: tuple[tuple[str, str | None], ...]
+
+
+PULL, CHECK, PUSH = ("pull", "v1"), ("check", "v1"), ("push", "v2")
+DELETE = ("delete", None)  # by digest, with all tags
+STORES = "--root HERE/root --runroot HERE/run --storage-driver vfs"
+REGCTL = "regctl --host reg=HOST,tls=disabled"
+
+# By client: the class of its records, and what it does, one after the other, to an index.
+CLIENTS: dict[str, tuple[str, list[Step]]] = {
+    "docker": (
+        "docker",
+        [
+            Step("docker pull -q HOST/REPOSITORY@tag", (PULL,)),
+            Step("docker pull -q HOST/REPOSITORY@tag", (CHECK,)),
+            Step("docker pull -q HOST/REPOSITORY@digest", ()),  # it has that
+            Step("docker tag HOST/REPOSITORY@tag HOST/REPOSITORY:v2", ()),
+            Step("docker push -q HOST/REPOSITORY:v2", (PUSH,)),
+        ],
+    ),
+    "ctr": (
+        "containerd",
+        [
+            Step("ctr images pull --plain-http --snapshotter native HOST/REPOSITORY@tag", (PULL,)),
+            Step("ctr images pull --plain-http --snapshotter native HOST/REPOSITORY@tag", (CHECK,)),
+            Step("ctr content fetch --plain-http HOST/REPOSITORY@digest", (CHECK,)),
+        ],
+    ),
+    "podman": (
+        "podman",
+        [
+            Step(f"podman {STORES} pull -q --tls-verify=false HOST/REPOSITORY@tag", (PULL,)),
+            Step(f"podman {STORES} pull -q --tls-verify=false HOST/REPOSITORY@tag", (PULL,)),
+            Step(f"podman {STORES} pull -q --tls-verify=false HOST/REPOSITORY@digest", (PULL,)),
+        ],
+    ),
+    "buildah": (
+        "podman",
+        [
+            Step(f"buildah {STORES} pull -q --tls-verify=false HOST/REPOSITORY@tag", (PULL,)),
+            Step(f"buildah {STORES} pull -q --tls-verify=false HOST/REPOSITORY@tag", ()),
+        ],
+    ),
+    "skopeo": (
+        "podman",
+        [
+            Step(
+                "skopeo copy -q --src-tls-verify=false docker://HOST/REPOSITORY@tag dir:HERE/NEW",
+                (PULL,),
+            ),
+            Step(
+                "skopeo copy -q --src-tls-verify=false docker://HOST/REPOSITORY@digest "
+                "dir:HERE/NEW",
+                (PULL,),
+            ),
+            # It gets the manifest, as a pull does.
+            Step("skopeo inspect -n --tls-verify=false docker://HOST/REPOSITORY@tag", (PULL,)),
+            Step(
+                "skopeo copy -q --dest-tls-verify=false LAYOUT docker://HOST/REPOSITORY:v2",
+                (PUSH,),
+            ),
+            # It gets what it deletes.
+            Step("skopeo delete --tls-verify=false docker://HOST/REPOSITORY@tag", (PULL, DELETE)),
+        ],
+    ),
+    "crane": (
+        "crane",
+        [
+            Step(
+                "crane pull --insecure --platform linux/amd64 HOST/REPOSITORY@tag HERE/NEW", (PULL,)
+            ),
+            Step(
+                "crane pull --insecure --platform linux/amd64 HOST/REPOSITORY@digest HERE/NEW",
+                (PULL,),
+            ),
+            Step("crane digest --insecure HOST/REPOSITORY@tag", (CHECK,)),
+            Step("crane copy --insecure HOST/REPOSITORY@tag HOST/REPOSITORY:v2", (PULL, PUSH)),
+            Step("crane delete --insecure HOST/REPOSITORY@digest", (DELETE,)),
+        ],
+    ),
+    "regctl": (
+        "crane",
+        [
+            Step(f"{REGCTL} image copy HOST/REPOSITORY@tag ocidir://HERE/NEW", (PULL,)),
+            Step(f"{REGCTL} image copy HOST/REPOSITORY@digest ocidir://HERE/NEW", (PULL,)),
+            Step(f"{REGCTL} image digest HOST/REPOSITORY@tag", (CHECK,)),
+            Step(f"{REGCTL} manifest delete HOST/REPOSITORY@digest", (DELETE,)),
+        ],
+    ),
+    "oras": (
+        "oras",
+        [
+            Step(
+                "oras copy --from-plain-http HOST/REPOSITORY@tag --to-oci-layout HERE/NEW:x",
+                (PULL,),
+            ),
+            Step("oras manifest fetch --descriptor --plain-http HOST/REPOSITORY@tag", (CHECK,)),
+            Step(
+                "oras manifest delete --force --plain-http HOST/REPOSITORY@digest", (PULL, DELETE)
+            ),
+        ],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def server(make_server: Callable[..., Server]) -> Server:
+    server = make_server()
+    server.start()
+    server.rns("accounts", "passwd", "admin", "--password-stdin", given=f"{PASSWORDS['admin']}\n")
+    return server
+
+
+@pytest.fixture(scope="module", params=["docker-registry", "registry"], ids=["2.8", "3"])
+def registry(
+    request: pytest.FixtureRequest, server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Registry]:
+    """A registry without accounts that notifies `server`."""
+    program = need_tool(request.param)
+    directory = tmp_path_factory.mktemp("registry")
+    with cleaned_up(Registry(directory, server, accounts=False, program=program)) as registry:
+        registry.start()
+        yield registry
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory of a client, with a short name: podman asks for one."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory)
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_what_a_client_does_is_on_record_as_a_person_would_write_it_down(
+    name: str, registry: Registry, server: Server, engine: Engine, tmp_path: Path, home: Path
+) -> None:
+    need_tool(name)
+    seen_as, steps = CLIENTS[name]
+    repository = f"team/{name}-{next(_numbers)}"
+    index = build_index(tmp_path / "index", repository)
+    other = build_image(tmp_path / "image", repository)
+    target = f"docker://{registry.address}/{repository}:v1"
+    copy = ["skopeo", "copy", "-q", "--all", "--preserve-digests", "--dest-tls-verify=false"]
+    subprocess.run([*copy, index.source, target], check=True)
+
+    with closing(Account(server, "admin")) as account:
+        known = {record["id"] for record in account.records(repository=repository)}
+        assert len(known) == 1
+        for number, step in enumerate(steps):
+            filled = {
+                "REPOSITORY@tag": "REPOSITORY:v1",
+                "REPOSITORY@digest": f"REPOSITORY@{index.digest}",
+                "REPOSITORY": repository,
+                "HOST": registry.address,
+                "LAYOUT": other.source,
+                "HERE": str(home),
+                "NEW": f"new-{number}",
+            }
+            command = step.command
+            for word, value in filled.items():
+                command = command.replace(word, value)
+            engine.run(command.split(), home)
+            new = [r for r in account.records(repository=repository) if r["id"] not in known]
+            known |= {record["id"] for record in new}
+
+            found = sorted((record["action"], record["tag"]) for record in new)
+            assert found == sorted(step.records), step.command
+            assert {record["client"] for record in new} <= {seen_as}, step.command
+
+
+def need_tool(name: str) -> str:
+    """The path of a program; what Debian does not have is left out where it is missing."""
+    return (
+        need_program(name)
+        if name in DEBIAN
+        else shutil.which(name, path=TOOLS) or pytest.skip(name)
+    )
