@@ -882,6 +882,21 @@ def test_a_tag_page_copies_its_digest_and_the_command_that_pulls_it(sign_in: Sig
     page = sign_in("alice").get("/search/tag?repository=team/app&tag=v1").text
 
     assert f'data-copy="{digest("image")}"' in page
-    assert 'data-copy="docker pull REGISTRY/team/app:v1"' in page
+    assert 'data-copy="docker pull registry.example:5000/team/app:v1"' in page
     assert "copy.js" in page
     assert "onclick" not in page
+
+
+@pytest.mark.parametrize("host", ["elsewhere.example", "-evil;rm", "a b", ""])
+def test_a_host_that_only_one_client_names_is_not_taken_for_the_registrys(
+    sign_in: SignIn, store: Store, host: str
+) -> None:
+    event = wire_event("pull", tag="v1", at=40)
+    event["request"]["host"] = host
+    store(event)
+
+    page = sign_in("alice").get("/search/tag?repository=team/app&tag=v1").text
+
+    named = "REGISTRY" if host == "elsewhere.example" else "registry.example:5000"
+    assert f"docker pull {named}/team/app:v1" in page
+    assert "evil" not in page
