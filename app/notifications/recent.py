@@ -254,7 +254,9 @@ def _lean(event: Event) -> Event:
     shared = {name: sys.intern(value) for name in _SHARED if (value := getattr(event, name))}
     if event.action != "delete":
         shared["request_id"] = ""
-    return msgspec.structs.replace(event, references=(), received_at=event.timestamp, **shared)
+    return msgspec.structs.replace(
+        event, references=(), received_at=event.timestamp, host="", **shared
+    )
 
 
 def _digests_by_who(events: Iterable[Event]) -> Mapping[Who, set[str]]:

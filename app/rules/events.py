@@ -91,6 +91,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""  # the registry node that generated the event
     instance: str = ""  # changes with every start of that node
     request_id: str = ""
+    host: str = ""  # the name, perhaps with a port, by which the client called the registry
     # Of a mount: where the blob came from. Of a rename: the name until then of `repository`, and so
     # of all whose names begin with it and a slash.
     from_repository: str | None = None
@@ -141,6 +142,7 @@ class _Target(msgspec.Struct, frozen=True, rename="camel"):
 class _Request(msgspec.Struct, frozen=True):
     id: str = ""
     addr: str = ""
+    host: str = ""
     method: str = ""
     useragent: str = ""
 
@@ -218,6 +220,8 @@ def position_at(moment: datetime) -> str:
     local = moment.astimezone(UTC).replace(tzinfo=None)
     return local.isoformat(timespec="microseconds") + "000Z"
 
+
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(?::[0-9]{1,5})?", re.ASCII)
 
 _TIMESTAMP = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d{2}:\d{2})",
@@ -303,6 +307,7 @@ def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | No
         source=clean_text(wire.source.addr, MAX_ACTOR_LENGTH),
         instance=clean_text(wire.source.instance_id, MAX_ACTOR_LENGTH),
         request_id=clean_text(wire.request.id, MAX_ACTOR_LENGTH),
+        host=wire.request.host if _HOST.fullmatch(wire.request.host) else "",
         from_repository=from_repository,
         references=references,
     )

@@ -60,7 +60,7 @@ def unused() -> Any:
         return render_template("analysis/unused.html", form=form, page=None), 400
     report = find_report(form)
     fewer = _days_known(report, form.query().days)
-    is_first_look = "days" not in request.args and not lists.asks_for_file()
+    is_first_look = form.is_empty and not lists.asks_for_file()
     if is_first_look and fewer and not report.judged and not report.missing:
         asked = form.query().days
         flash(f"Judged by the whole days of use that are known so far: {fewer}, not {asked}.")

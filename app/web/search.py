@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -257,6 +257,7 @@ def tag() -> Any:
     known = found.digest or ""
     manifest = stores.manifests.find(registry, [known]).get(known)
     query = RecordQuery(repository=name, registry=registry, tag=found.tag)
+    activity = _activity(query)
     history = stores.catalogue.find_history(found, scope)
     shared = CatalogueQuery(repository=name, registry=registry, digest=found.digest)
     same = stores.catalogue.find_tags(shared, scope) if found.digest else Page[Tag]([])
@@ -267,11 +268,11 @@ def tag() -> Any:
         tag=found,
         manifest=manifest,
         size=stores.manifests.find_sizes(registry, [known]).get(known),
-        pull_reference=_pull_reference(found),
+        pull_reference=_pull_reference(found, activity.get("records", ())),
         history=history[start : start + lists.PAGE_SIZE],
         newer=history[start - 1] if start else None,
         older=start + lists.PAGE_SIZE if len(history) > start + lists.PAGE_SIZE else None,
-        **_activity(query),
+        **activity,
         same=[row for row in same.items if row.digest == found.digest and row.tag != found.tag],
         has_more_names=same.next is not None,
     )
@@ -416,8 +417,14 @@ def _named_repository() -> tuple[str, str]:
     return name, registry
 
 
-def _pull_reference(tag: Tag) -> str:
-    """What to write after `docker pull`; the host as config.yml names it."""
+def _pull_reference(tag: Tag, records: Sequence[Event]) -> str:
+    """What to write after `docker pull`.
+
+    The host as config.yml names it; else as all who pushed and pulled last called it, for a client
+    may call it anything.
+    """
     registries = runtime().settings.registries
-    hosts = next((r.hosts for r in registries if r.name == tag.registry), [])
-    return f"{hosts[0] if hosts else 'REGISTRY'}/{tag.repository}:{tag.tag}"
+    configured = next((r.hosts for r in registries if r.name == tag.registry), [])
+    called = {event.host for event in records if event.host}
+    host = configured[0] if configured else called.pop() if len(called) == 1 else "REGISTRY"
+    return f"{host}/{tag.repository}:{tag.tag}"

@@ -681,7 +681,8 @@ def test_actor_request_and_source_may_be_missing(part: str, value: object) -> No
 
     missing = {
         "actor": {"actor": ""},
-        "request": {"request_id": "", "address": "", "user_agent": "", "client": "other"},
+        "request": dict.fromkeys(("request_id", "address", "user_agent", "host"), "")
+        | {"client": "other"},
         "source": {"source": "", "instance": ""},
     }[part]
     assert event == msgspec.structs.replace(whole, **missing)
@@ -690,6 +691,7 @@ def test_actor_request_and_source_may_be_missing(part: str, value: object) -> No
 _OPTIONAL = [
     "request__id",
     "request__addr",
+    "request__host",
     "request__method",
     "request__useragent",
     "actor__name",

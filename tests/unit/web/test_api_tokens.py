@@ -123,7 +123,15 @@ def in_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.store.paging.FIRST_SLICE", 2 * LONGEST_SLICE)
 
 
-OPEN = {"/login", "/", "/healthz", "/readyz", "/static/site.css", "/api/"}  # to anybody
+OPEN = {
+    "/login",
+    "/",
+    "/healthz",
+    "/readyz",
+    "/static/site.css",
+    "/favicon.ico",
+    "/api/",
+}  # to anybody
 
 
 @pytest.mark.parametrize("account", ["alice", "admin"])

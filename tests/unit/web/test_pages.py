@@ -751,15 +751,16 @@ def test_pulls_of_a_list_of_repositories_are_shown_when_they_are_asked_for(
     sign_in: SignIn, client: FlaskClient, store: Store
 ) -> None:
     now = datetime.now(UTC)
-    store(wire_event("push", "team/app", tag="v1", at=now), wire_event("pull", tag="v1", at=now))
-    path = "/api/v1/repositories?pulls=1"
+    fresh = "team/fresh"
+    store(wire_event("push", fresh, tag="v1", at=now), wire_event("pull", fresh, tag="v1", at=now))
+    path = f"/api/v1/repositories?q={fresh}&pulls=1"
 
     [item] = client.get(path, headers=basic("alice")).json["items"]
-    [without] = client.get(path.partition("?")[0], headers=basic("alice")).json["items"]
+    [without] = client.get(path.removesuffix("&pulls=1"), headers=basic("alice")).json["items"]
 
     assert (item["pulls"], without["pulls"]) == (1, None)
     assert client.get(path, headers=basic("mallory")).json["items"] == []
-    page = sign_in("alice").get("/search/user/login/?pulls=1").text
+    page = sign_in("alice").get(f"/search/user/login/?q={fresh}&pulls=1").text
     assert re.search(r'data-label="Pulls">1<', page)
 
 
@@ -881,6 +882,21 @@ def test_a_tag_page_copies_its_digest_and_the_command_that_pulls_it(sign_in: Sig
     page = sign_in("alice").get("/search/tag?repository=team/app&tag=v1").text
 
     assert f'data-copy="{digest("image")}"' in page
-    assert 'data-copy="docker pull REGISTRY/team/app:v1"' in page
+    assert 'data-copy="docker pull registry.example:5000/team/app:v1"' in page
     assert "copy.js" in page
     assert "onclick" not in page
+
+
+@pytest.mark.parametrize("host", ["elsewhere.example", "-evil;rm", "a b", ""])
+def test_a_host_that_only_one_client_names_is_not_taken_for_the_registrys(
+    sign_in: SignIn, store: Store, host: str
+) -> None:
+    event = wire_event("pull", tag="v1", at=40)
+    event["request"]["host"] = host
+    store(event)
+
+    page = sign_in("alice").get("/search/tag?repository=team/app&tag=v1").text
+
+    named = "REGISTRY" if host == "elsewhere.example" else "registry.example:5000"
+    assert f"docker pull {named}/team/app:v1" in page
+    assert "evil" not in page

@@ -79,6 +79,8 @@ def expected_get(endpoint: str, path: str, role: str) -> set[int]:
     # Without parameters there is no repository, tag or digest to show.
     if endpoint in FORM:
         return {302}  # to the list
+    if endpoint == "analysis.unused":
+        return {200, 302}  # to as many days as are known
     needs = endpoint in NEEDS_PARAMETERS or path == "/api/v1/history"
     return {400, 404} if needs else {200}
 
