@@ -208,6 +208,11 @@ class Server:
         program = self.launch()
         self.wait_until_ready(lambda: program.is_alive())
 
+    def make_database(self) -> None:
+        """Run it once: no command makes a database but `rns serve`."""
+        self.start()
+        self.stop()
+
     def wait_until_ready(self, may_wait: Callable[[], bool] = lambda: True) -> None:
         def is_ready() -> bool:
             assert may_wait(), f"rns serve ended:\n{self.program.log}"

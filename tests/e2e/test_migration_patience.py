@@ -123,7 +123,8 @@ def test_a_target_that_asks_for_pauses_costs_no_job_its_attempts(
     time.sleep(15)
     status = migration.status()
     assert (status["stopped"], status["jobs"].get("dead", 0)) == (None, 0)
-    assert busy.refused <= 16  # about one for each pause, and those that were under way
+    # About one for each pause, those that were under way, and a look every ten seconds.
+    assert busy.refused <= 24
 
     busy.answer = None
     eventually(lambda: is_all_done(migration, 8), SETTLED_S, "everything is copied", every=1)
@@ -172,9 +173,10 @@ def test_a_refused_password_is_tried_once_until_a_person_says_so(
     stopped = eventually(lambda: migration.status()["stopped"], SHOWN_S, "it stops", every=0.5)
     assert stopped.startswith("auth: ")
     assert "rns migrate resume" in stopped
-    time.sleep(20)  # version 0.1 tried every eight seconds
     first = refusals()
-    assert first == 1
+    assert first <= 2  # a look at whether it answers waits for no other request
+    time.sleep(20)  # version 0.1 tried every eight seconds
+    assert refusals() == first
 
     assert migration.server.run_rns("migrate", "once").returncode == 1
     assert refusals() == first

@@ -29,6 +29,7 @@ def test_a_registry_goes_through_a_folder_to_a_site_that_no_network_reaches(
             {"name": "in", "source": {"oci_dir": str(folder)}, "target": target},
         ]
     )
+    migration.server.make_database()
     for program in (migration.source, migration.target):
         program.start()
     old, new = migration.skopeo(migration.source), migration.skopeo(migration.target)
@@ -67,6 +68,7 @@ def test_some_platforms_come_with_digests_of_their_own(
     tmp_path: Path,
 ) -> None:
     migration = make_migration(options={"platforms": ["linux/amd64"]})
+    migration.server.make_database()
     for program in (migration.source, migration.target):
         program.start()
     old, new = migration.skopeo(migration.source), migration.skopeo(migration.target)
