@@ -247,6 +247,7 @@ def test_a_recorded_push_is_kept_whole() -> None:
             source="registry-node:5701",
             instance=wire["source"]["instanceID"],
             request_id=wire["request"]["id"],
+            host=wire["request"]["host"],
             references=(
                 Descriptor(
                     "sha256:2fa4b0cf7a06a0b9634835aa44d26d65f4862ea32a47a3dfe9bdc7b58efc9cb6",
