@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import humanize
-from flask import Flask
+from flask import Flask, Response
 from markupsafe import Markup
 
 from app.store.events import address_key
@@ -42,7 +43,8 @@ def init_app(app: Flask) -> None:
     app.jinja_env.tests["ip"] = lambda address: address_key(address) is not None
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.context_processor(_page_names)
-    app.add_url_rule("/favicon.ico", "favicon", lambda: app.send_static_file("icon.svg"))
+    icon = Path(app.static_folder or "", "icon.svg").read_bytes()
+    app.add_url_rule("/favicon.ico", "favicon", lambda: Response(icon, mimetype="image/svg+xml"))
 
 
 def _page_names() -> dict[str, Any]:

@@ -622,7 +622,7 @@ def test_the_page_of_a_platform_tells_who_pulled_it(store: Store, sign_in: SignI
 
     page = sign_in("alice").get(f"/search/digest?digest={digest('amd64')}").text
 
-    assert "2026-11-10 01:00:01 UTC</time> by bob, as a platform of an index" in page
+    assert "2026-11-10 01:00:01 UTC</span></time> by bob, as a platform of an index" in page
 
 
 def test_the_proof_of_an_unused_tag_is_also_a_pull_by_digest(
