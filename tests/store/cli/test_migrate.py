@@ -99,7 +99,8 @@ class Empty(RegistryClient):
 
 @pytest.fixture
 def empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "RegistryClient", Empty)
+    monkeypatch.setattr(shared, "connect_source", lambda plan: Empty(plan.source))
+    monkeypatch.setattr(shared, "connect_target", lambda plan: Empty(plan.target))
 
 
 def test_a_plan_is_started_paused_and_resumed(run: Run, queue: MigrationStore) -> None:
