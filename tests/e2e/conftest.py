@@ -19,12 +19,18 @@ from engine import Engine
 from playwright.sync_api import Browser, Page, sync_playwright
 from processes import LOGS, Registry, Server, cleaned_up, need_program
 
+LONGEST = (
+    "test_migration_whole.py",
+    "test_migration_verdict.py",
+    "test_migration_patience.py",
+    "test_image.py",
+)
 LOG_TAIL = 4_000  # characters of each log in the report of a failed test
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test first, so that no process waits for it alone at the end."""
-    items.sort(key=lambda item: item.path.name != "test_migration_whole.py")
+    """The longest tests first, so that no process waits for one alone at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.hookimpl(wrapper=True)
