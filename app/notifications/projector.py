@@ -156,6 +156,7 @@ class Projector:
         self._meter = meter
         self._held = Held(stores, passing=passing)
         self._derivation = Derivation(stores, after, self._held.keep)
+        self._is_caught_up = False  # what is derived follows from all that is on record
         self._waiting: deque[Letter] = deque()  # read, and not worked in
         self._progress = Progress(until=datetime.now(UTC))
         self._note_at = 0.0
@@ -166,18 +167,12 @@ class Projector:
         Raises:
             StoreUnavailable: the database is away; nothing is lost by another turn.
         """
-        try:
-            with self._held.going_on():
-                return self._turn()
-        except LeaseLost:
-            self._waiting.clear()
-            return None
-        except Exception:
-            self._waiting.clear()
-            raise
+        with contextlib.suppress(LeaseLost), self._at_work():
+            return self._turn()
+        return None
 
     def _turn(self) -> bool | None:
-        if not self._held.is_mine and not self._take_over():
+        if not self._may_write():
             return None
         with deadline(TURN_S):
             self._held.keep()
@@ -223,18 +218,44 @@ class Projector:
 
     def _while_mine(self, work: Callable[[], Result]) -> Result:
         while True:
-            with contextlib.suppress(LeaseLost), self._held.going_on():
-                if self._held.is_mine or self._take_over():
+            with contextlib.suppress(LeaseLost), self._at_work():
+                if self._may_write():
                     return work()
             time.sleep(LOOK_S)
 
-    def _take_over(self) -> bool:
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Hold the lease meanwhile; what breaks off may have stored the half of something."""
+        try:
+            with self._held.going_on():
+                yield
+        except BaseException:
+            self._is_caught_up = False
+            self._waiting.clear()
+            raise
+
+    def _may_write(self) -> bool:
+        """Take the lease if need be, and catch up; False where another process has it."""
+        if self._held.is_mine and self._is_caught_up:
+            return True
         with deadline(TURN_S):
             if not self._held.take():
                 return False
+        self._is_caught_up = False
         self._derivation.forget()
         self._waiting.clear()
-        # What an older holder stored last may not be what follows from all that is on record.
+        try:
+            self._catch_up()
+        except (LeaseLost, StoreUnavailable):
+            raise
+        except Exception:
+            self._derivation.forget()
+            logger.exception("what came last could not be folded anew")
+        self._is_caught_up = True
+        return True
+
+    def _catch_up(self) -> None:
+        """Fold anew what came last: another process, or this one, may have broken off."""
         now = datetime.now(UTC)
         since = now - RECENT
         while since <= now:
@@ -244,7 +265,6 @@ class Projector:
                 if events := self._stores.events.find_all_between(since, until):
                     self._derivation.fold_anew(events)
             since += SLICE
-        return True
 
     def _next(self) -> list[Letter]:
         """The oldest envelopes: as many as one batch may hold."""
@@ -263,6 +283,7 @@ class Projector:
         except LeaseLost:
             raise
         except Exception as error:
+            self._is_caught_up = False
             self._derivation.forget()
             self._stores.check()  # raises when it is the database that fails
             logger.warning("a batch of %d envelopes: %s; one by one", len(letters), error)

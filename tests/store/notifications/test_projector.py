@@ -303,7 +303,8 @@ def test_a_server_makes_way_for_a_command_and_goes_on_after_it(stores: Stores) -
     assert server.turn() is False
 
 
-def test_who_takes_over_puts_right_what_an_older_holder_stored_last(stores: Stores) -> None:
+def leave_half_done(stores: Stores) -> None:
+    """Let a check that is part of a pull stand on record as one of its own."""
     now = datetime.now(UTC) - timedelta(seconds=30)
     check = wire_event("check", tag="v1", at=now)
     pull = wire_event("pull", at=now + timedelta(seconds=1))
@@ -312,9 +313,69 @@ def test_who_takes_over_puts_right_what_an_older_holder_stored_last(stores: Stor
     stores.events.set_derived([msgspec.structs.replace(stored, part_of=None)])
     assert len(records(stores)) == 2
 
+
+def test_who_takes_over_puts_right_what_an_older_holder_stored_last(stores: Stores) -> None:
+    leave_half_done(stores)
+
     work_in(stores)
 
     assert [(row.action, row.tag) for row in records(stores)] == [("pull", "v1")]
+
+
+def test_who_breaks_off_while_it_takes_over_begins_again_though_it_has_the_lease(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_half_done(stores)
+    fold_anew, outages = Derivation.fold_anew, [StoreUnavailable("away")]
+
+    def fail_once(self: Derivation, events: Sequence[Event]) -> None:
+        if outages:
+            raise outages.pop()
+        fold_anew(self, events)
+
+    monkeypatch.setattr(Derivation, "fold_anew", fail_once)
+    projector = Projector(stores)
+    with pytest.raises(StoreUnavailable):
+        projector.turn()
+
+    assert projector.turn() is False
+
+    assert [(row.action, row.tag) for row in records(stores)] == [("pull", "v1")]
+
+
+def test_what_breaks_off_in_the_middle_is_put_right_by_the_next_turn(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projector = Projector(stores)
+    assert projector.turn() is False
+    leave_half_done(stores)
+    monkeypatch.setattr(EventStore, "add", _raise)
+    monkeypatch.setattr(stores, "check", _raise)
+    send(stores, event("push", tag="v2"))
+    with pytest.raises(StoreUnavailable):
+        projector.turn()
+    monkeypatch.undo()
+
+    assert projector.turn() is True
+
+    assert [(row.action, row.tag) for row in records(stores)] == [("pull", "v1"), ("push", "v2")]
+
+
+def test_what_can_never_be_folded_anew_does_not_stop_the_others(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    leave_half_done(stores)
+    send(stores, event("push", tag="v2"))
+
+    def fail(self: Derivation, events: Sequence[Event]) -> None:
+        raise ValueError("odd")
+
+    monkeypatch.setattr(Derivation, "fold_anew", fail)
+
+    work_in(stores)
+
+    assert "v2" in [row.tag for row in records(stores)]
+    assert "could not be folded anew" in caplog.text
 
 
 def test_a_full_inbox_refuses_and_loses_nothing(
