@@ -167,11 +167,11 @@ class Catalogue:
 
     def _find_states(self, keys: Iterable[str]) -> dict[str, Document]:
         """What tags point to now, those that pushes told of."""
-        fields = dict.fromkeys(("tag", "digest", "position", "deleted"), 1)
+        fields = dict.fromkeys(("tag", "digest", "position", "deleted", "seen_by"), 1)
         found: dict[str, Document] = {}
         for chunk in chunks(sorted(keys)):
             rows = self._tags.find({"_id": {"$in": chunk}}, fields)
-            found |= {row["_id"]: row for row in rows}
+            found |= {row["_id"]: row for row in rows if row["seen_by"] == "push"}
         return found
 
     def _rows(self, kind: Kind) -> Collection[Document]:
@@ -257,11 +257,15 @@ def _is_after(event: Event, state: Document | None, renames: Renames) -> bool:
 
 
 def _digest_then(event: Event, moves: Iterable[Document], renames: Renames) -> str | None:
-    """What a tag pointed to in the event's repository, just before it."""
+    """What a tag pointed to in the event's repository, just before it, by pushes alone.
+
+    Whoever died in between may have left sightings beside the push that overrules them.
+    """
     before = (
         move
         for move in moves
-        if move["position"] < event.position
+        if move["action"] != SEEN
+        and move["position"] < event.position
         and renames.name(move["named"], move["position"], event.position) == event.repository
     )
     return digest_before(find_changes(before), event.position)

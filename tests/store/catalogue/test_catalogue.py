@@ -397,3 +397,16 @@ def test_more_tags_than_one_command_takes_are_written_and_found(stores: Stores) 
 
     assert read_tags(stores) == []
     assert stores.catalogue.find_tags_at([pull]) == {pull.id: None}
+
+
+@pytest.mark.parametrize("writes", range(6))
+def test_a_push_that_broke_off_does_not_name_what_was_pulled_before_it(writes: int) -> None:
+    stores, _ = fresh()
+    deliver(stores, [[make_event("pull", tag="v1", digest=ONE, at=1)]])
+    before, after = (make_event("pull", digest=ONE, at=at) for at in (5, 15))
+
+    with failing_after(writes), contextlib.suppress(StoreUnavailable):
+        stores.catalogue_writer.apply([make_event("push", tag="v1", digest=ONE, at=10)])
+
+    tags = stores.catalogue.find_tags_at([before, after])
+    assert tags == {before.id: None, after.id: "v1" if writes else None}

@@ -1,0 +1,151 @@
+"""Whatever breaks off between any two writes: what follows from the events follows all the same."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from builders import rule
+from pymongo.errors import AutoReconnect
+from recount import Recount, differing, tag_states
+from traffic import CLOCKS_S, Item, Traffic, make_event
+
+from app.errors import StoreUnavailable
+from app.notifications.intake import Intake
+from app.notifications.projector import Projector
+from app.rules.events import parse_envelope
+from app.store import Stores
+from app.store.events import RecordQuery
+
+SECONDS = 4.0  # of the registry's life
+EVENTS_S = 60
+WRITES = ("insert_one", "insert_many", "bulk_write", "update_one", "delete_one", "delete_many")
+
+
+class Weather:
+    """Whether the database can be reached; it may go away while something is written."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self.writes_left = self.writes_lost = self.breaks = 0
+        self.is_bad = False
+
+    def turn_bad(self) -> None:
+        """After some writes the next ones are lost."""
+        self.is_bad = True
+        self.writes_left, self.writes_lost = self._chance.randrange(40), self._chance.choice([1, 3])
+
+    def write(self, method: Callable[..., Any], *given: Any, **more: Any) -> Any:
+        """Carry a write out, or lose it: before, in the middle, or its answer alone."""
+        self.writes_left -= 1
+        if not self.is_bad or self.writes_left >= 0:
+            return method(*given, **more)
+        self.writes_lost -= 1
+        self.breaks += 1
+        self.is_bad = self.writes_lost > 0
+        there = self._chance.choice(["nothing", "half", "all"])
+        if there == "half" and isinstance(given[0], list):
+            given = (given[0][::2], *given[1:])
+        if there != "nothing":
+            method(*given, **more)
+        raise AutoReconnect("connection closed")
+
+
+class Windy:
+    """A database, or one of its collections, in such weather."""
+
+    def __init__(self, place: Any, weather: Weather) -> None:
+        self._place = place
+        self._weather = weather
+
+    def __getitem__(self, name: str) -> Any:
+        return Windy(self._place[name], self._weather)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._place, name)
+        if name not in WRITES:
+            return found
+        return lambda *given, **more: self._weather.write(found, *given, **more)
+
+
+def live(chance: random.Random) -> Iterator[tuple[float, int, Item]]:
+    """What happens: when, which node tells of it, and the event, dated by the node's clock."""
+    begin = datetime.now(UTC) - timedelta(seconds=30)
+    traffic = Traffic(chance, [f"team/app-{number}" for number in range(3)], 4)
+    second, numbers = 0.0, itertools.count()
+    while second < SECONDS:
+        repository, client, steps = traffic.act()
+        second += len(steps) / EVENTS_S
+        request, one = f"delete {next(numbers)}", chance.randrange(3)
+        for step in steps:
+            is_delete = step.action == "delete"
+            node = one if is_delete else chance.choice([one, chance.randrange(3)])
+            id = request if is_delete else f"request {next(numbers)}"
+            at = second + step.after_s
+            date = begin + timedelta(seconds=at + CLOCKS_S[node])
+            yield (
+                at,
+                node,
+                make_event(step, repository, client, id)
+                | {
+                    "id": f"event {next(numbers)}",
+                    "timestamp": date.isoformat().replace("+00:00", "Z"),
+                    "source": {"addr": f"node-{node}:5000", "instanceID": f"instance {node}"},
+                },
+            )
+
+
+def deliver(
+    happened: list[tuple[float, int, Item]], chance: random.Random
+) -> list[tuple[float, Item]]:
+    """In what order it comes: each node's in its own, some late, a tenth twice."""
+    free_at, late_s = [0.0] * 3, [0.0] * 3
+    arrivals: list[tuple[float, Item]] = []
+    for at, node, event in sorted(happened, key=lambda each: each[:2]):
+        if chance.random() < 0.05:
+            late_s[node] = chance.choice([0.0, chance.uniform(0, 2.5)])
+        free_at[node] = max(free_at[node], at + late_s[node])
+        arrivals.append((free_at[node], event))
+        if chance.random() < 0.1:
+            arrivals.append((free_at[node] + chance.uniform(0, 10), event))
+    return sorted(arrivals, key=lambda each: each[0])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_whatever_breaks_off_all_follows_as_if_nothing_had(mock_database: Any, seed: int) -> None:
+    chance = random.Random(seed)
+    weather = Weather(chance)
+    stores = Stores(mock_database)
+    stores.ensure_indexes()
+    happened = list(live(chance))
+    waiting = deliver(happened, chance)[::-1]
+    projector = Projector(Stores(Windy(mock_database, weather)))  # type: ignore[arg-type]
+    is_over = False
+
+    while not is_over:
+        until = waiting[-1][0] + chance.choice([0.1, 0.4, 1.5]) if waiting else 0
+        while waiting and waiting[-1][0] <= until:
+            body = json.dumps({"events": [waiting.pop()[1]]}).encode()
+            Intake(stores, 2**30).receive(body, "default")
+        if waiting and chance.random() < 0.5:
+            weather.turn_bad()
+        try:
+            is_over = projector.turn() is False and not waiting
+        except StoreUnavailable:
+            if chance.random() < 0.5:  # the process died of it
+                mock_database["leases"].delete_many({})
+                projector = Projector(Stores(Windy(mock_database, weather)))  # type: ignore[arg-type]
+
+    assert weather.breaks > 0
+    sent = json.dumps({"events": [event for _, _, event in happened]}).encode()
+    recount = Recount(parse_envelope(sent, "default", datetime.now(UTC)).events)
+    scope = stores.catalogue.find_scope(rule())
+    rows = stores.events.find_page(RecordQuery(parts=True), scope, limit=2 * len(happened)).items
+    folds = {row.id: (row.part_of, row.parent, row.tag, row.tag_from) for row in rows}
+    assert differing(folds, recount.folds) == {}
+    assert differing(tag_states(mock_database["tags"].find()), recount.tags) == {}
