@@ -14,6 +14,7 @@ from app.cli import (
     events,
     imports,
     migrate,
+    original,
     sample,
     serve,
     tokens,
@@ -70,6 +71,7 @@ for command in (
     usage.usage,
     events.events,
     catalogue.catalogue,
+    original.import_,
     migrate.migrate,
 ):
     cli.add_command(command)

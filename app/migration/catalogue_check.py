@@ -129,7 +129,7 @@ class CatalogueCheck:
             return 0, [row]
         tags = sorted({*listed, *recorded})
         rows = self._threads.map(
-            lambda tag: self._compare_tag(repository, tag, recorded.get(tag, "")), tags
+            lambda tag: self._compare_tag(repository, tag, recorded.get(tag)), tags
         )
         return len(listed), [row for row in rows if row]
 
@@ -138,13 +138,16 @@ class CatalogueCheck:
         if not row.tag:
             return row
         tag = self._catalogue.get_tag(self._registry, row.repository, row.tag, None)
-        recorded = tag.digest if tag and not tag.deleted else None
-        return self._compare_tag(row.repository, row.tag, recorded or "")
+        recorded = tag.digest or "" if tag and not tag.deleted else None
+        return self._compare_tag(row.repository, row.tag, recorded)
 
-    def _compare_tag(self, repository: str, tag: str, recorded: str) -> Difference | None:
+    def _compare_tag(self, repository: str, tag: str, recorded: str | None) -> Difference | None:
+        """`recorded` is None where there is no such tag, "" where nobody told its digest."""
         self._going_on()
+        known = recorded or ""
+        found: str | None
         try:
-            found = self._client.head_manifest(repository, parse_tag(tag), recorded).digest
+            found = self._client.head_manifest(repository, parse_tag(tag), known).digest
         except (InvalidReference, RegistryError) as error:
             if isinstance(error, RegistryError) and error.error_class in OF_ENDPOINT:
                 raise
@@ -153,14 +156,16 @@ class CatalogueCheck:
                     repository=repository,
                     tag=tag,
                     kind="unknown",
-                    recorded=recorded,
+                    recorded=known,
                     message=str(error),
                 )
-            found = ""
+            found = None
         if found == recorded:
             return None
-        kind: DifferenceKind = "gone" if not found else "moved" if recorded else "unheard"
-        return Difference(repository=repository, tag=tag, kind=kind, recorded=recorded, found=found)
+        kind: DifferenceKind = "gone" if not found else "moved" if known else "unheard"
+        return Difference(
+            repository=repository, tag=tag, kind=kind, recorded=known, found=found or ""
+        )
 
     def _event_of(self, row: Difference, *, is_braked: bool) -> Event | None:
         """What must have happened; None where nobody knows, or a person has to look first."""

@@ -274,7 +274,7 @@ def _parse_event(raw: bytes, registry: str, received_at: datetime) -> Event | No
     is_blob = _is_blob(action, target)
     if is_blob and action != "mount":
         return None
-    _check_id(wire.id)
+    check_id(wire.id)
     repository, from_repository = _parse_repositories(action, target)
     tag, digest = _parse_reference(action, target)
     timestamp, fixed = _parse_moment(wire.timestamp, received_at)
@@ -338,7 +338,8 @@ def _mend(value: Any, depth: int) -> Any:
     return value
 
 
-def _check_id(event_id: str) -> None:
+def check_id(event_id: str) -> None:
+    """Raise InvalidEvent for an id under which nothing can be kept."""
     if not event_id or len(event_id) > MAX_ID_LENGTH or not event_id.isprintable():
         raise InvalidEvent("id: empty, unprintable or longer than 255 characters")
 
@@ -382,12 +383,17 @@ def _parse_reference(action: Action, target: _Target) -> tuple[str | None, str |
 def _parse_moment(text: str, received_at: datetime) -> tuple[datetime, str]:
     """As `parse_timestamp`, and not so far off that only a wrong clock can mean it."""
     timestamp, fixed = parse_timestamp(text)
+    check_moment(timestamp, received_at)
+    return timestamp, fixed
+
+
+def check_moment(timestamp: datetime, received_at: datetime) -> None:
+    """Raise InvalidEvent for a time so far off that only a wrong clock can mean it."""
     if not EARLIEST <= timestamp <= received_at + MAX_AHEAD:
         raise InvalidEvent(
-            f"timestamp: {fixed[:19]} is before 2013 or more than a day ahead of this server:"
-            " set the clock of the registry's host"
+            f"timestamp: {timestamp.isoformat()[:19]} is before 2013 or more than a day ahead of "
+            "this server: set the clock of the registry's host"
         )
-    return timestamp, fixed
 
 
 def _url_parts(target: _Target) -> tuple[str, str]:

@@ -75,6 +75,7 @@ _PARTS: dict[str, Callable[[Plan, Any], lists.Listing]] = {
     "drift": drift_listing,
 }
 _Given = dict[str, str | int]
+_TYPES = {"id": (str, "a text"), "class": (str, "a text"), "allow_deletes": (int, "a number")}
 
 
 @bp.before_request
@@ -253,12 +254,17 @@ def rejected_action(action: str) -> Response:
 
 def _read_body() -> _Given:
     try:
-        return msgspec.json.decode(request.get_data() or b"{}", type=_Given)
+        given = msgspec.json.decode(request.get_data() or b"{}", type=_Given)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidQuery(f"body: expected a JSON object of texts and numbers: {error}") from None
+    for name, (kind, called) in _TYPES.items():
+        if not isinstance(given.get(name, kind()), kind):
+            raise InvalidQuery(f"{name}: expected {called}")
+    return given
 
 
 def _answer(found: lists.Listing, beside: Mapping[str, Any] = {}) -> Response:
+    lists.check_page()
     up_to = find_up_to()
     behind = {"up_to": up_to} if up_to else {}
     return lists.export(found) or json_response({**lists.api_page(found), **beside, **behind})

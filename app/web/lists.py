@@ -26,7 +26,7 @@ EXPORT_PAGE_SIZE = 500
 PAGE_COUNT_CAP = 500  # a page says "more than 500": counting is most of what a page costs
 API_COUNT_CAP = 10_000
 MAX_WAY_BACK = 20  # pages that one can go back to, by links
-FILES = ("csv", "ndjson")
+FILES = {"csv": "text/csv", "ndjson": "application/x-ndjson"}  # with their content types
 
 Item = dict[str, Any]
 Row = TypeVar("Row")
@@ -146,6 +146,11 @@ def total(listing: Listing, page: Page[Item], cap: int = PAGE_COUNT_CAP) -> Coun
     return listing.count(cap)
 
 
+def check_page() -> None:
+    """Refuse a page that cannot be, also where the whole list is sent."""
+    _limit(), _asks_for_total(), cursor()
+
+
 def _limit() -> int:
     text = request.args.get("limit", str(PAGE_SIZE))
     is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PAGE_SIZE))
@@ -203,13 +208,12 @@ def export(listing: Listing) -> Response | None:
     kind = request.args.get("format")
     if not kind or kind == "html":
         return None
-    writers = {"csv": (_csv_rows, "text/csv"), "ndjson": (_ndjson_rows, "application/x-ndjson")}
     if kind not in FILES:
         raise InvalidQuery("format: expected csv or ndjson")
-    rows, mimetype = writers[kind]
+    rows = {"csv": _csv_rows, "ndjson": _ndjson_rows}[kind]
     first = listing.find(None, EXPORT_PAGE_SIZE)  # an error here still gets its own status
     stream = stream_with_context(rows(listing, _all_items(listing, first)))
-    response = Response(stream, mimetype=mimetype)
+    response = Response(stream, mimetype=FILES[kind])
     response.headers["Content-Disposition"] = f'attachment; filename="{listing.name}.{kind}"'
     return response
 

@@ -24,7 +24,7 @@ from app.version import VERSION
 from app.web import forms
 from app.web.analysis import INTERNAL, PROOFS
 from app.web.figures import Figures
-from app.web.lists import MAX_PAGE_SIZE, PAGE_SIZE
+from app.web.lists import FILES, MAX_PAGE_SIZE, PAGE_SIZE
 from app.web.migration import SECRET, TAKES
 
 Schema = dict[str, Any]
@@ -35,6 +35,7 @@ ERRORS = {
     "401": "No account, a wrong password, or a wrong token.",
     "403": "The account is no administrator, or a token would change something.",
     "404": "There is no such resource, or the account may not see it.",
+    "409": "Not in the state that things are in; the answer says what would come first.",
     "429": "Too many failed sign-ins; Retry-After says when to come back.",
     "503": "The database is away, or who knows the accounts; Retry-After says when to come back.",
 }
@@ -63,7 +64,7 @@ FORMAT: Schema = {
     "name": "format",
     "in": "query",
     "description": "The whole list as a file, instead of a page of JSON.",
-    "schema": {"enum": ["csv", "ndjson"]},
+    "schema": {"enum": list(FILES)},
 }
 
 
@@ -301,6 +302,11 @@ def _page(item: Schema, beside: Schema) -> Schema:
         "type": "boolean",
         "description": "There are more: counting stopped at `total`.",
     }
+    page["properties"]["up_to"] = {
+        "type": "string",
+        "format": "date-time",
+        "description": "Only while events wait to be worked in: what came later is missing.",
+    }
     return page
 
 
@@ -310,11 +316,14 @@ def _object(properties: Schema) -> Schema:
 
 def _operation(summary: str, answer: Schema, parameters: Sequence[Schema]) -> Schema:
     failed = {"application/problem+json": {"schema": _ref("Problem")}}
+    found = {"application/json": {"schema": answer}}
+    if FORMAT in parameters:
+        found |= {name: {"schema": {"type": "string"}} for name in FILES.values()}
     return {
         "summary": summary,
         "parameters": list(parameters),
         "responses": {
-            "200": {"description": "Found.", "content": {"application/json": {"schema": answer}}},
+            "200": {"description": "Found.", "content": found},
             **{code: {"description": reason, "content": failed} for code, reason in ERRORS.items()},
         },
     }

@@ -100,10 +100,13 @@ class Catalogue:
         return _seen_by(scope, found) if scope and found else found
 
     def find_digests(self, registry: str, repository: str) -> dict[str, str]:
-        """What every tag of a repository points to that is not deleted: not for a person."""
+        """What every tag of a repository points to that is not deleted: not for a person.
+
+        "" where nobody told the digest.
+        """
         query = {"repository": repository, "registry": registry, "deleted": False}
         rows = self._tags.find(query, {"tag": 1, "digest": 1})
-        return {row["tag"]: row["digest"] for row in rows if row.get("digest")}
+        return {row["tag"]: row.get("digest") or "" for row in rows}
 
     def find_history(self, tag: Tag, scope: Scope | None) -> list[Move]:
         """Every move of a tag, newest first; a push of what it already pointed to is no move.

@@ -7,15 +7,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from builders import deliver, digest, envelope, wire_event
+from builders import NOW, deliver, digest, envelope, wire_event
 from memory_registry import MemoryRegistry
 
 from app.errors import IllegalState
 from app.migration.catalogue_check import CatalogueCheck
+from app.notifications.derivation import Derivation
 from app.notifications.listening import NodeWatch, note_silence
 from app.notifications.projector import Projector
 from app.registry import RegistryError
 from app.rules.events import parse_envelope
+from app.rules.original import Row, parse_record
 from app.server import catalogue_checks
 from app.server.catalogue_checks import CatalogueChecker, check_catalogue, is_due
 from app.settings import Registry, Settings
@@ -116,6 +118,22 @@ def test_a_repair_makes_the_catalogue_say_what_the_registry_does(place: Place) -
     assert tag
     assert tag.deleted
     assert place.check() == (place.stores.checks.get("default"), {})
+
+
+def test_a_tag_without_a_digest_gets_the_one_that_the_registry_tells(place: Place) -> None:
+    for number, tag in enumerate(("there", "gone")):
+        fields = {"repo": f"team/app:{tag}", "action": "push", "timestamp": NOW}
+        taken = parse_record(Row(f"{number}", None, fields), "default", NOW)
+        Derivation(place.stores).work_in([taken])
+    pushed = place.registry.push("team/app", "there").digest
+    assert place.recorded() == {"there": "", "gone": ""}
+
+    check, found = place.check(repair=True)
+
+    assert found == {"team/app:there": "unheard", "team/app:gone": "gone"}
+    assert check.repaired == 2
+    assert place.recorded() == {"there": pushed}
+    assert place.check()[1] == {}
 
 
 def test_an_event_that_is_on_its_way_is_no_difference(

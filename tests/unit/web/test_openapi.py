@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
-from typing import Any
+from datetime import date
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 import pytest
 from builders import INDEX, NOW, basic, digest, wire_event
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
 from app.settings import Migration, Source, Target
 from app.store import Stores
 from app.store.migrations import Drift, Wish
+from app.web.migration import TAKES
 from app.web.openapi import LISTS
 
 Store = Callable[..., None]
@@ -169,6 +175,115 @@ def test_an_action_takes_and_answers_what_is_described(
     Draft202012Validator(described(description, path, "post", "200")).validate(answer.json)
 
 
+# Values as somebody may write them; of free text each may be right or wrong.
+TEXTS = st.sampled_from(["team/app", "v1", "alice", "default", "10.0.0.0/8", "^t", "a*", "-", "x"])
+ODD = st.sampled_from(["\0", "ü\ud800", "%", "'", "{}", "sha256:", "9" * 30, "1e3", "a" * 300, " "])
+ANY = TEXTS | ODD | st.text(max_size=8)
+
+
+class Value(NamedTuple):
+    text: str
+    is_right: bool | None  # as declared; None where the declaration does not say
+
+
+def values(schema: Any) -> st.SearchStrategy[Value]:
+    """Right and wrong values of a parameter."""
+    if "enum" in schema:
+        right = st.sampled_from(schema["enum"])
+        wrong = ANY.filter(lambda text: text.strip() and text.strip() not in schema["enum"])
+    elif schema["type"] == "integer":
+        least, most = schema.get("minimum", 1), schema.get("maximum", 1000)
+        right = st.integers(least, most).map(str)
+        wrong = st.sampled_from(["x", "1.5", "0x1", "1 2", "{}"])
+        if "minimum" in schema:
+            wrong |= st.sampled_from([least - 1, most + 1, 10**30]).map(str)
+    elif schema.get("format") == "date":
+        right = st.dates(date(2020, 1, 1), date(2026, 12, 31)).map(str)
+        wrong = st.sampled_from(["x", "2026-13-01", "2026", "20261"])
+        return right.map(lambda text: Value(text, None)) | wrong.map(lambda t: Value(t, False))
+    else:
+        return ANY.map(lambda text: Value(text, None))
+    return right.map(lambda text: Value(text, True)) | wrong.map(lambda text: Value(text, False))
+
+
+def check_answer(description: Any, path: str, method: str, answer: Any) -> None:
+    """Raise unless an answer has a declared status, content type and shape."""
+    told = description["paths"][path][method]["responses"]
+    assert str(answer.status_code) in told, answer.text
+    content = told[str(answer.status_code)]["content"]
+    assert answer.mimetype in content
+    if answer.is_json or answer.mimetype.endswith("+json"):
+        schema = {**content[answer.mimetype]["schema"], "components": description["components"]}
+        Draft202012Validator(schema, format_checker=FormatChecker()).validate(
+            json.loads(answer.text)
+        )
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_whatever_is_asked_the_answer_is_one_of_those_described(
+    admin: FlaskClient, description: Any, path: str
+) -> None:
+    parameters = description["paths"][path]["get"]["parameters"]
+    optional = {row["name"]: values(row["schema"]) for row in parameters if row["in"] == "query"}
+    in_path = [row["name"] for row in parameters if row["in"] == "path"]
+    there, needed = examples(admin), QUERIES.get(path, {})
+
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        st.fixed_dictionaries({}, optional=optional),
+        st.fixed_dictionaries({}, optional=dict.fromkeys(in_path, ANY)),
+        st.booleans(),
+    )
+    def ask(asked: dict[str, Value], names: dict[str, str], is_whole: bool) -> None:
+        query = needed if is_whole else {}
+        query = query | {name: value.text for name, value in asked.items()}
+        filled = {name: quote(names.get(name) or there[name], errors="replace") for name in in_path}
+        url = PREFIX + path.format(**filled)
+        answer = admin.get(url, query_string=urlencode(query, errors="replace"))
+
+        if names and answer.status_code == 404:
+            return  # of another resource, or of none
+        if not names:
+            check_answer(description, path, "get", answer)
+        rights = [value.is_right for value in asked.values()]
+        if False in rights:
+            assert answer.status_code in (400, 404), answer.text
+        elif is_whole and None not in rights:
+            assert answer.status_code == 200, answer.text
+
+    ask()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"/migrations/{{name}}/{action}" for action in TAKES),
+        "/rejected-events/retry",
+        "/rejected-events/drop",
+    ],
+)
+def test_whatever_is_wanted_the_answer_is_one_of_those_described(
+    admin: FlaskClient, description: Any, path: str
+) -> None:
+    operation = description["paths"][path]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    anything = st.integers(-1, 2**40) | ANY | st.none() | st.just([1])
+    bodies = st.fixed_dictionaries(
+        {}, optional=dict.fromkeys([*schema["properties"], "no"], anything)
+    )
+
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(bodies, st.sampled_from(["dc2", "dc2", "other"]))
+    def want(body: dict[str, Any], name: str) -> None:
+        answer = admin.post(PREFIX + path.format(name=name), json=body)
+
+        check_answer(description, path, "post", answer)
+        if answer.status_code == 200:
+            Draft202012Validator(schema).validate(body)
+
+    want()
+
+
 def test_the_description_is_for_everybody_and_the_same_for_all(
     client: FlaskClient, description: Any
 ) -> None:
@@ -221,7 +336,8 @@ def test_a_token_is_described_as_what_reads_and_changes_nothing(description: Any
 
 def described(description: Any, path: str, method: str, code: str) -> Any:
     """The schema of an answer, with what it refers to."""
-    [content] = description["paths"][path][method]["responses"][code]["content"].values()
+    contents = description["paths"][path][method]["responses"][code]["content"]
+    content = contents["application/json" if code == "200" else "application/problem+json"]
     return {**content["schema"], "components": description["components"]}
 
 

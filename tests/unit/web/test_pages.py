@@ -18,6 +18,8 @@ from flask.testing import FlaskClient
 from mongomock.collection import Cursor
 from werkzeug.datastructures import MultiDict
 
+from app.notifications.derivation import Derivation
+from app.rules.original import Row, parse_record
 from app.store import Stores
 from app.web import forms
 from app.web.display import ago
@@ -900,3 +902,23 @@ def test_a_host_that_only_one_client_names_is_not_taken_for_the_registrys(
     named = "REGISTRY" if host == "elsewhere.example" else "registry.example:5000"
     assert f"docker pull {named}/team/app:v1" in page
     assert "evil" not in page
+
+
+def test_a_tag_whose_digest_nobody_told_is_shown_as_such(
+    sign_in: SignIn, mock_stores: Stores
+) -> None:
+    fields = {"repo": "team/old:v0", "action": "push", "timestamp": NOW, "src": "10.0.0.1:4711"}
+    taken = parse_record(Row("0", None, fields), "default", NOW)
+    Derivation(mock_stores).work_in([taken])
+    alice, mallory = sign_in("alice"), sign_in("mallory")
+
+    listed = alice.get("/search/user/repo/login/?repository=team/old")
+    page = alice.get("/search/tag?repository=team/old&tag=v0")
+    records = alice.get("/analysis/user/login/?repository=team/old")
+
+    assert listed.status_code == page.status_code == records.status_code == 200
+    assert '<td class="line-2" data-label="Digest">unknown</td>' in listed.text
+    assert '<dd class="digest">unknown</dd>' in page.text
+    assert "v0" in records.text
+    assert "team/old" not in mallory.get("/search/user/repo/login/").text
+    assert mallory.get("/search/tag?repository=team/old&tag=v0").status_code == 404
