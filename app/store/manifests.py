@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from pymongo import UpdateOne
@@ -42,10 +42,28 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return list(dict.fromkeys(named))
 
     @property
+    def platforms(self) -> list[str]:
+        """Those of an index, as `linux/arm/v7`, each once; an attestation in it has none."""
+        named = (each.platform for each in self.references if self.kind == "index")
+        known = (one for one in named if one and one.os not in ("", "unknown"))
+        parts = ([one.os, one.architecture, one.variant] for one in known)
+        return list(dict.fromkeys("/".join(filter(None, three)) for three in parts))
+
+    @property
     def blobs(self) -> dict[str, int]:
         """Config and layers, digest → bytes; without those of an index's children."""
         children = set(self.children)
         return {each.digest: each.size for each in self.references if each.digest not in children}
+
+
+class Whole(NamedTuple):
+    """A manifest, and the bytes of config and layers: each blob once, an index with its children.
+
+    `size` is None where it is not known of every part.
+    """
+
+    manifest: Manifest
+    size: int | None
 
 
 class _Told(msgspec.Struct, frozen=True):
@@ -153,10 +171,12 @@ class ManifestStore:
         return {row["digest"]: _manifest(row) for row in self._find(ids).values()}
 
     def find_sizes(self, registry: str, digests: Iterable[str]) -> dict[str, int | None]:
-        """Bytes of config and layers by digest, each blob once, an index with all its children.
+        """Bytes by digest; see find_whole."""
+        found = self.find_whole(registry, digests)
+        return {digest: whole.size for digest, whole in found.items()}
 
-        None where it is not known of every part; unknown manifests are left out.
-        """
+    def find_whole(self, registry: str, digests: Iterable[str]) -> dict[str, Whole]:
+        """Known manifests of a registry by digest, each with the size of all its content."""
         wanted = set(digests)
         known = level = self.find(registry, wanted)
         for _ in range(MAX_DEPTH):
@@ -165,7 +185,9 @@ class ManifestStore:
             if not level:
                 break
             known = known | level
-        return {digest: _size(digest, known) for digest in wanted & known.keys()}
+        return {
+            digest: Whole(known[digest], _size(digest, known)) for digest in wanted & known.keys()
+        }
 
 
 def _size(digest: str, known: Mapping[str, Manifest]) -> int | None:

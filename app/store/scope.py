@@ -68,6 +68,21 @@ class Scope:
             return self.queries
         return [{"repository": repository}] if self.may_see(repository) else []
 
+    def near(self, repositories: Iterable[str]) -> Scope:
+        """What it has of the namespaces of some repositories, or of these; for their figures."""
+        names = set(repositories)
+        namespaces = {namespace_of(name) for name in names}
+        queries: list[dict[str, Any]] = []
+        for part in self.queries:
+            if not part:
+                few = len(namespaces) <= FEW
+                queries += _any_of("namespace", namespaces) if few else [{}]
+                continue
+            [(field, value)] = part.items()
+            allowed = {value} if isinstance(value, str) else set(value["$in"])
+            queries += _any_of(field, allowed & (namespaces if field == "namespace" else names))
+        return Scope(self._rule, queries, self.account, self.records)
+
     def records_within(
         self, repository: str | None, *, by_client: bool = False
     ) -> list[dict[str, Any]]:

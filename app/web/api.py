@@ -22,6 +22,7 @@ from app.web.analysis import (
     record_listing,
     unused_listing,
 )
+from app.web.contents import tag_items
 from app.web.figures import find_figures, slot_listing
 from app.web.forms import (
     AccessFilter,
@@ -49,7 +50,6 @@ from app.web.search import (
     history_listing,
     repository_item,
     repository_listing,
-    tag_items,
     tag_listing,
 )
 from app.web.signin import administrator, is_signed_in, viewer, visitor

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ def init_app(app: Flask) -> None:
         duration=duration,
         size=size,
         short=short_digest,
+        bars=bars,
+        last_day=last_day,
+        shifted=shifted,
         total=total,
     )
     app.jinja_env.tests["ip"] = lambda address: address_key(address) is not None
@@ -71,16 +75,15 @@ def moment(when: datetime | None) -> Markup:
     )
 
 
-def age(when: datetime | None) -> Markup:
-    """How long ago, with the exact time as a tooltip, and beside it where there is room."""
+def age(when: datetime | None, *, exact: bool = True) -> Markup:
+    """How long ago, with the time as a tooltip, and, if `exact`, beside it where there is room."""
     if when is None:
         return Markup('<span class="text-body-secondary">–</span>')
     utc = when.astimezone(UTC)
-    exact = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    text = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    beside = Markup(' <span class="exact">{}</span>').format(text) if exact else ""
     iso = utc.isoformat().replace("+00:00", "Z")
-    return Markup('<time datetime="{}" title="{}">{} <span class="exact">{}</span></time>').format(
-        iso, exact, ago(when), exact
-    )
+    return Markup('<time datetime="{}" title="{}">{}{}</time>').format(iso, text, ago(when), beside)
 
 
 def ago(when: datetime) -> str:
@@ -93,6 +96,12 @@ def ago(when: datetime) -> str:
         if number >= least:
             return f"{number} {name} ago"
     return "just now"
+
+
+def shifted(when: datetime, seconds: int) -> str:
+    """A time so much later, as the address of a page has it."""
+    moment = when.astimezone(UTC) + timedelta(seconds=seconds)
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def duration(seconds: float) -> str:
@@ -111,6 +120,23 @@ def duration(seconds: float) -> str:
 def size(number: int | None) -> str:
     """Bytes in decimal units, as registries show them."""
     return "–" if number is None else humanize.naturalsize(number).replace(" Bytes", " B")
+
+
+def bars(numbers: Sequence[int], height: int = 20) -> str:
+    """The path of an SVG with a bar for each number, 3 wide, the highest `height` high."""
+    top = max([1, *numbers])
+    return " ".join(
+        f"M{3 * place + 1} {height}V{height - max(1.5, height * number / top):.1f}"
+        for place, number in enumerate(numbers)
+        if number
+    )
+
+
+def last_day(numbers: Sequence[int]) -> str:
+    """How long ago something happened last, of the numbers of days that end with today."""
+    ago = next((place for place, number in enumerate(reversed(numbers)) if number), None)
+    words = {None: "–", 0: "today", 1: "yesterday"}
+    return words.get(ago, f"{ago} days ago")
 
 
 def short_digest(digest: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from heapq import nsmallest
 from typing import Any
@@ -14,7 +14,7 @@ from app.rules.usage import CHECK, DELETE, PULL, PUSH, Counts, Span, Sums, days_
 from app.store.catalogue import CatalogueQuery
 from app.store.events import CONTENT, NONE, address_key
 from app.store.paging import Count, Page
-from app.store.usage import UsageQuery
+from app.store.usage import Proof, Puller, UsageQuery, Who
 from app.web.forms import UsageFilter
 from app.web.lists import Listing, fields_of
 from app.web.runtime import runtime
@@ -23,6 +23,7 @@ from app.web.signin import viewer
 MAX_HOURLY_DAYS = 2
 TOP = 10
 MAX_NEW_TAGS = 1_000_000
+MAX_PULLERS = 20
 RECENT_DAYS = 30  # of the page of a repository, tag or digest
 
 
@@ -77,8 +78,22 @@ class Recent(msgspec.Struct, frozen=True):
     missing: Sequence[date]
     supplements: bool  # whether they count
     link: Callable[..., str]
-    tags: Mapping[str, int]  # pulls by tag
+    pullers: Sequence[tuple[Who, Puller]]  # the last first, at most MAX_PULLERS
+    more_pullers: int
+    tags: Mapping[str, Sequence[int]]  # pulls of each day, by tag
+    last_pulls: Mapping[str, Proof]  # by tag
     hourly: bool = False
+
+
+class DailyPulls(msgspec.Struct, frozen=True):
+    """The pulls of each of the last 30 days, by registry and repository.
+
+    Those from `until` on are not counted, where it is not None, nor are those of `missing` days.
+    """
+
+    days: Mapping[tuple[str, str], Sequence[int]]
+    until: datetime | None
+    missing: Sequence[date]
 
 
 def find_recent(*, supplements: bool = False, **filters: str) -> Recent:
@@ -87,38 +102,56 @@ def find_recent(*, supplements: bool = False, **filters: str) -> Recent:
     Of a repository without what only supplements its images, but for `supplements`.
     """
     stores, now = runtime().stores, datetime.now(UTC)
-    calendar = stores.days.calendar
-    last = calendar.day_of(now)
-    first = last - timedelta(days=RECENT_DAYS - 1)
+    first, last = recent_days(now)
     wanted: dict[str, Any] = dict(filters)
     query = UsageQuery(first=first, last=last, supplements=supplements, **wanted)
     of_kind = {} if supplements else {"kind": CONTENT}
-    found = stores.usage.read_sums(query, viewer().scope, now, tops=("tags",))
+    use = stores.usage.read_use(query, viewer().scope, now)
+    pullers = sorted(use.pullers.items(), key=lambda one: (one[1].last, one[0]), reverse=True)
+    days = list(days_between(first, last))
     return Recent(
         first=first,
         last=last,
-        time_zone=calendar.zone,
-        pulls=found.counts[PULL],
-        pushes=found.counts[PUSH],
-        slots=_days(found, query),
-        missing=found.missing,
+        time_zone=stores.days.calendar.zone,
+        pulls=use.sums.counts[PULL],
+        pushes=use.sums.counts[PUSH],
+        slots=_days(use.sums, query),
+        missing=use.sums.missing,
         supplements=supplements,
         link=records_linker({**filters, **of_kind}, first, last),
-        tags={key[-1]: pulls for key, (pulls, _) in found.tops["tags"].items()},
+        pullers=pullers[:MAX_PULLERS],
+        more_pullers=max(0, len(pullers) - MAX_PULLERS),
+        tags={tag: [found.get(day, 0) for day in days] for tag, found in use.tag_days.items()},
+        last_pulls=use.last_pulls,
     )
 
 
-def find_pulls(registry: str | None) -> dict[tuple[str, ...], int]:
-    """The pulls of the last 30 days by registry and repository; without those of supplements.
+def find_daily_pulls(
+    repositories: Iterable[tuple[str, str]], *, only_closed: bool = False
+) -> DailyPulls:
+    """The pulls of some repositories (registry, name) in the last 30 days, without supplements'.
 
-    Costs what the dashboard does.
+    Reads the sums of days, as the dashboard does, of no more namespaces than it must. With
+    `only_closed` not the events of the newest hours, which cost as much as all that is closed.
     """
-    stores, now = runtime().stores, datetime.now(UTC)
-    last = stores.days.calendar.day_of(now)
-    first = last - timedelta(days=RECENT_DAYS - 1)
-    query = UsageQuery(first=first, last=last, registry=registry or None)
-    found = stores.usage.read_sums(query, viewer().scope, now, tops=("repositories",))
-    return {key: pulls for key, (pulls, _) in found.tops["repositories"].items()}
+    wanted, stores, now = set(repositories), runtime().stores, datetime.now(UTC)
+    first, last = recent_days(now)
+    scope = viewer().scope.near(name for _, name in wanted)
+    query = UsageQuery(first=first, last=last)
+    lines = stores.usage.read_lines(
+        "repositories", wanted, query, scope, now, only_closed=only_closed
+    )
+    days = {
+        key: [lines.days.get(key, {}).get(day, (0, 0))[0] for day in days_between(first, last)]
+        for key in wanted
+    }
+    return DailyPulls(days, lines.until, lines.missing)
+
+
+def recent_days(now: datetime) -> tuple[date, date]:
+    """The first and the last of the days that pages call the last 30."""
+    last = runtime().stores.days.calendar.day_of(now)
+    return last - timedelta(days=RECENT_DAYS - 1), last
 
 
 def find_figures(form: UsageFilter) -> Figures:

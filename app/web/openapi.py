@@ -131,7 +131,12 @@ LISTS = {
     "/repositories": List(
         "Repositories", forms.RepositoryFilter, Repository, added={"tags": int, "pulls": int | None}
     ),
-    "/tags": List("Tags", forms.TagFilter, Tag, added={"size": int | None}),
+    "/tags": List(
+        "Tags",
+        forms.TagFilter,
+        Tag,
+        added={"size": int | None, "platforms": str | None, "signed": bool},
+    ),
     "/records": List("Records, newest first", forms.RecordFilter, Event, INTERNAL),
     "/unused": List(
         "Tags that nobody used for some days",

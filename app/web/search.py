@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -19,7 +18,8 @@ from app.store.events import LastPull, RecordQuery
 from app.store.paging import Page
 from app.store.scope import Scope
 from app.web import lists
-from app.web.figures import find_pulls, find_recent
+from app.web.contents import Supplement, find_supplements, tag_items
+from app.web.figures import DailyPulls, find_daily_pulls, find_recent
 from app.web.forms import FilterForm, HistoryFilter, RepositoryFilter, SignInForm, TagFilter
 from app.web.forms.fields import DIGEST_START, whole_digest
 from app.web.lists import Item, Listing, fields_of
@@ -56,7 +56,21 @@ def repositories_form() -> Any:
 @bp.route("/user/login/", methods=["GET", "POST"])
 def repositories() -> Any:
     """The repositories found."""
-    return results("search/repositories.html", RepositoryFilter, repository_listing, visitor)
+    return results(
+        "search/repositories.html",
+        RepositoryFilter,
+        repository_listing,
+        visitor,
+        beside=_pulls_beside,
+    )
+
+
+def _pulls_beside(form: RepositoryFilter, page: Page[Item]) -> dict[str, Any]:
+    """The daily pulls that the page shows; the anonymous account sees none."""
+    if not is_signed_in():
+        return {}
+    keys = [(row["registry"], row["repository"]) for row in page.items]
+    return {"pulls": find_daily_pulls(keys, only_closed=not form.pulls.data)}
 
 
 @bp.get("/user/repo/")
@@ -84,8 +98,11 @@ def results(
     form_class: Any,
     make_listing: Any,
     who: Callable[[], Viewer] = viewer,
+    beside: Callable[[Any, Page[Item]], dict[str, Any]] = lambda form, page: {},
 ) -> Any:
     """The result path of a form, for `who` may look: an account, or any visitor.
+
+    `beside` finds what the page shows beside its rows.
 
     POST signs in and redirects (303) to GET with the filters in the query string, so that a result
     can be linked, paged, reloaded and exported. GET without a session goes to the form, an export
@@ -107,7 +124,8 @@ def results(
         return exported
     page = listing.find(lists.cursor(), lists.PAGE_SIZE)
     count = lists.total(listing, page)
-    return render_template(template, form=form, page=page, count=count, sign_in_form=None)
+    more = beside(form, page)
+    return render_template(template, form=form, page=page, count=count, sign_in_form=None, **more)
 
 
 def _sign_in_and_redirect(template: str, form: FilterForm, who: Callable[[], Viewer]) -> Any:
@@ -136,11 +154,11 @@ def repository_listing(form: RepositoryFilter) -> Listing:
     def find(cursor: str | None, limit: int) -> Page[Item]:
         page = catalogue.find_repositories(query, scope, cursor=cursor, limit=limit)
         tags = catalogue.count_tags(page.items)
-        items = [repository_item(row, tags, pulls) for row in page.items]
-        return Page(items, page.next)
+        pulls = None
+        if form.pulls.data and is_signed_in():
+            pulls = find_daily_pulls((row.registry, row.repository) for row in page.items)
+        return Page([repository_item(row, tags, pulls) for row in page.items], page.next)
 
-    is_asked = form.pulls.data and is_signed_in()
-    pulls = find_pulls(form.registry.data) if is_asked else None
     columns = (*Repository.__struct_fields__, "tags", "pulls")
     return Listing(
         "repositories",
@@ -153,11 +171,11 @@ def repository_listing(form: RepositoryFilter) -> Listing:
 def repository_item(
     row: Repository,
     tags: Mapping[tuple[str, str], int],
-    pulls: Mapping[tuple[str, ...], int] | None = None,
+    pulls: DailyPulls | None = None,
 ) -> Item:
     """A repository with its number of tags, and of pulls in 30 days if they were asked for."""
     key = row.registry, row.repository
-    pulled = None if pulls is None else pulls.get(key, 0)
+    pulled = None if pulls is None else sum(pulls.days[key])
     return {**fields_of(row), "tags": tags.get(key, 0), "pulls": pulled}
 
 
@@ -168,7 +186,7 @@ def tag_listing(form: TagFilter) -> Listing:
     def find(cursor: str | None, limit: int) -> Page[Item]:
         return tag_items(catalogue.find_tags(query, scope, cursor=cursor, limit=limit))
 
-    columns = (*Tag.__struct_fields__, "size")
+    columns = (*Tag.__struct_fields__, "size", "platforms", "signed")
     return Listing("tags", columns, find, lambda cap: catalogue.count("tag", query, scope, cap=cap))
 
 
@@ -192,21 +210,6 @@ def history_listing(form: HistoryFilter) -> Listing:
 
     columns = Move.__struct_fields__
     return Listing("history", columns, find, lambda cap: lists.count_of(rows, cap))
-
-
-def tag_items(page: Page[Tag]) -> Page[Item]:
-    """A page of tags, each with the size of what it points to."""
-    store = runtime().stores.manifests
-    digests: defaultdict[str, set[str]] = defaultdict(set)
-    for row in page.items:
-        if row.digest:
-            digests[row.registry].add(row.digest)
-    sizes = {registry: store.find_sizes(registry, some) for registry, some in digests.items()}
-    items = [
-        {**fields_of(row), "size": sizes.get(row.registry, {}).get(row.digest or "")}
-        for row in page.items
-    ]
-    return Page(items, page.next)
 
 
 @bp.get("/repository")
@@ -254,8 +257,7 @@ def tag() -> Any:
     name, registry = _named_repository()
     found = get_tag(name, request.args.get("tag", ""), registry)
     stores, scope = runtime().stores, visitor().scope
-    known = found.digest or ""
-    manifest = stores.manifests.find(registry, [known]).get(known)
+    whole = stores.manifests.find_whole(registry, {found.digest or ""}).get(found.digest or "")
     query = RecordQuery(repository=name, registry=registry, tag=found.tag)
     activity = _activity(query)
     history = stores.catalogue.find_history(found, scope)
@@ -266,8 +268,8 @@ def tag() -> Any:
     return render_template(
         "search/tag.html",
         tag=found,
-        manifest=manifest,
-        size=stores.manifests.find_sizes(registry, [known]).get(known),
+        whole=whole,
+        supplements=_supplements_of([found]),
         pull_reference=_pull_reference(found, activity.get("records", ())),
         history=history[start : start + lists.PAGE_SIZE],
         newer=history[start - 1] if start else None,
@@ -289,8 +291,8 @@ def digest() -> Any:
     return render_template(
         "search/digest.html",
         digest=wanted,
-        manifest=stores.manifests.find(registry, [wanted]).get(wanted),
-        size=stores.manifests.find_sizes(registry, [wanted]).get(wanted),
+        whole=stores.manifests.find_whole(registry, {wanted}).get(wanted),
+        supplements=_supplements_of(row for row in page.items if row.digest == wanted),
         tags=tags,
         has_more_tags=page.next is not None,
         **_activity(RecordQuery(digest=wanted, parts=True)),
@@ -370,12 +372,16 @@ def get_manifest(digest: str) -> Item:
         NotFound: no such manifest, or none that may be seen.
     """
     _, registry = _find_digest(digest)
-    store = runtime().stores.manifests
-    found = store.find(registry, [digest]).get(digest)
-    if found is None:
+    whole = runtime().stores.manifests.find_whole(registry, {digest}).get(digest)
+    if whole is None:
         raise NotFound("There is no such digest.")
-    total = store.find_sizes(registry, [digest]).get(digest)
-    return {**fields_of(found), "registry": registry, "total_size": total}
+    return {**fields_of(whole.manifest), "registry": registry, "total_size": whole.size}
+
+
+def _supplements_of(tags: Iterable[Tag]) -> list[Supplement]:
+    """What there is about what these tags point to."""
+    subjects = {(tag.registry, tag.repository, tag.digest) for tag in tags if tag.digest}
+    return [one for found in find_supplements(subjects).values() for one in found]
 
 
 def _activity(query: RecordQuery, *, supplements: bool = True) -> dict[str, Any]:

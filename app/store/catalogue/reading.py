@@ -99,6 +99,14 @@ class Catalogue:
         found: Tag | None = _struct(Tag, document) if document else None
         return _seen_by(scope, found) if scope and found else found
 
+    def find_named(self, places: Iterable[TagPlace], scope: Scope) -> list[Tag]:
+        """Those of the tags (registry, repository, tag) that are there, in no order."""
+        keys = {tag_key(name, tag, of) for of, name, tag in places if scope.may_see(name)}
+        found: list[Document] = []
+        for chunk in chunks(sorted(keys)):
+            found += self._tags.find({"_id": {"$in": chunk}})
+        return [_seen_by(scope, _struct(Tag, row)) for row in found if not row["deleted"]]
+
     def find_digests(self, registry: str, repository: str) -> dict[str, str]:
         """What every tag of a repository points to that is not deleted: not for a person.
 

@@ -22,7 +22,19 @@ and account, and of each namespace; so a dashboard reads little more than a docu
 from __future__ import annotations
 
 from app.store.usage.days import DayStore
+from app.store.usage.pullers import Proof, Puller, Use, Who
 from app.store.usage.queries import Image, Usage, UsageQuery
-from app.store.usage.reading import Newest, Proof, UsageStore
+from app.store.usage.reading import Newest, UsageStore
 
-__all__ = ["DayStore", "Image", "Newest", "Proof", "Usage", "UsageQuery", "UsageStore"]
+__all__ = [
+    "DayStore",
+    "Image",
+    "Newest",
+    "Proof",
+    "Puller",
+    "Usage",
+    "UsageQuery",
+    "UsageStore",
+    "Use",
+    "Who",
+]

@@ -30,6 +30,7 @@ from app.store.scope import Scope
 from app.store.usage.counting import CAME, Place, bounds_of, count_rows, is_in_time
 from app.store.usage.days import DayStore, is_whole
 from app.store.usage.documents import add_document, day_of, rows_of
+from app.store.usage.pullers import Proof, Use, proof_of
 from app.store.usage.queries import (
     Image,
     Usage,
@@ -64,6 +65,17 @@ class Cover(NamedTuple):
     registries: dict[str, Sequence[str]]
 
 
+class Lines(NamedTuple):
+    """Pulls and pushes by day of some lines of a top list, by the key of the line.
+
+    What happened from `until` on is not counted, where that is not None; nor are `missing` days.
+    """
+
+    days: dict[Any, dict[date, tuple[int, int]]]
+    until: datetime | None
+    missing: Sequence[date]
+
+
 class Images(NamedTuple):
     """What something happened to in a period; not on `missing` days, which are being prepared.
 
@@ -73,14 +85,6 @@ class Images(NamedTuple):
     found: set[Image]
     heard: Heard
     missing: Sequence[date]
-
-
-class Proof(NamedTuple):
-    """When something was pulled or checked, by whom, with what; None where that is not shown."""
-
-    last: datetime
-    actor: str | None
-    client: str | None
 
 
 class Newest(NamedTuple):
@@ -176,6 +180,70 @@ class UsageStore:
             lists = self.read_sums(mine, scope, now, tops=own).tops
             found.tops |= {name: lists[name] for name in own}
         return found
+
+    def read_lines(
+        self,
+        top: str,
+        wanted: Container[Any],
+        query: UsageQuery,
+        scope: Scope,
+        now: datetime,
+        *,
+        only_closed: bool = False,
+    ) -> Lines:
+        """What happened on each day to the `wanted` lines of a top list that names nobody else.
+
+        With `only_closed` the newest hours are left out where older ones are closed: most of what
+        a page costs is to count their events.
+        """
+        query, scope = asked(query, scope)
+        assert top not in hidden_lists(query, scope)
+
+        def read(cover: Cover) -> Lines:
+            until = _end_of_closed(cover) if only_closed else None
+            sums: dict[date, Sums] = {}
+            named, parts = split(query, scope)
+            fields = dict.fromkeys(("day", "run", "registry", top), 1)
+            for document in self._read_sums(cover, query, named, fields):
+                add_document(sums.setdefault(day_of(document["day"]), Sums()), document, (top,))
+            made: list[Row] = []
+            missing = sorted({span.day for span in cover.open if until and span.end <= until})
+            if until is None:
+                made, missing = self._make_rows(cover, parts_of(query, scope))
+            for row in chain(self._read_rows(cover, parts), made):
+                if matches(row, query):
+                    sums.setdefault(row.day, Sums()).add(row)
+            days: dict[Any, dict[date, tuple[int, int]]] = {}
+            for day, found in sums.items():
+                for key, numbers in found.tops[top].items():
+                    if key in wanted:
+                        days.setdefault(key, {})[day] = numbers
+            return Lines(days, until, missing)
+
+        return self._settled(query, now, read)
+
+    def read_address(
+        self, address: str, days: Iterable[date], scope: Scope, now: datetime
+    ) -> list[Row]:
+        """What came from an address on some days, without what the viewer may not locate."""
+        found: list[Row] = []
+        for day in days:
+            period = UsageQuery(first=day, last=day, supplements=True)
+            rows = self.read(period, scope, now).rows
+            found += (r for r in rows if r.address == address and scope.may_locate(r.actor))
+        return found
+
+    def read_use(self, query: UsageQuery, scope: Scope, now: datetime) -> Use:
+        """What happened to one repository, tag or digest, and who pulled it; as `read`."""
+
+        def read(cover: Cover) -> Use:
+            use = Use(scope, parts=bool(query.digest))
+            rows, use.sums.missing = self._find_rows(cover, query, scope)
+            for row in rows:
+                use.add(row)
+            return use
+
+        return self._settled(query, now, read)
 
     def read_hours(
         self, query: UsageQuery, scope: Scope, now: datetime
@@ -362,6 +430,13 @@ def _bounds(cover: Cover) -> dict[str, Any]:
     return {"day": {"$gte": min(cover.runs), "$lte": max(cover.runs)}}
 
 
+def _end_of_closed(cover: Cover) -> datetime | None:
+    """Up to when all is closed but for older days; None where nothing is, or nothing is open."""
+    newest = max(map(day_of, cover.runs), default=None)
+    open_since = [span.start for span in cover.open if newest and span.day >= newest]
+    return min(open_since, default=None)
+
+
 def _newest_first(cover: Cover) -> list[date]:
     """The days of which something is closed or open."""
     return sorted({*map(day_of, cover.runs), *(span.day for span in cover.open)}, reverse=True)
@@ -390,11 +465,7 @@ def _add_heard(heard: Heard, registry: str, day: date) -> None:
 
 def _newer(newest: Newest, row: Row, scope: Scope, is_use: Callable[[Row], bool]) -> Newest:
     """`newest` with what this row tells."""
-    proof = Proof(
-        row.last,
-        row.actor if scope.may_name(row.actor) else None,
-        row.client if scope.may_locate(row.actor) else None,
-    )
+    proof = proof_of(row, scope)
 
     def newer(found: Proof | None) -> Proof:
         return proof if found is None or row.last > found.last else found

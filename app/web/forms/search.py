@@ -36,7 +36,7 @@ class RepositoryFilter(FilterForm):
     q = text_field("Repository", pattern, description="part of a name, ^begin, or a glob: team/*")
     registry = text_field("Registry")
     sort = ChoiceField("Sort by", choices=_SORTS, default="name")
-    pulls = SwitchField("Show pulls in 30 days")
+    pulls = SwitchField("Count pulls to this minute")
 
     def query(self) -> CatalogueQuery:
         """The store's query."""
