@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import threading
@@ -34,6 +35,7 @@ LARGE_BYTES = 50_000_000
 OUTAGE_S = 20.0
 DELETES = 12  # of the writer; from 20 in ten minutes on they would be braked
 DRAINED_S = 150.0
+SEED = int(os.environ.get("RNS_TEST_SEED", "20"))  # of what people do meanwhile
 
 Item = dict[str, Any]
 
@@ -47,7 +49,7 @@ class Writer:
         self.errors: list[BaseException] = []
         self.actions = 0
         self._contents = (f"layer {number}".encode() for number in count())
-        self._random = random.Random(20)
+        self._random = random.Random(SEED)
         self._deletes_left = DELETES
         self._new = count()
         self._turn = threading.Lock()

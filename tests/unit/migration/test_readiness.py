@@ -47,6 +47,8 @@ def test_a_plan_is_ready_when_nothing_speaks_against_it(night: Night) -> None:
     assert [check.is_met for check in checks] == [True] * len(ORDER)
     assert night.checks()["verified"].reason == "2 tags are equal"
     assert night.checks()["worker"].reason == "1 alive"
+    assert night.checks()["reached"].reason == "both registries answer"
+    assert night.checks()["deletes"].reason == "not braked"
     states.cut_over(night.stores, night.plan, "test", night.now)
     assert night.queue.plans.get("dc2").state == "cut_over"
 

@@ -339,6 +339,16 @@ def test_a_blob_that_is_lost_while_it_is_read_is_broken(pair: Pair) -> None:
     assert pair.found(extent={"hashed": True}) == {"v1": "broken_blob"}
 
 
+def test_a_share_is_some_of_the_tags() -> None:
+    tags = [f"v{number}" for number in range(2_000)]
+
+    some = Extent(share=0.5).choose(tags)
+
+    assert set(some) < set(tags)
+    assert 800 < len(some) < 1_200
+    assert Extent().choose(tags) == tags
+
+
 def test_a_part_says_what_it_is_of(pair: Pair) -> None:
     assert Extent() == Extent(share=1, repositories="", deep=False, hashed=False)
     assert Extent().part == ""
