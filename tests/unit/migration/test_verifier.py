@@ -362,6 +362,23 @@ def test_a_part_says_what_it_is_of(pair: Pair) -> None:
         Extent(repositories="re:(")
 
 
+@pytest.mark.parametrize(
+    ("referrers", "known", "is_extra"),
+    [(True, True, False), (True, False, True), (False, True, True)],
+)
+def test_a_list_of_referrers_at_the_target_alone_is_ours_where_the_source_has_its_image(
+    threads: ThreadPoolExecutor, referrers: bool, known: bool, is_extra: bool
+) -> None:
+    pair = Pair(threads, referrers=referrers)
+    digest = pair.copied("v1") if known else f"sha256:{'0' * 64}"
+    pair.copied("v2")
+    tag = digest.replace(":", "-")
+    pair.target.push_index("team/app", tag, [])
+    pair.target.push_index("team/app", "else", [])
+
+    assert pair.found() == {"else": "extra", **({tag: "extra"} if is_extra else {})}
+
+
 def test_only_what_a_job_can_repair_is_wanted_again() -> None:
     rows = [
         Drift(plan="dc2", repository="a", reference=kind, kind=kind, at=present())
