@@ -23,6 +23,7 @@ from app.web.figures import find_pulls, find_recent
 from app.web.forms import FilterForm, HistoryFilter, RepositoryFilter, SignInForm, TagFilter
 from app.web.forms.fields import DIGEST_START, whole_digest
 from app.web.lists import Item, Listing, fields_of
+from app.web.overview import find_overview
 from app.web.preferences import page_size
 from app.web.runtime import runtime
 from app.web.signin import SIGN_IN, Viewer, is_signed_in, sign_in, viewer, visitor
@@ -37,7 +38,7 @@ MAX_BY_VERSION = 200  # tags of a repository: more are listed by name, page by p
 
 @bp.get("/")
 def home() -> Any:
-    """The search forms and the latest pushes."""
+    """What happened, what needs attention, and the latest pushes."""
     stores, scope = runtime().stores, visitor().scope
     newest = CatalogueQuery(sort="pushed")
     found = tag_items(stores.catalogue.find_tags(newest, scope, limit=RECENT))
@@ -45,7 +46,10 @@ def home() -> Any:
     repositories = stores.catalogue.count(
         "repository", CatalogueQuery(), scope, cap=lists.PAGE_COUNT_CAP
     )
-    return render_template("search/home.html", tags=tags, repositories=repositories)
+    overview = find_overview() if is_signed_in() else None
+    return render_template(
+        "search/home.html", tags=tags, repositories=repositories, overview=overview
+    )
 
 
 @bp.get("/user/")

@@ -1,4 +1,4 @@
-"""The search box of the page head, for an account that may see what it finds and one that may not."""
+"""The search box of the page head, as an account that may see what it finds and as others."""
 
 from __future__ import annotations
 
