@@ -13,6 +13,7 @@ from app.store.sign_ins import FORM, HEADER, NEW_PASSWORD, NEW_TOKEN, REVOKED, S
 from app.web import lists
 from app.web.credentials import record
 from app.web.forms import PasswordForm, TokenFilter, TokenForm
+from app.web.preferences import page_size
 from app.web.runtime import runtime
 from app.web.signin import (
     administrator,
@@ -128,7 +129,7 @@ def tokens() -> Any:
     if not form.validate():
         return render_template("access/tokens.html", form=form, page=None), 400
     page = runtime().stores.tokens.find_page(
-        form.account.data or "", cursor=lists.cursor(), limit=lists.PAGE_SIZE
+        form.account.data or "", cursor=lists.cursor(), limit=page_size()
     )
     return render_template("access/tokens.html", form=form, page=page, now=now())
 

@@ -14,9 +14,9 @@ from markupsafe import Markup
 from app.store.events import address_key
 from app.store.paging import Count
 from app.version import VERSION
-from app.web import lists
+from app.web import lists, preferences
 from app.web.runtime import find_up_to
-from app.web.signin import account_name, is_administrator, shown_of_others
+from app.web.signin import account_name, is_administrator, is_visitor, shown_of_others
 
 AHEAD_S = 60  # a registry's clock may be ahead by so much
 _DAY_S = 86_400
@@ -57,7 +57,10 @@ def _page_names() -> dict[str, Any]:
         "find_up_to": find_up_to,
         "following_url": lists.following_url,
         "is_administrator": is_administrator,
+        "is_visitor": is_visitor,
         "shown_of_others": shown_of_others,
+        "preferred": preferences.preferred,
+        "preferences": preferences.PREFERENCES,
         "previous_url": lists.previous_url,
         "same_query": lists.same_query,
         "url_with": lists.url_with,

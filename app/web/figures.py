@@ -250,6 +250,11 @@ def _tops(found: Sums) -> dict[str, Sequence[Top]]:
     }
 
 
+def top_repositories(found: Sums) -> Sequence[Top]:
+    """The most pulled repositories, ten at most."""
+    return _tops(found)["repositories"]
+
+
 def _by_pulls(line: tuple[tuple[str, ...], tuple[int, int]]) -> tuple[int, int, tuple[str, ...]]:
     key, (pulls, pushes) = line
     return -pulls, -pushes, key

@@ -23,6 +23,8 @@ from app.web.figures import DailyPulls, find_daily_pulls, find_recent
 from app.web.forms import FilterForm, HistoryFilter, RepositoryFilter, SignInForm, TagFilter
 from app.web.forms.fields import DIGEST_START, whole_digest
 from app.web.lists import Item, Listing, fields_of
+from app.web.overview import find_overview
+from app.web.preferences import page_size
 from app.web.runtime import runtime
 from app.web.signin import SIGN_IN, Viewer, is_signed_in, sign_in, viewer, visitor
 
@@ -36,7 +38,7 @@ MAX_BY_VERSION = 200  # tags of a repository: more are listed by name, page by p
 
 @bp.get("/")
 def home() -> Any:
-    """The search forms and the latest pushes."""
+    """What happened, what needs attention, and the latest pushes."""
     stores, scope = runtime().stores, visitor().scope
     newest = CatalogueQuery(sort="pushed")
     found = tag_items(stores.catalogue.find_tags(newest, scope, limit=RECENT))
@@ -44,7 +46,10 @@ def home() -> Any:
     repositories = stores.catalogue.count(
         "repository", CatalogueQuery(), scope, cap=lists.PAGE_COUNT_CAP
     )
-    return render_template("search/home.html", tags=tags, repositories=repositories)
+    overview = find_overview() if is_signed_in() else None
+    return render_template(
+        "search/home.html", tags=tags, repositories=repositories, overview=overview
+    )
 
 
 @bp.get("/user/")
@@ -122,7 +127,7 @@ def results(
     exported = lists.export(listing)
     if exported:
         return exported
-    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    page = listing.find(lists.cursor(), page_size())
     count = lists.total(listing, page)
     more = beside(form, page)
     return render_template(template, form=form, page=page, count=count, sign_in_form=None, **more)
@@ -326,15 +331,22 @@ def complete_digest(given: str) -> str:
     """
     if len(given.partition(":")[2]) >= MIN_WHOLE_DIGEST:
         return given
-    stores, scope = runtime().stores, visitor().scope
-    registries = [registry.name for registry in runtime().settings.registries]
-    known = stores.manifests.find_digests(registries, given, MAX_CANDIDATES)
-    found = {one for one in known if stores.events.find_registry(one, scope)}
-    query = CatalogueQuery(digest=given, deleted=True)
-    found |= {row.digest for row in stores.catalogue.find_tags(query, scope).items if row.digest}
+    found = find_digests(given)
     if len(found) > 1:
         raise InvalidQuery(f"digest: several begin so: {', '.join(sorted(found)[:5])}")
     return next(iter(found), given)
+
+
+def find_digests(start: str) -> set[str]:
+    """Digests that begin so and may be seen, some of them where there are many."""
+    stores, scope = runtime().stores, visitor().scope
+    registries = [registry.name for registry in runtime().settings.registries]
+    known = stores.manifests.find_digests(registries, start, MAX_CANDIDATES)
+    found = {one for one in known if stores.events.find_registry(one, scope)}
+    query = CatalogueQuery(digest=start, deleted=True)
+    return found | {
+        row.digest for row in stores.catalogue.find_tags(query, scope).items if row.digest
+    }
 
 
 def get_repository(name: str, registry: str) -> Repository:

@@ -110,6 +110,11 @@ def account_name() -> str:
     return found.name if found else ""
 
 
+def is_visitor() -> bool:
+    """Whether one asks who may search, be it the anonymous account; asks no database."""
+    return bool(g.get("viewer"))
+
+
 def is_anonymous() -> bool:
     """Whether the anonymous account asks, which would see more if it signed in."""
     found = g.get("viewer")

@@ -25,6 +25,7 @@ from app.store.paging import Count, Page
 from app.version import VERSION
 from app.web import lists
 from app.web.lists import Item, Listing, fields_of
+from app.web.preferences import page_size
 from app.web.runtime import runtime
 from app.web.signin import administrator, is_administrator
 
@@ -92,7 +93,7 @@ def rejected() -> Any:
     exported = lists.export(listing)
     if exported:
         return exported
-    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    page = listing.find(lists.cursor(), page_size())
     return render_template("wiring/rejected.html", page=page, count=lists.total(listing, page))
 
 

@@ -47,6 +47,7 @@ SEARCH = {
     "search.repository",
     "search.tag",
     "search.digest",
+    "find.results",
 }
 LISTS = {"/api/v1/repositories", "/api/v1/tags"}
 RESOURCES = {"api.repository", "api.tag", "api.manifest"}

@@ -1,0 +1,149 @@
+"""What the home page tells at a glance, each part of what the viewer may see.
+
+All of it is read by a few bounded queries: see docs/pages.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from statistics import median
+
+import msgspec
+from flask import url_for
+
+from app.rules.events import Event
+from app.rules.usage import DELETE, PULL, PUSH, Sums
+from app.store.events import CONTENT, RecordQuery
+from app.store.migrations import WORKED
+from app.store.usage import UsageQuery
+from app.web.figures import Top, records_linker, top_repositories
+from app.web.runtime import runtime
+from app.web.signin import is_administrator, viewer
+
+DAYS = 7  # before today: what is usual is their median
+BUSIEST = 5
+SILENT = timedelta(days=1)
+WORDS = {PULL: "Pulls", PUSH: "Pushes", DELETE: "Deletes"}
+
+
+class Today(msgspec.Struct, frozen=True):
+    """How often something happened today so far, and on a usual day; None where none is known."""
+
+    action: str
+    name: str
+    number: int
+    usual: int | None
+    url: str
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """When a registry sent something last; None if it never did."""
+
+    registry: str
+    at: datetime | None
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """Something that an administrator should look at, and the page that says more."""
+
+    text: str
+    url: str
+    at: datetime | None = None
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """What an account sees; `registries` and `notices` are empty but for administrators."""
+
+    newest: Event | None
+    today: Sequence[Today]
+    busiest: Sequence[Top]
+    busiest_link: Callable[..., str]
+    registries: Sequence[Heard]
+    notices: Sequence[Notice]
+
+
+def find_overview() -> Overview:
+    """What the account that asks may know."""
+    stores, scope, now = runtime().stores, viewer().scope, datetime.now(UTC)
+    today = stores.days.calendar.day_of(now)
+    first = today - timedelta(days=DAYS)
+    query = UsageQuery(first=first, last=today)
+    sums = stores.usage.read_sums(query, scope, now, tops=("repositories",))
+    newest = next(iter(stores.events.find_page(RecordQuery(), scope, limit=1).items), None)
+    registries = _find_heard(newest) if is_administrator() else []
+    return Overview(
+        newest=newest,
+        today=_today(sums, today),
+        busiest=top_repositories(sums)[:BUSIEST],
+        busiest_link=records_linker({"kind": CONTENT}, first, today),
+        registries=registries,
+        notices=list(_find_notices(registries, now)) if is_administrator() else [],
+    )
+
+
+def _today(sums: Sums, today: date) -> list[Today]:
+    """Days before the first event, and those that are being prepared, are not usual days."""
+    first_known = runtime().stores.days.find_first_day() or today
+    before = [today - timedelta(days=number) for number in range(1, DAYS + 1)]
+    usual_days = [day for day in before if day >= first_known and day not in sums.missing]
+    link = records_linker({"kind": CONTENT}, today, today)
+    return [
+        Today(
+            action=action,
+            name=name,
+            number=sums.days.get(today, {}).get(action, 0),
+            usual=round(median(sums.days.get(day, {}).get(action, 0) for day in usual_days))
+            if usual_days
+            else None,
+            url=link(action),
+        )
+        for action, name in WORDS.items()
+    ]
+
+
+def _find_heard(newest: Event | None) -> list[Heard]:
+    """Every registry of the configuration. Events that a command stored have no sender."""
+    last = {newest.registry: newest.received_at} if newest else {}
+    for sender in runtime().stores.wiring.find_senders():
+        last[sender.registry] = max(sender.at, last.get(sender.registry, sender.at))
+    return [Heard(row.name, last.get(row.name)) for row in runtime().settings.registries]
+
+
+def _find_notices(registries: Sequence[Heard], now: datetime) -> Iterator[Notice]:
+    stores = runtime().stores
+    wiring = url_for("wiring.home")
+    for heard in registries:
+        if heard.at is None:
+            yield Notice(f"{heard.registry} never sent anything", wiring)
+        elif now - heard.at > SILENT:
+            yield Notice(
+                f"{heard.registry} sends nothing any more; its last came", wiring, heard.at
+            )
+    if refusals := stores.wiring.find_refusals():
+        yield Notice("Notifications were refused, last", wiring, refusals[0].at)
+    if rejected := stores.rejected.count():
+        noun = "event was" if rejected == 1 else "events were"
+        yield Notice(f"{rejected:,} {noun} not understood", url_for("wiring.rejected"))
+    yield from _find_differences()
+    for plan in runtime().plans:
+        status = stores.migrations.plans.get(plan.name)
+        url = url_for("migration.plan", name=plan.name)
+        if status.state in WORKED:
+            halt = "" if status.is_worked_on else ", and stands still"
+            yield Notice(f"Migration {plan.name} is {status.state}{halt}", url)
+        if status.deletes_braked:
+            yield Notice(f"Migration {plan.name}: deletes wait for a person", url)
+
+
+def _find_differences() -> Iterator[Notice]:
+    checks, url = runtime().stores.checks, url_for("registries.home")
+    for registry in runtime().settings.registries:
+        check = checks.get(registry.name)
+        left = sum(check.differences.values()) - check.repaired if check else 0
+        if left > 0:
+            noun = "tag differs" if left == 1 else "tags differ"
+            yield Notice(f"{left:,} {noun} between {registry.name} and what is on record", url)
+        if gaps := checks.find_open_gaps(registry.name):
+            text = f"Events of {registry.name} may be missing, of a time that ended"
+            yield Notice(text, url, gaps[0].ended)
