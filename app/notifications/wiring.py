@@ -14,6 +14,7 @@ from app.errors import StoreUnavailable
 from app.notifications.watch import REFUSAL_AGAIN_S
 from app.registry.debug_server import ask_debug_server
 from app.rules.events import Event
+from app.rules.original import is_taken_over
 from app.settings import Registry, Settings
 from app.store import Stores, deadline
 from app.store.state import DatabaseState
@@ -69,7 +70,7 @@ def find_wiring(stores: Stores, settings: Settings, now: datetime) -> Wiring:
     senders = stores.wiring.find_senders()
     urls = [registry.debug_url for registry in settings.registries if registry.debug_url]
     pending = _find_pending(urls)
-    newest = stores.events.find_newest_within(now - LOOKED_BACK, LOOKED_AT)
+    newest = _that_came(stores.events.find_newest_within(now - LOOKED_BACK, LOOKED_AT))
     state = stores.find_state()
     if settings.is_embedded:  # whose database does not tell
         state = msgspec.structs.replace(state, free_bytes=free_bytes(settings))
@@ -153,7 +154,14 @@ def _find_events_of(stores: Stores, sender: Sender) -> list[Event]:
     Only these, because there is no index by registry.
     """
     since, until = sender.at - AROUND, sender.at + AROUND
-    return stores.events.find_newest_within(since, LOOKED_AT, until=until, registry=sender.registry)
+    return _that_came(
+        stores.events.find_newest_within(since, LOOKED_AT, until=until, registry=sender.registry)
+    )
+
+
+def _that_came(events: Sequence[Event]) -> list[Event]:
+    """Without those that were taken over from another server."""
+    return [event for event in events if not is_taken_over(event)]
 
 
 def _count_starts(events: Sequence[Event]) -> dict[str, int]:

@@ -88,6 +88,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._turn(TICK_S)
         self.alive = False
         self.set_accept_enabled(False)
+        self._take_in_last()
         self._tick_at = 0.0
         stop_at = time.monotonic() + self.cfg.graceful_timeout
         while self._open and time.monotonic() < stop_at:
@@ -97,7 +98,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.tpool.shutdown(wait=False)
         self.poller.close()
         self.method_queue.close()
+
+    def _take_in_last(self) -> None:
+        """Take in who has connected already, and listen no more.
+
+        The kernel resets who waits to be taken in when the last process closes the socket, and
+        refuses who comes then: that one knows that nobody has what it would have sent.
+        """
         for listener in self.sockets:
+            while self.accept(listener):
+                pass
             listener.close()
 
     def _turn(self, tick_s: float) -> None:
@@ -122,16 +132,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             else:
                 self._cut(connection, state)
 
-    def accept(self, listener: Any) -> None:
-        """Take one connection in, or close it at once if there is no room for it."""
+    def accept(self, listener: Any) -> bool:
+        """Take one connection in, or close it at once if there is no room for it.
+
+        False where there was none, or no more can be taken in now.
+        """
         try:
             sock, client = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # another worker was faster, or the client is gone
+            return False  # another worker was faster, or the client is gone
         except OSError:  # the process may open no more files
             self._drop_oldest()
             self.set_accept_enabled(False)
-            return
+            return False
         source, limit = source_of(client), self.room.of_address
         if limit is not None and self._of_address[source] >= limit and source not in UNLIMITED:
             self.cut_offs.add(self.age, "address", source)
@@ -147,6 +160,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._of_address[source] += 1
             self._waiting[connection] = None
             self._attend(connection)
+        return True
 
     def _attend(self, connection: Connection, _sock: Any = None) -> None:
         """Go on with a connection that is new, ready, or given back by its thread."""

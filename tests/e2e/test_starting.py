@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
 import socket
 import stat
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import wire_event
-from clients import Account, Webhook
-from processes import HOST, Server, answers, database_pids
+from clients import ENVELOPE, Account, Webhook
+from processes import HOST, TOKEN, Server, answers, database_pids
+from pymongo import MongoClient
 
 from app.embedded import EmbeddedDatabase
+from app.store.migrations import present
 
 pytestmark = pytest.mark.e2e
 
@@ -108,6 +114,79 @@ def test_ctrl_c_ends_the_server_and_its_database(make_server: MakeServer) -> Non
     assert time.monotonic() - pressed_at < PATIENCE_S
     assert database_pids(server.data_dir) == []
     assert "Traceback" not in server.program.log
+
+
+class Balancer:
+    """Posts one event after the other to one of two servers, as what stands before them does.
+
+    Where one takes no connection, the other one is asked.
+    """
+
+    def __init__(self, servers: Sequence[Server]) -> None:
+        self._servers = servers
+        self._ended = threading.Event()
+        self.statuses: dict[str, int] = {}  # by the event's id
+        self.unanswered: list[str] = []
+
+    def __enter__(self) -> Balancer:
+        self._threads = [threading.Thread(target=self._post_all, args=[name]) for name in "abcd"]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _post_all(self, name: str) -> None:
+        for number in itertools.count():
+            if self._ended.is_set():
+                return
+            event_id = f"{name}-{number}"
+            try:
+                self.statuses[event_id] = self._post(event_id, number)
+            except (OSError, HTTPException) as error:
+                self.unanswered.append(f"{event_id}: {error!r}")
+            time.sleep(0.01)
+
+    def _post(self, event_id: str, number: int) -> int:
+        body = json.dumps({"events": [wire_event(id=event_id, tag="v1", at=present())]})
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": ENVELOPE}
+        first = number % 2
+        for server in (self._servers[first], self._servers[1 - first]):
+            with closing(HTTPConnection(HOST, server.port, timeout=10)) as connection:
+                try:
+                    connection.connect()
+                except ConnectionRefusedError:
+                    continue
+                connection.request("POST", "/events", body, headers | {"Connection": "close"})
+                return connection.getresponse().status
+        raise ConnectionRefusedError("by both servers")
+
+
+def test_two_servers_that_are_restarted_in_turn_answer_every_post_and_keep_each_once(
+    make_server: MakeServer, database: EmbeddedDatabase
+) -> None:
+    servers = [make_server(mongodb={"uri": database.uri}) for _ in range(2)]
+    for server in servers:
+        server.launch()
+    for server in servers:
+        server.wait_until_ready()
+
+    with Balancer(servers) as balancer:
+        for server in servers:
+            sent = len(balancer.statuses)
+            assert server.stop() == 0
+            server.start()
+            assert len(balancer.statuses) > sent + 20
+
+    assert balancer.unanswered == []
+    assert set(balancer.statuses.values()) == {202}
+    servers[0].wait_until_worked_in()
+    with MongoClient[Any](database.uri) as client:
+        kept = [event["_id"] for event in client["registry"]["events"].find({}, {"_id": 1})]
+    assert sorted(kept) == sorted(balancer.statuses)
 
 
 def refusal(server: Server) -> str:

@@ -13,7 +13,10 @@ from builders import NOW, basic, csrf_token, envelope, wire_event, work_in
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.settings import Access, Registry, Server
+from app.notifications.derivation import Derivation
+from app.notifications.wiring import find_wiring
+from app.rules.original import Row, parse_record
+from app.settings import Access, Registry, Server, Settings
 from app.store import Stores
 from app.store.wiring import Sender
 
@@ -475,3 +478,17 @@ def test_what_a_stranger_sends_reaches_no_terminal_as_it_is(
 
     [refusal] = mock_stores.wiring.find_refusals()
     assert refusal.text.isprintable()
+
+
+def test_what_was_taken_over_from_the_original_is_no_sign_of_a_wiring(
+    mock_stores: Stores, settings: Settings
+) -> None:
+    now = datetime.now(UTC)
+    fields = {"repo": "team/app:v1", "action": "push", "timestamp": now - timedelta(days=2)}
+    taken = [parse_record(Row(str(n), None, fields), "default", now) for n in range(9)]
+    Derivation(mock_stores).work_in(taken)
+
+    [registry] = find_wiring(mock_stores, settings, now).registries
+
+    assert registry.last is None
+    assert registry.problems == ["nothing came from it within 30 days"]
