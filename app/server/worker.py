@@ -106,8 +106,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         refuses who comes then: that one knows that nobody has what it would have sent.
         """
         for listener in self.sockets:
-            while self.accept(listener):
-                pass
+            for _ in range(self.cfg.backlog):  # who floods us is not waited for
+                if not self.accept(listener):
+                    break
             listener.close()
 
     def _turn(self, tick_s: float) -> None:

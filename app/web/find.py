@@ -12,12 +12,13 @@ from werkzeug.datastructures import MultiDict
 from app.errors import InvalidQuery
 from app.store.catalogue import CatalogueQuery, Repository
 from app.store.usage import UsageQuery
+from app.web.contents import tag_items
 from app.web.figures import RECENT_DAYS
 from app.web.forms import TagFilter
 from app.web.forms.fields import DIGEST_START, whole_digest
 from app.web.lists import Item
 from app.web.runtime import runtime
-from app.web.search import find_digests, tag_items
+from app.web.search import find_digests
 from app.web.signin import is_signed_in, viewer, visitor
 
 bp = Blueprint("find", __name__, url_prefix="/search")
