@@ -171,11 +171,13 @@ class CatalogueCheck:
         """What must have happened; None where nobody knows, or a person has to look first."""
         if row.kind == "unknown" or (row.kind == "gone" and is_braked):
             return None
-        if row.kind == "gone":
-            return make_delete(self._registry, row.repository, row.tag)
+        # Before it is asked: what is pushed right after that wins.
+        now = present()
         try:
             manifest = self._client.head_manifest(row.repository, row.tag)
         except RegistryError as error:
+            if row.kind == "gone" and error.error_class == "gone":
+                return make_delete(self._registry, row.repository, row.tag, now)
             logger.warning("%s:%s is not repaired: %s", row.repository, row.tag, error)
             return None
-        return make_push(self._registry, row.repository, row.tag, manifest)
+        return make_push(self._registry, row.repository, row.tag, manifest, now)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from app.errors import AppError
+from app.migration.readiness import BEHIND_S
 from app.migration.sides import Sides
 from app.migration.traffic import Aborted
 from app.migration.verification import verify_plan
@@ -18,6 +19,7 @@ from app.store import Stores
 from app.store.migrations import Look, MigrationStore, SourceProcess, present
 
 ANSWER_S = 15.0  # for both registries together
+INBOX_LOOK_S = 0.2
 MAX_PROCESSES = 20  # of a source of several nodes behind one name
 
 
@@ -113,3 +115,13 @@ def examine(
     with contextlib.suppress(RegistryError, TookTooLong):  # noted with the verification
         verify_plan(stores, sides, owner, extent=Extent(recheck_s=recheck_s), each=one_more)
     look(migrations, sides)  # a restart meanwhile may have lost what changed behind its back
+    _wait_for_inbox(stores)
+
+
+def _wait_for_inbox(stores: Stores) -> None:
+    """Wait until what came by now is worked in, if a server is at it: app.migration.readiness."""
+    now, deadline = present(), time.monotonic() + BEHIND_S
+    while (progress := stores.inbox.find_progress()) and progress.until < now:
+        if progress.seconds_behind(now) > BEHIND_S or time.monotonic() > deadline:
+            return
+        time.sleep(INBOX_LOOK_S)

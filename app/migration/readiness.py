@@ -26,6 +26,7 @@ from app.store.migrations import (
 NAMED = 3  # repositories or tags in a reason
 LOOK_AGE = timedelta(seconds=45)  # after which nobody knows whether a registry answers
 VERIFIED_FOR = timedelta(minutes=10)  # from its end: later, a push may have been missed since
+LEAST_SHARE = 0.8  # of the tags of a crawl: a source that lists fewer may not read its storage
 BEHIND_S = 10.0  # of the inbox; it is about a second where nothing waits
 NO_CATALOGUE = "the source shows no catalogue: only repositories known from events were seen"
 
@@ -68,7 +69,7 @@ def find_checks(
         _crawled(status, crawl),
         Check("drained", not open_jobs, f"{open_jobs} jobs are open"),
         Check("healthy", not failed, f"{failed} jobs are dead or in conflict"),
-        _heard(stores, now),
+        _heard(stores, migrations.runs.get(plan.name, "verify"), now),
         _verified(stores, plan, status, crawl, now),
         _sent(look),
         Check("deletes", not status.deletes_braked, status.deletes_braked or "not braked"),
@@ -107,8 +108,8 @@ def _sent(look: Look | None) -> Check:
     return Check("events", not look.pending, f"{look.pending} events wait there")
 
 
-def _heard(stores: Stores, now: datetime) -> Check:
-    """Whether all that was told to us is worked in."""
+def _heard(stores: Stores, verify: Run | None, now: datetime) -> Check:
+    """Whether all that was told to us until the end of a verification, at least, is worked in."""
     progress = stores.inbox.find_progress()
     if progress is None:
         return Check("inbox", None, "no server ran yet that events could come to")
@@ -116,6 +117,11 @@ def _heard(stores: Stores, now: datetime) -> Check:
     if behind_s > BEHIND_S:
         reason = f"what came in the last {behind_s:.0f} s is not worked in: does rns serve run?"
         return Check("inbox", False, reason)
+    if behind_s < -BEHIND_S:  # nobody knows how far it is
+        reason = f"the clock of rns serve is {-behind_s:.0f} s ahead of the database's"
+        return Check("inbox", False, reason)
+    if verify and verify.finished_at and progress.until < verify.finished_at:
+        return Check("inbox", False, "what came during the last verification is not worked in yet")
     return Check("inbox", True, "every event that came is worked in")
 
 
@@ -150,6 +156,12 @@ def _verified(
         text = ", ".join(f"{number} {kind}" for kind, number in sorted(drift.items()))
         named = _name_drift(migrations, status.name, sum(drift.values()))
         return Check("verified", False, f"the last verification found {text}{named}")
+    if crawl and run.tags < LEAST_SHARE * crawl.tags:
+        reason = (
+            f"the last verification saw {run.tags} tags, the crawl {crawl.tags}: if the source "
+            "lists all that it has, crawl it once more"
+        )
+        return Check("verified", False, reason)
     why = _why_old(migrations, status, crawl, run, now) or _why_unheard(stores, plan, run)
     if why:
         return Check("verified", False, why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from app.errors import InvalidReference
@@ -29,22 +30,26 @@ def find_pushes(client: RegistryClient, registry: str) -> Iterator[Event]:
             logger.warning("%s: %s", client.url, error)
             continue
         for tag in tags:
+            seen_at = present()
             try:
                 manifest = client.head_manifest(repository, parse_tag(tag))
             except RegistryError as error:
                 if error.error_class != "gone":
                     raise
                 continue  # deleted meanwhile
-            yield make_push(registry, repository, tag, manifest)
+            yield make_push(registry, repository, tag, manifest, seen_at)
 
 
-def make_push(registry: str, repository: str, tag: str, manifest: Descriptor) -> Event:
-    """A push now of what a tag points to."""
+def make_push(
+    registry: str, repository: str, tag: str, manifest: Descriptor, seen_at: datetime
+) -> Event:
+    """A push of what a tag points to, as it was asked for at `seen_at`."""
     is_index = manifest.media_type in INDEX_TYPES
     return _make_event(
         registry,
         repository,
         tag,
+        seen_at,
         action="push",
         digest=manifest.digest,
         media_type=manifest.media_type,
@@ -53,13 +58,14 @@ def make_push(registry: str, repository: str, tag: str, manifest: Descriptor) ->
     )
 
 
-def make_delete(registry: str, repository: str, tag: str) -> Event:
-    """A delete now of a tag that the registry has no more."""
-    return _make_event(registry, repository, tag, action="delete")
+def make_delete(registry: str, repository: str, tag: str, seen_at: datetime) -> Event:
+    """A delete of a tag that the registry had no more when it was asked at `seen_at`."""
+    return _make_event(registry, repository, tag, seen_at, action="delete")
 
 
-def _make_event(registry: str, repository: str, tag: str, **fields: Any) -> Event:
-    seen_at = present()
+def _make_event(
+    registry: str, repository: str, tag: str, seen_at: datetime, **fields: Any
+) -> Event:
     key = event_key(registry, f"{fields['action']} seen {repository}:{tag} {seen_at.isoformat()}")
     return Event(
         id=key,

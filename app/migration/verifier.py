@@ -109,8 +109,9 @@ class Verifier:
         """
         run = msgspec.structs.replace(run, repositories=0, tags=0)
         found: list[Drift] = []
-        saved = time.monotonic()
+        saved, is_partly_seen = time.monotonic(), False
         for repository, is_from_events in find_repositories(self._source, "", self._known):
+            is_partly_seen |= is_from_events
             if not (self._plan.takes(repository) and self._extent.takes(repository)):
                 continue
             tags, rows = self.compare(repository)
@@ -120,12 +121,12 @@ class Verifier:
                 repositories=run.repositories + 1,
                 tags=run.tags + tags,
                 cursor=repository,
-                names_from_events=is_from_events,
             )
             if time.monotonic() - saved > SAVE_EVERY_S:
                 saved = time.monotonic()
                 if not save(run):
                     return None
+        run = msgspec.structs.replace(run, names_from_events=is_partly_seen)
         if found:
             deadline = time.monotonic() + self._extent.recheck_s
             while time.monotonic() < deadline:

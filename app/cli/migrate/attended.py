@@ -62,8 +62,8 @@ class Attendant:
         self._decide = decide
         self._retried: Counter[str] = Counter()
 
-    def look(self) -> None:
-        """Decide about what failed since the last look.
+    def look(self) -> bool:
+        """Decide about some of what failed since the last look; False where nothing did.
 
         Raises:
             AppError: it is to end here.
@@ -73,9 +73,14 @@ class Attendant:
             if self._decide(f"The whole plan is stopped: {why}", ["retry", "abort"]) == "abort":
                 raise AppError(f"aborted: {why}")
             self._migrations.plans.resume(self._plan, who(), present())
-        for state in ("dead", "conflict"):
-            for job in self._migrations.jobs.find(self._plan, state=state, limit=SHOWN).items:
-                self._settle(job)
+        failed = [
+            job
+            for state in ("dead", "conflict")
+            for job in self._migrations.jobs.find(self._plan, state=state, limit=SHOWN).items
+        ]
+        for job in failed:
+            self._settle(job)
+        return bool(failed)
 
     def _settle(self, job: Job) -> None:
         what = f"{job.repository}:{job.reference}: {job.error_class}: {job.error}"

@@ -135,11 +135,13 @@ def _find_place(settings: Settings) -> str:
 def migrate_once(settings: Settings, name: str | None) -> None:
     """Crawl, copy everything that is missing and exit; exit 1 if something could not be copied."""
     stores, plan = open_plan(settings, name)
-    carry_through(stores, plan, lambda: None)
+    carry_through(stores, plan, lambda: False)
 
 
-def carry_through(stores: Stores, plan: Plan, look: Callable[[], object]) -> None:
+def carry_through(stores: Stores, plan: Plan, look: Callable[[], bool]) -> None:
     """Crawl and copy in this process until nothing is left; `look` is called now and then.
+
+    It says whether it changed anything: then what is left is looked at once more.
 
     Raises:
         AppError: something stopped the plan, could not be copied, or `look` ends it.
@@ -157,9 +159,10 @@ def carry_through(stores: Stores, plan: Plan, look: Callable[[], object]) -> Non
                 progress.total = sum(jobs.values())
                 progress.update(sum(jobs.get(state, 0) for state in SETTLED) - progress.n)
                 progress.clear()
-                look()
+                is_drained = _is_drained(queue, plan.name)  # before: what failed is decided about
+                is_changed = look()
                 is_stopped = conductor.failed or why_stopped(queue.plans.get(plan.name))
-                if is_stopped or _is_drained(queue, plan.name):
+                if is_stopped or (is_drained and not is_changed):
                     break
         except AppError as error:
             print(f"rns: {error}", file=sys.stderr)  # a thread that hangs may end this process

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from test_migration_jobs import Setting, breaker
 
-from app.cli.migrate.attended import RETRIES, Attendant
+from app.cli.migrate.attended import RETRIES, SHOWN, Attendant
 from app.errors import AppError
 from app.store.migrations import present
 
@@ -102,6 +102,16 @@ def test_abort_ends_at_the_first_failure(make: Callable[..., Setting]) -> None:
     with pytest.raises(AppError, match="aborted"):
         attendant(setting, "abort").look()
     assert setting.job().state == "dead"
+
+
+def test_more_failures_than_are_looked_at_at_once_are_all_decided_about(
+    make: Callable[..., Setting],
+) -> None:
+    setting = failing(make, *(f"v{number}" for number in range(SHOWN + 1)))
+    attending = attendant(setting, "skip")
+
+    assert [attending.look() for _ in range(3)] == [True, True, False]
+    assert setting.queue.jobs.count_by_state("dc2") == {"skipped": SHOWN + 1}
 
 
 def test_nobody_is_asked_while_nothing_fails(make: Callable[..., Setting]) -> None:

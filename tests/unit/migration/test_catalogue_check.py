@@ -157,6 +157,49 @@ def test_a_push_after_the_check_wins_over_its_repair(place: Place) -> None:
     assert place.recorded() == {"v1": later}
 
 
+@pytest.mark.parametrize("was", ["gone", "moved"])
+def test_a_push_while_a_repair_asks_wins_over_it(place: Place, was: str) -> None:
+    place.push("v1")
+    if was == "gone":
+        del place.registry.content["team/app"].tags["v1"]
+    else:
+        place.registry.push("team/app", "v1", "elsewhere")
+    later: list[str] = []
+    looks = 0
+
+    def push_after_the_answer(method: str, *arguments: str) -> None:
+        nonlocal looks
+        looks += method == "head_manifest"
+        if looks == 3 and not later:  # the check asks twice, then the repair
+            asked_at = present()
+            while present() == asked_at:
+                pass
+            later.append(place.registry.push("team/other", "v1", "later").digest)
+            place.tell("push", "v1", later[0])
+
+    place.registry.fail = push_after_the_answer
+    place.check(repair=True)
+
+    assert place.recorded() == {"v1": later[0]}
+
+
+def test_what_is_pushed_again_before_a_repair_is_not_deleted(place: Place) -> None:
+    place.push("v1")
+    of = place.registry.content["team/app"].tags.pop("v1")
+    looks = 0
+
+    def push_again(method: str, *arguments: str) -> None:
+        nonlocal looks
+        looks += method == "head_manifest"
+        if looks == 3:
+            place.registry.content["team/app"].tags["v1"] = of
+
+    place.registry.fail = push_again
+    place.check(repair=True)
+
+    assert place.recorded() == {"v1": of}
+
+
 def test_what_the_registry_does_not_tell_is_not_changed(place: Place) -> None:
     place.push("v1")
     place.push("v1", repository="team/other")

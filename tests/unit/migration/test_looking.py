@@ -26,6 +26,7 @@ def night(mock_stores: Stores) -> Night:
 
 
 def examined(night: Night, within_s: float = 60) -> dict[str, str]:
+    night.hear(present() + timedelta(seconds=5))
     examine(night.stores, night.sides, "test", within_s=within_s, recheck_s=0)
     night.now = present()
     return night.unmet()
@@ -46,6 +47,43 @@ def test_what_was_pushed_unheard_is_found_by_asking(night: Night) -> None:
         "the last verification found 1 different, 1 missing: team/app:v3, team/app:v2"
     )
     assert unmet["drained"] == "2 jobs are open"  # which copy it anew
+
+
+def test_what_came_during_the_comparison_is_worked_in_before_the_verdict(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night.hear(present() - timedelta(seconds=2))
+    waited: list[float] = []
+
+    def work_in(seconds: float) -> None:
+        waited.append(seconds)
+        night.hear(present() + timedelta(seconds=1))
+
+    monkeypatch.setattr(looking.time, "sleep", work_in)
+    examine(night.stores, night.sides, "test", within_s=60, recheck_s=0)
+
+    assert waited == [looking.INBOX_LOOK_S]
+
+
+def test_nobody_waits_for_a_server_that_works_nothing_in(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking.time, "sleep", lambda seconds: pytest.fail("waits"))
+    night.hear(present() - timedelta(seconds=12))
+
+    examine(night.stores, night.sides, "test", within_s=60, recheck_s=0)
+
+    night.now = present()
+    assert "is not worked in" in night.unmet()["inbox"]
+
+
+def test_a_source_that_lists_nothing_any_more_is_not_equal(night: Night) -> None:
+    night.target.push("team/app", "v1")
+
+    assert examined(night)["verified"] == (
+        "the last verification saw 0 tags, the crawl 2: if the source lists all that it has, "
+        "crawl it once more"
+    )
 
 
 def test_a_side_that_fails_in_the_middle_of_a_comparison_is_no_yes(night: Night) -> None:

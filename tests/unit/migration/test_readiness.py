@@ -104,6 +104,16 @@ SECOND = timedelta(seconds=1)
             "what came in the last 12 s is not worked in: does rns serve run?",
         ),
         (
+            lambda n: n.hear(n.now + 12 * SECOND),
+            "inbox",
+            "the clock of rns serve is 12 s ahead of the database's",
+        ),
+        (
+            lambda n: (n.run("verify", 8 * SECOND, SECOND), n.hear(n.now - 8 * SECOND)),
+            "inbox",
+            "what came during the last verification is not worked in yet",
+        ),
+        (
             lambda n: n.end_job("done", n.now - 7 * MINUTE),
             "verified",
             "something was pushed since the last verification began",

@@ -410,3 +410,23 @@ def test_after_the_cut_over_a_verification_of_the_plan_knows_who_leads(
     assert kinds() == ["different"]
     queue.plans.set_state("dc2", "cut_over", "test", present())
     assert kinds() == ["left_out"]
+
+
+def test_a_catalogue_that_breaks_off_is_known_though_no_name_from_events_is_of_the_plan(
+    pair: Pair,
+) -> None:
+    for name in ("team/app", "team/base", "team/core"):
+        pair.source.push(name, "v1")
+        pair.target.push(name, "v1")
+
+    def catalog(last: str = "") -> Iterator[list[str]]:
+        yield ["team/app", "team/base"]
+        raise pair.source.error("unsupported")  # a Link that leads in a circle
+
+    pair.source.catalog = catalog  # type: ignore[method-assign]
+    pair.plan.takes = lambda name, reference="": name != "other"  # type: ignore[method-assign]
+
+    found = pair.run(known=lambda: ["other"])
+
+    assert found
+    assert found[0].names_from_events
