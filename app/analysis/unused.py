@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 
@@ -66,6 +67,14 @@ class UnusedTag(msgspec.Struct, frozen=True, kw_only=True):
     size: int | None
 
 
+class Point(NamedTuple):
+    """How many tags nobody used for so many days, and what deleting them would free; see Report."""
+
+    days: int
+    tags: int
+    freed: int
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The unused tags that one viewer may see, by repository and tag.
 
@@ -89,10 +98,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     unclear: Sequence[str] = []
     missing: Sequence[date]
     judged: int = 0
+    curve: Sequence[Point] = []
 
 
-def find_unused(stores: Stores, scope: Scope, query: UnusedQuery, now: datetime) -> Report:
+def find_unused(
+    stores: Stores, scope: Scope, query: UnusedQuery, now: datetime, curve: Sequence[int] = ()
+) -> Report:
     """The tags that were neither pushed nor used in the last days, nor are needed.
+
+    `curve` are numbers of days below `query.days` for which it is counted too, which reads nothing
+    more; those for which no registry is known long enough are left out.
 
     A tag is needed whose digest was used in its repository, also by another tag or by digest, or is
     the child of an index that was, or is an index with such a child; a signature, or list of
@@ -106,14 +121,13 @@ def find_unused(stores: Stores, scope: Scope, query: UnusedQuery, now: datetime)
     calendar = stores.days.calendar
     today = calendar.day_of(now)
     first = today - timedelta(days=query.days)
-    since = calendar.start_of(first)
     period = UsageQuery(first=first, last=today, registry=query.registry, supplements=True)
     used, heard, missing = stores.usage.find_images(period, scope, now, query.is_use)
     tags = list(_all_tags(stores, scope, query.registry))
     registries = {tag.registry for tag in tags}
     before = stores.usage.find_heard_before(first, registries, scope, now)
     report = Report(
-        since=since,
+        since=calendar.start_of(first),
         too_new={
             name: calendar.end_of(heard[name][0] if name in heard else today) + (today - first)
             for name in registries - before.keys()
@@ -123,25 +137,81 @@ def find_unused(stores: Stores, scope: Scope, query: UnusedQuery, now: datetime)
     )
     if missing:
         return report
-    judged = [tag for tag in tags if tag.registry in before.keys() & heard.keys() and tag.digest]
+    seen = _Seen(tags, used, heard, frozenset(before))
+    shorter = [today - timedelta(days) for days in sorted(curve) if days < query.days]
+    spans = {day: seen.within(day) for day in shorter} | {first: seen}
+    judged = {tag for of_span in spans.values() for tag in of_span.judged}
     contents = Contents(_find_manifests(stores, judged, used))
-    needed = _find_needed(judged, used, since)
+    verdicts = {
+        day: _judge(of_span, contents, query, calendar.start_of(day))
+        for day, of_span in spans.items()
+        if of_span.judged
+    }
+    found = verdicts.get(first, _Verdict())
+    return msgspec.structs.replace(
+        report,
+        judged=len(seen.judged),
+        tags=[_item(tag, contents) for tag in found.unused],
+        unclear=found.unclear,
+        freed=found.freed,
+        unknown=found.unknown,
+        maybe_shared=found.maybe_shared,
+        curve=[
+            Point((today - day).days, len(verdict.unused), verdict.freed)
+            for day, verdict in verdicts.items()
+            if curve
+        ],
+    )
+
+
+class _Seen(NamedTuple):
+    """What is known of a period: tags, what was used and last when, and of whom anything came.
+
+    `before` are the registries of which anything came before the period.
+    """
+
+    tags: Sequence[Tag]
+    used: Mapping[Image, date]
+    heard: Mapping[str, tuple[date, date]]
+    before: frozenset[str]
+
+    @property
+    def judged(self) -> list[Tag]:
+        """The tags of registries that were watched the whole time."""
+        watched = self.before & self.heard.keys()
+        return [tag for tag in self.tags if tag.registry in watched and tag.digest]
+
+    def within(self, first: date) -> _Seen:
+        """The same of the part of the period that begins with `first`."""
+        began = {name for name, (day, _) in self.heard.items() if day < first}
+        return _Seen(
+            self.tags,
+            {image: last for image, last in self.used.items() if last >= first},
+            {name: days for name, days in self.heard.items() if days[1] >= first},
+            self.before | began,
+        )
+
+
+class _Verdict(NamedTuple):
+    """See Report."""
+
+    unused: Sequence[Tag] = ()
+    unclear: Sequence[str] = ()
+    freed: int = 0
+    unknown: int = 0
+    maybe_shared: int = 0
+
+
+def _judge(seen: _Seen, contents: Contents, query: UnusedQuery, since: datetime) -> _Verdict:
+    judged = seen.judged
+    needed = _find_needed(judged, seen.used, since)
     unused, unclear = _without_need(judged, contents, needed)
     chosen = [
         tag
         for tag in unused
         if query.namespace in (None, tag.namespace) and query.repository in (None, tag.repository)
     ]
-    freed, unknown, maybe_shared = _freed(chosen, judged, contents, used)
-    return msgspec.structs.replace(
-        report,
-        judged=len(judged),
-        tags=[_item(tag, contents) for tag in chosen],
-        unclear=unclear,
-        freed=freed,
-        unknown=unknown,
-        maybe_shared=maybe_shared,
-    )
+    return _Verdict(chosen, unclear, *_freed(chosen, judged, contents, seen.used))
 
 
 def _all_tags(stores: Stores, scope: Scope, registry: str | None) -> Iterable[Tag]:

@@ -19,6 +19,7 @@ from app.store.paging import Document, chunks
 
 BULK = 100  # manifests of one bulk write
 MAX_DEPTH = 8  # of an index in an index
+MANY = 500  # are read with all others where they are most: embedded, that is the third of the time
 TEACHING = ("push", "pull", "check")
 
 Key = tuple[str, str]  # registry and digest
@@ -135,6 +136,9 @@ class ManifestStore:
 
     def _find(self, ids: Sequence[str]) -> dict[str, Document]:
         found: dict[str, Document] = {}
+        if len(ids) > MANY and 2 * len(ids) > self._collection.estimated_document_count():
+            wanted = set(ids)
+            return {row["_id"]: row for row in self._collection.find() if row["_id"] in wanted}
         for chunk in chunks(ids):
             rows = self._collection.find({"_id": {"$in": chunk}})
             found |= {row["_id"]: row for row in rows}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from app.store.usage import Newest, Proof
 from app.web import lists
 from app.web.figures import find_figures, linker_before, new_tags_url, records_linker
 from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
+from app.web.forms.fields import DIGEST_START, whole_digest
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
 from app.web.search import complete_digest, entry_page, results
@@ -27,6 +28,8 @@ from app.web.signin import viewer
 bp = Blueprint("analysis", __name__, url_prefix="/analysis")
 
 INTERNAL = ("references",)
+MIN_BARE_DIGEST = 12  # hexadecimal digits that are no repository: what docker shows
+CURVE = (3, 7, 14, 30, 60, 90, 180, 365)  # days
 
 
 @bp.get("/")
@@ -58,7 +61,7 @@ def unused() -> Any:
     form = UnusedFilter(request.args)
     if not form.validate():
         return render_template("analysis/unused.html", form=form, page=None), 400
-    report = find_report(form)
+    report = find_report(form, () if lists.asks_for_file() else CURVE)
     fewer = _days_known(report, form.query().days)
     is_first_look = form.is_empty and not lists.asks_for_file()
     if is_first_look and fewer and not report.judged and not report.missing:
@@ -91,9 +94,9 @@ def _days_known(report: Report, asked: int) -> int:
     return max([0, *((today - day).days for day in first_days)])
 
 
-def find_report(form: UnusedFilter) -> Report:
-    """The unused tags that a valid form selects."""
-    return find_unused(runtime().stores, viewer().scope, form.query(), datetime.now(UTC))
+def find_report(form: UnusedFilter, curve: Sequence[int] = ()) -> Report:
+    """The unused tags that a valid form selects; `curve` see find_unused."""
+    return find_unused(runtime().stores, viewer().scope, form.query(), datetime.now(UTC), curve)
 
 
 # Of each: when, by whom, with what.
@@ -140,6 +143,8 @@ def _unused_item(row: UnusedTag, newest: Mapping[tuple[str, str, str], Newest]) 
 def recall() -> Any:
     """Who pulled a digest, or what a tag pointed to for a time."""
     viewer()
+    if image := request.args.get("image", "").strip():
+        return redirect(lists.url_with(image=None, cursor=None, **_named_image(image)))
     form = RecallFilter(request.args)
     if form.is_empty and not request.args.get("format"):
         return render_template("analysis/recall.html", form=RecallFilter(MultiDict()), page=None)
@@ -151,8 +156,25 @@ def recall() -> Any:
     if exported:
         return exported
     page = listing.find(lists.cursor(), lists.PAGE_SIZE)
-    count = lists.total(listing, page)
-    return render_template("analysis/recall.html", form=form, found=found, page=page, count=count)
+    return render_template(
+        "analysis/recall.html",
+        form=form,
+        found=found,
+        page=page,
+        count=lists.total(listing, page),
+        start=min((row.first for row in found.consumers), default=None),
+        now=datetime.now(UTC),
+    )
+
+
+def _named_image(text: str) -> dict[str, Any]:
+    """The filters that `repository:tag`, `repository@digest` or a digest or its beginning mean."""
+    name, _, digest = text.rpartition("@")
+    known = whole_digest(digest)
+    if name or (DIGEST_START.fullmatch(digest) and len(digest) >= MIN_BARE_DIGEST):
+        return {"digest": complete_digest(known), "repository": None, "tag": None}
+    repository, _, tag = text.rpartition(":")
+    return {"digest": None, "repository": repository or text, "tag": tag if repository else None}
 
 
 def find_recall(form: RecallFilter) -> Recall:

@@ -42,6 +42,7 @@ def init_app(app: Flask) -> None:
         bars=bars,
         last_day=last_day,
         shifted=shifted,
+        share=share,
         total=total,
     )
     app.jinja_env.tests["ip"] = lambda address: address_key(address) is not None
@@ -105,6 +106,11 @@ def shifted(when: datetime, seconds: int) -> str:
     """A time so much later, as the address of a page has it."""
     moment = when.astimezone(UTC) + timedelta(seconds=seconds)
     return moment.isoformat().replace("+00:00", "Z")
+
+
+def share(when: datetime, start: datetime, end: datetime) -> float:
+    """Where a time lies between two others, in hundredths of the way."""
+    return round(100 * (when - start) / max(end - start, timedelta(seconds=1)), 1)
 
 
 def duration(seconds: float) -> str:

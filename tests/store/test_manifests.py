@@ -248,3 +248,19 @@ def test_the_index_in_an_index_of_buildkit_has_the_size_of_its_layers(stores: St
     found = stores.manifests.find_sizes("default", [events[-1].digest or ""])
 
     assert found == {events[-1].digest: 7000}
+
+
+def test_many_that_are_most_of_all_are_read_at_once_with_the_same_answer(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"image {number}" for number in range(8)]
+    stores.manifests.learn([told(name, at=number) for number, name in enumerate(names)])
+    stores.manifests.learn([told(names[0], registry="other")])
+    wanted = [digest(name) for name in names[:6]] + [digest("unknown")]
+
+    one_by_one = stores.manifests.find("default", wanted)
+    monkeypatch.setattr("app.store.manifests.MANY", 5)
+    at_once = stores.manifests.find("default", wanted)
+
+    assert at_once == one_by_one
+    assert at_once.keys() == set(wanted[:6])

@@ -235,7 +235,60 @@ def check_sums(stores: Stores, dice: random.Random, start: date, now: datetime) 
     assert of_hours == by_day.get(day, Counter())
 
 
+def check_lines(stores: Stores, dice: random.Random, start: date, now: datetime) -> None:
+    """Pulls by day, who pulled, and what came from an address are those of the rows one may see."""
+    query = UsageQuery(first=start, last=start + 6 * DAY)
+    rows = stores.usage.read(
+        msgspec.structs.replace(query, supplements=True), everything(stores), now
+    ).rows
+    shown: Records = dice.choice(["all", "without_addresses", "own"])
+    compiled = dice.choice([rule(), rule("bob", TEAM_ACL), rule("bob", ONE_ACL)])
+    scope = stores.catalogue.find_scope(compiled, "bob", shown)
+    rows = [row for row in rows if scope.may_see(row.repository)]
+    names = sorted({row.repository for row in rows})[: dice.randint(1, 3)] or ["team/app"]
+    wanted = {("default", name) for name in names}
+
+    days: Counter[Key] = Counter()
+    pulled: Counter[Key] = Counter()
+    for row in rows:
+        if row.repository in names and not row.is_supplement:
+            days[row.repository, row.day, row.action] += row.number
+        if row.repository == names[0] and not row.is_supplement and scope.may_name(row.actor):
+            place = (row.client, row.address) if scope.may_locate(row.actor) else ("", "")
+            pulled[row.actor, *place, row.action] += row.number
+
+    lines = stores.usage.read_lines("repositories", wanted, query, scope.near(names), now)
+    found: Counter[Key] = Counter()
+    for (_, name), of_days in lines.days.items():
+        for day, (pulls, pushes) in of_days.items():
+            found[name, day, "pull"] += pulls
+            found[name, day, "push"] += pushes
+    assert +found == Counter({key: n for key, n in days.items() if key[2] in ("pull", "push")})
+
+    of_one = msgspec.structs.replace(query, repository=names[0])
+    use = stores.usage.read_use(of_one, scope, now)
+    found = Counter()
+    for who, (pulls, checks, _) in use.pullers.items():
+        found[*who, "pull"] += pulls
+        found[*who, "check"] += checks
+    assert +found == Counter({key: n for key, n in pulled.items() if key[3] in ("pull", "check")})
+
+    address = dice.choice([row.address for row in rows] or ["10.0.0.1"])
+    of_days = sorted({row.day for row in rows})
+    expected = [r for r in rows if r.address == address and scope.may_locate(r.actor)]
+    came = stores.usage.read_address(address, of_days, scope, now)
+    assert summed(came) == summed(expected)
+
+
+def summed(rows: list[Row]) -> Counter[Key]:
+    counts: Counter[Key] = Counter()
+    for row in rows:
+        counts[row[:9]] += row.number
+    return counts
+
+
 TEAM_ACL = [{"seq": 1, "match": {"name": "team/*"}, "actions": ["pull"]}]
+ONE_ACL = [{"seq": 1, "match": {"name": "team/app"}, "actions": ["pull"]}]
 
 
 def matches(row: Row, filters: Mapping[str, Any]) -> bool:
@@ -274,6 +327,7 @@ def check_history(database: Any, seed: int) -> None:
         assert counts == without_supplements(history.expected), (seed, later)
         assert +sizes == +without_supplements(history.bytes), (seed, later)
         check_sums(stores, history.dice, history.start.date(), now + later)
+        check_lines(stores, history.dice, history.start.date(), now + later)
         close_days(stores, now + later)
 
 

@@ -77,12 +77,13 @@ class Lines(NamedTuple):
 
 
 class Images(NamedTuple):
-    """What something happened to in a period; not on `missing` days, which are being prepared.
+    """What something happened to in a period, with the last day of it.
 
+    Not on `missing` days, which are being prepared.
     `heard` are the first and the last day on which any event of a registry came in time.
     """
 
-    found: set[Image]
+    found: dict[Image, date]
     heard: Heard
     missing: Sequence[date]
 
@@ -129,12 +130,13 @@ class UsageStore:
 
         def read(cover: Cover) -> Images:
             heard: Heard = {}
-            found: set[Image] = set()
+            found: dict[Image, date] = {}
             closed = self._read_rows(cover, parts_of(query, scope, "digests"), heard)
             made, missing = self._make_rows(cover, parts_of(query, scope), heard)
             for row in chain(closed, made):
                 if matches(row, query) and is_wanted(row):
-                    found.add((row.registry, row.repository, row.tag, row.digest))
+                    image = (row.registry, row.repository, row.tag, row.digest)
+                    found[image] = max(row.day, found.get(image, row.day))
             return Images(found, heard, missing)
 
         return self._settled(query, now, read)

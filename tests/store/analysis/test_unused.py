@@ -343,6 +343,24 @@ def test_nothing_is_unused_that_could_not_have_been_seen_used(stores: Stores, se
     assert unused(stores, days=15) == ["team/app:v1"]
 
 
+def test_fewer_days_are_counted_as_if_they_were_asked_for(stores: Stores, send: Send) -> None:
+    send("push", tag="old", day=0, of="old", **layers(1000))
+    send("push", tag="new", day=80, of="new", **layers(10, 20))
+    for day in (70, 88, 96):
+        send("pull", tag="old" if day == 70 else "new", of="old" if day == 70 else "new", day=day)
+    show_life(stores, NOW)
+    close(stores)
+
+    def curve(days: int) -> list[tuple[int, int, int]]:
+        query = UnusedQuery(days=days)
+        report = find_unused(stores, everything(stores), query, NOW, (2, 15, 40))
+        return [tuple(point) for point in report.curve]
+
+    assert curve(90) == [(2, 2, 1030), (15, 1, 1000), (40, 0, 0), (90, 0, 0)]
+    assert curve(1000) == [(2, 2, 1030), (15, 1, 1000), (40, 0, 0)], "as far as it is known"
+    assert find_unused(stores, everything(stores), UnusedQuery(days=90), NOW).curve == []
+
+
 def test_a_deleted_tag_is_not_unused(stores: Stores, send: Send) -> None:
     send("push", tag="v1")
     send("delete", tag="v1", of=None, day=1)
@@ -723,7 +741,12 @@ def test_unused_and_recall_equal_a_recount_of_any_history(seed: int) -> None:
         deliver(stores, envelope(event), "default", time_of(event))
 
     close(stores, now + timedelta(minutes=2))
-    report = find_unused(stores, everything(stores), UnusedQuery(days=20), now)
+    shorter = (3, 7, 12, 19)[seed % 4 :: 2]
+    report = find_unused(stores, everything(stores), UnusedQuery(days=20), now, shorter)
+    for days, tags, freed in report.curve:
+        alone = find_unused(stores, everything(stores), UnusedQuery(days=days), now)
+        assert (len(alone.tags), alone.freed) == (tags, freed)
+    assert [point.days for point in report.curve] in ([*shorter, 20], [])
 
     # The tag of a pull by digest is what the catalogue told when the event came.
     told = {event.id: event.tag for event in stores.events.iterate()}

@@ -303,6 +303,78 @@ def test_a_tag_is_signed_if_a_signature_of_its_digest_is_beside_it(
     assert not any(signed().values())
 
 
+# Recall as a sentence
+
+
+@pytest.mark.parametrize(
+    ("image", "query"),
+    [
+        ("team/app:v1", "repository=team/app&tag=v1"),
+        ("team/app", "repository=team/app"),
+        (digest("image"), f"digest={digest('image')}"),
+        (f"team/app@{digest('image')}", f"digest={digest('image')}"),
+        (digest("image")[7:19], f"digest={digest('image')}"),
+        (digest("image")[:19], f"digest={digest('image')}"),
+        ("ab12cd", "repository=ab12cd"),
+    ],
+)
+def test_the_image_of_a_recall_is_named_as_people_name_it(
+    sign_in: SignIn, image: str, query: str
+) -> None:
+    client = sign_in("alice")
+
+    given = {"image": image, "from": "2026-11-01"}
+    answer = client.get("/analysis/recall", query_string=given)
+
+    path, _, found = answer.headers["Location"].partition("?")
+    assert path == "/analysis/recall"
+    assert sorted(found.split("&")) == sorted([*query.split("&"), "from=2026-11-01"])
+
+
+def test_a_recall_stands_as_the_sentence_that_was_asked(sign_in: SignIn) -> None:
+    client = sign_in("alice")
+
+    page = client.get("/analysis/recall?repository=team/app&tag=v1&from=2026-11-01").text
+    wrong = client.get("/analysis/recall?repository=team/app")
+
+    assert 'value="team/app:v1"' in page
+    assert re.search(r'name="from" type="date" value="2026-11-01"', page)
+    assert page.count('<svg class="span"') == 1
+    assert wrong.status_code == 400
+    assert "tag: is missing" in wrong.text
+    hidden = sign_in("mallory").get("/analysis/recall?repository=team/app&tag=v1")
+    assert hidden.status_code == 404
+
+
+def test_the_beginning_of_a_hidden_digest_is_not_completed(sign_in: SignIn) -> None:
+    start = digest("image")[7:19]
+
+    answer = sign_in("mallory").get(f"/analysis/recall?image={start}")
+
+    assert answer.headers["Location"] == f"/analysis/recall?digest=sha256:{start}"
+
+
+# Unused tags
+
+
+def test_the_days_without_use_can_be_slid_and_lead_to_what_they_free(
+    sign_in: SignIn, store: Store, mock_stores: Stores
+) -> None:
+    store(wire_event("push", tag="old", of="heavy", at=NOW - 40 * DAY, references=LAYERS))
+    store(wire_event("pull", tag="v1", at=NOW - DAY))
+    close_all(mock_stores)
+
+    page = sign_in("alice").get("/analysis/unused?days=30&repository=team/app").text
+    empty = sign_in("mallory").get("/analysis/unused?days=30").text
+
+    assert re.search(r'type="range" id="slide" name="days" min="1" max="365" value="30"', page)
+    assert 'type="hidden" name="repository" value="team/app"' in page
+    points = re.findall(r'aria-label="(\d+) days: (\d+) tags, ([^"]*)"', page)
+    assert points == [(days, "1", "1.0 kB") for days in ("3", "7", "14", "30")]
+    assert "days=7" in page
+    assert 'class="curve' not in empty
+
+
 # The list of repositories
 
 

@@ -481,7 +481,6 @@ def test_the_parts_of_a_pull_are_shown_where_asked_for(
         ("/analysis/user/login/?repository=team/app", forms.RecordFilter),
         ("/analysis/?repository=team/app", forms.UsageFilter),
         ("/analysis/unused?repository=team/app", forms.UnusedFilter),
-        ("/analysis/recall?repository=team/app&tag=v1", forms.RecallFilter),
     ],
 )
 def test_no_filter_is_lost_when_a_form_is_sent_again(
