@@ -117,9 +117,7 @@ def _find_notices(registries: Sequence[Heard], now: datetime) -> Iterator[Notice
         if heard.at is None:
             yield Notice(f"{heard.registry} never sent anything", wiring)
         elif now - heard.at > SILENT:
-            yield Notice(
-                f"{heard.registry} sends nothing any more; its last came", wiring, heard.at
-            )
+            yield Notice(f"{heard.registry} sent nothing lately, last", wiring, heard.at)
     if refusals := stores.wiring.find_refusals():
         yield Notice("Notifications were refused, last", wiring, refusals[0].at)
     if rejected := stores.rejected.count():
