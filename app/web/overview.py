@@ -104,7 +104,7 @@ def _today(sums: Sums, today: date) -> list[Today]:
 
 def _find_heard(newest: Event | None) -> list[Heard]:
     """Every registry of the configuration. Events that a command stored have no sender."""
-    last = {newest.registry: newest.received_at} if newest else {}
+    last = {newest.registry: newest.timestamp} if newest else {}
     for sender in runtime().stores.wiring.find_senders():
         last[sender.registry] = max(sender.at, last.get(sender.registry, sender.at))
     return [Heard(row.name, last.get(row.name)) for row in runtime().settings.registries]
@@ -117,9 +117,7 @@ def _find_notices(registries: Sequence[Heard], now: datetime) -> Iterator[Notice
         if heard.at is None:
             yield Notice(f"{heard.registry} never sent anything", wiring)
         elif now - heard.at > SILENT:
-            yield Notice(
-                f"{heard.registry} sends nothing any more; its last came", wiring, heard.at
-            )
+            yield Notice(f"{heard.registry} sent nothing lately, last", wiring, heard.at)
     if refusals := stores.wiring.find_refusals():
         yield Notice("Notifications were refused, last", wiring, refusals[0].at)
     if rejected := stores.rejected.count():
