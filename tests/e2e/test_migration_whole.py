@@ -221,12 +221,12 @@ def migration(
         )
 
 
-def restart_unheard(writer: Writer, source: Registry, relay: Relay) -> None:
+def restart_unheard(writer: Writer, source: Registry, relay: Relay, copied: str) -> None:
     """Push, move and delete, and let the registry's process end before it could tell anybody."""
     relay.refuses = True
     writer.image(REPOSITORIES[1], "unheard-of")
     writer.image(REPOSITORIES[1], "latest")
-    writer.delete(REPOSITORIES[1], "v2")
+    writer.delete(copied, "v2")
     assert source.pending() > 0
     source.program.end_by(signal.SIGKILL)
     relay.refuses = False
@@ -243,10 +243,11 @@ def is_uploading_much(registry: Registry) -> bool:
     return any(size > LARGE_BYTES / 10 for size in sizes)
 
 
-def tag_of(registry: Registry, tag: str) -> Path:
-    """Where the target keeps a tag of the repository in which tags will be deleted."""
-    there = registry.storage / "docker/registry/v2/repositories" / moved(REPOSITORIES[1])
-    return there / "_manifests/tags" / tag
+def having(target: Registry, tag: str) -> list[str]:
+    """The repositories that have a tag at the target."""
+    there = target.storage / "docker/registry/v2/repositories"
+    tags = {name: there / moved(name) / "_manifests/tags" / tag for name in REPOSITORIES}
+    return [name for name, place in tags.items() if place.exists()]
 
 
 def moved(repository: str) -> str:
@@ -310,10 +311,10 @@ def test_every_digest_arrives_whatever_is_pushed_moved_and_deleted_and_whatever_
 
             more_copies(30)
             kill_a_worker()
-            eventually(tag_of(target, "v2").exists, 90, "what will be deleted is copied")
+            (copied, *_) = eventually(lambda: having(target, "v2"), 90, "what is deleted is copied")
 
             with writer.resting():
-                restart_unheard(writer, source, relay)
+                restart_unheard(writer, source, relay, copied)
             time.sleep(2)
             kill_a_worker()
 
