@@ -101,6 +101,16 @@ def actions(*events: Event, **known: Any) -> list[str]:
     return [action for _, action in sorted(whole)]
 
 
+# An index and its children
+
+
+@pytest.mark.parametrize("seconds", [-1, 1])
+def test_a_child_that_is_pulled_by_a_tag_of_its_own_is_a_pull_of_its_own(seconds: float) -> None:
+    events = pull(0, "index", "v1"), pull(seconds, "amd64", "v1-amd64", source="b")
+
+    assert sorted(actions(*events)) == ["pull v1", "pull v1-amd64"]
+
+
 # A check and a pull
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.rules.kinds import INDEX_TYPES, KINDS, MANIFEST_TYPES, is_blob_type, kind_of
+from app.rules.kinds import INDEX_TYPES, KINDS, MANIFEST_TYPES, is_blob_type, is_supplement, kind_of
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -258,3 +258,19 @@ def test_these_are_all_kinds() -> None:
     manifests = "image", "index", "chart", "signature", "attestation", "sbom", "plugin", "artifact"
 
     assert (*manifests, "blob") == KINDS
+
+
+@pytest.mark.parametrize(
+    ("kind", "tag", "supplements"),
+    [
+        ("signature", None, True),
+        ("image", f"sha256-{'a' * 64}.sig", True),
+        ("index", f"sha256-{'a' * 64}", True),
+        ("image", "v1", False),
+        ("image", None, False),
+    ],
+)
+def test_a_supplement_is_told_by_its_kind_or_by_its_tag(
+    kind: str, tag: str | None, supplements: bool
+) -> None:
+    assert is_supplement(kind, tag) is supplements
