@@ -159,7 +159,7 @@ def _verified(
     if crawl and run.tags < LEAST_SHARE * crawl.tags:
         reason = (
             f"the last verification saw {run.tags} tags, the crawl {crawl.tags}: if the source "
-            "lists all that it has, crawl it once more"
+            "lists all that it has, rns migrate start crawls it once more"
         )
         return Check("verified", False, reason)
     why = _why_old(migrations, status, crawl, run, now) or _why_unheard(stores, plan, run)
