@@ -46,7 +46,7 @@ class Found(msgspec.Struct, frozen=True):
             return url_for("search.tag", **names)
         for digest in self.digests:
             return url_for("search.digest", digest=digest)
-        return url_for("analysis.records", actor=self.accounts[0])
+        return url_for("details.account", name=self.accounts[0])
 
 
 @bp.get("/all")

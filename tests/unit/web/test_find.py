@@ -24,7 +24,7 @@ FOUND = [
     (DIGEST[7:13], f"/search/digest?digest={DIGEST}"),
     (DIGEST[7:13].upper(), f"/search/digest?digest={DIGEST}"),
     (DIGEST, f"/search/digest?digest={DIGEST}"),
-    ("carol", "/analysis/user/login/?actor=carol"),
+    ("carol", "/analysis/account?name=carol"),
 ]
 
 
@@ -80,9 +80,9 @@ def test_of_another_namespace_nothing_is_found(sign_in: SignIn, text: str) -> No
 def test_several_things_are_listed_by_what_they_are(sign_in: SignIn) -> None:
     page = find(sign_in("admin"), "e").text
 
-    for link in ("?repository=team/app&", "?repository=ops/secret&", "/login/?actor=eve"):
+    for link in ("?repository=team/app&", "?repository=ops/secret&", "/analysis/account?name=eve"):
         assert link in page.replace("&amp;", "&")
-    assert "/login/?actor=carol" not in page
+    assert "/analysis/account?name=carol" not in page
 
 
 def test_an_account_of_whom_one_may_not_know_is_not_found(
