@@ -113,7 +113,7 @@ REJECTED_ACTIONS = {
     "retry": "Take the rejected event `id` in again, or all that are understood now.",
     "drop": "Forget the rejected event `id`, or all.",
 }
-INTEGERS = {"allow_deletes"}
+INTEGERS = {"allow_deletes"}  # also as a text
 
 
 class List(msgspec.Struct, frozen=True):
@@ -281,7 +281,10 @@ def _list(path: str, entry: List) -> Schema:
 
 
 def _action(summary: str, takes: set[str], parameters: list[Schema]) -> Schema:
-    fields = {name: {"type": "integer" if name in INTEGERS else "string"} for name in sorted(takes)}
+    fields = {
+        name: {"type": ["integer", "string"] if name in INTEGERS else "string"}
+        for name in sorted(takes)
+    }
     body = {"type": "object", "properties": fields, "additionalProperties": False}
     return {
         **_operation(summary, _ref("Message"), parameters),
