@@ -11,7 +11,7 @@ run: .venv/run ## Start the server on http://127.0.0.1:8000 with its own databas
 
 test: .venv/test lint type imports ## Run everything that CI runs
 	$(BIN)/pytest -n 2 --dist worksteal tests/unit tests/store
-	$(BIN)/pytest -n 4 --dist worksteal tests/e2e
+	$(BIN)/pytest -n 3 --dist worksteal tests/e2e
 
 unit: .venv/test ## Tests of one process, without servers
 	$(BIN)/pytest tests/unit
@@ -20,7 +20,7 @@ store: .venv/test ## Tests of the store, on mongomock and on a wire server
 	$(BIN)/pytest tests/store
 
 e2e: .venv/test ## Tests with a real registry, client and browser
-	CI=true $(BIN)/pytest -n 4 --dist worksteal tests/e2e
+	CI=true $(BIN)/pytest -n 3 --dist worksteal tests/e2e
 
 lint: .venv/test ## Check style
 	$(BIN)/ruff check .
