@@ -311,7 +311,7 @@ def test_every_list_shows_exactly_what_the_rule_allows_and_no_route_shows_more(
         path = LISTS_OF_EVERYTHING[(number + seed) % len(LISTS_OF_EVERYTHING)]
         assert everything_listed(client, path, dice) == allowed, (path, number, documents)
         if number == walker:
-            walk(app, client, allowed, dice)
+            walk(app, client, allowed, dice, seed % 3)
 
 
 def allowed_to(documents: list[dict[str, Any]], number: int) -> set[str]:
@@ -326,14 +326,16 @@ def allowed_to(documents: list[dict[str, Any]], number: int) -> set[str]:
     return {name for name in ALL_NAMES if rule.may_pull(name)}
 
 
-def walk(app: Flask, client: FlaskClient, allowed: set[str], dice: random.Random) -> None:
-    """Open every route in several ways: none may show a repository that is not allowed.
+def walk(
+    app: Flask, client: FlaskClient, allowed: set[str], dice: random.Random, third: int
+) -> None:
+    """Open a third of all routes in several ways: none may show a repository that is not allowed.
 
     What was asked for is shown as the value of a filter, so the answer must be the one to a
     question for something that does not exist.
     """
     hidden = sorted(set(ALL_NAMES) - allowed)
-    for _, path in find_routes(app, "GET"):
+    for _, path in find_routes(app, "GET")[third::3]:
         if path.startswith("/static/"):
             continue
         for query in dice.sample(VARIANTS, 1):
