@@ -11,10 +11,9 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from processes import Program, eventually
+from processes import TOOLS, Program, eventually
 
 START_S = 60
-TOOLS = f"{Path.home() / '.cache/rns-tests/bin'}:{os.environ['PATH']}"
 CONTAINERD = """version = 2
 root = "{directory}/containerd"
 state = "{directory}/containerd-state"

@@ -28,6 +28,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 TOKEN = "token-of-the-registry"
 APPENDING = (os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+TOOLS = f"{Path.home() / '.cache/rns-tests/bin'}:{os.environ['PATH']}"
 READY_S = 30.0
 STOP_S = 40.0
 WORKED_IN_S = 15.0
@@ -38,7 +39,7 @@ LOGS: dict[str, Path] = {}  # of every program started, for the report of a fail
 
 def need_program(name: str) -> str:
     """The path of a program; skips the test without it, but fails where CI=true."""
-    path = shutil.which(name)
+    path = shutil.which(name, path=TOOLS)
     if path is None:
         reason = f"the program {name} is not installed"
         if os.environ.get("CI") == "true":

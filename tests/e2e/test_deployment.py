@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable
@@ -122,20 +121,18 @@ def test_compose_takes_the_file_and_what_was_prepared(tmp_path: Path) -> None:
 
 
 def test_the_kubernetes_file_is_what_the_chart_makes() -> None:
-    """Where helm is installed; `docs/containers.md` tells how the file is made."""
-    if not shutil.which("helm"):
-        pytest.skip("the program helm is not installed")
+    """`docs/containers.md` tells how the file is made."""
+    helm = need_program("helm")
 
-    assert output("helm", "template", "rns", CHART) == (DEPLOY / "kubernetes/rns.yaml").read_text()
-    output("helm", "lint", "--strict", CHART)
+    assert output(helm, "template", "rns", CHART) == (DEPLOY / "kubernetes/rns.yaml").read_text()
+    output(helm, "lint", "--strict", CHART)
 
 
 def test_all_that_the_chart_can_make_is_what_kubernetes_knows(tmp_path: Path) -> None:
-    if not shutil.which("helm"):
-        pytest.skip("the program helm is not installed")
+    helm = need_program("helm")
     switches = ("worker.enabled", "ingress.enabled", "serviceMonitor.enabled")
 
-    made = output("helm", "template", "rns", CHART, *(f"--set={name}=true" for name in switches))
+    made = output(helm, "template", "rns", CHART, *(f"--set={name}=true" for name in switches))
 
     kinds = [document["kind"] for document in yaml.safe_load_all(made)]
     assert sorted(kinds) == [

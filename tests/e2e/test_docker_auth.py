@@ -18,12 +18,12 @@ import requests
 import yaml
 from builders import wire_event
 from clients import Webhook
-from processes import HOST, PASSWORDS, Program, Server, eventually, free_port
+from processes import HOST, PASSWORDS, TOOLS, Program, Server, eventually, free_port
 
 pytestmark = pytest.mark.e2e
 
 API = "/api/v1/repositories"
-TOKEN_SERVER = shutil.which("auth_server") or shutil.which("docker_auth")
+TOKEN_SERVER = shutil.which("auth_server", path=TOOLS)
 ACL = [
     {"match": {"account": "admin"}, "actions": ["*"]},
     {"match": {"account": "alice", "name": "team/*"}, "actions": ["pull"]},

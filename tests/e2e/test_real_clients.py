@@ -1,12 +1,10 @@
 """What real clients do, and what a person would write down of it, against real registries.
 
-Those that Debian has not (crane, regctl, oras; registry 3) are looked for in the PATH and in
-`~/.cache/rns-tests/bin`, and left out where they are missing.
+Those that Debian has not are built by `.ci/run` (crane, regctl, oras, helm, cosign; registry 3).
 """
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,21 +15,21 @@ from typing import NamedTuple
 
 import pytest
 from clients import Account
-from engine import TOOLS, Engine
+from engine import Engine
 from images import build_image, build_index
 from processes import PASSWORDS, Registry, Server, cleaned_up, need_program
 
 pytestmark = pytest.mark.e2e
 
-DEBIAN = ("docker", "ctr", "podman", "buildah", "skopeo", "docker-registry")
 _numbers = count(1)
 
 
 class Step(NamedTuple):
     """A command, and the records that a person would write down of it: action and tag.
 
-    HOST, REPOSITORY, LAYOUT (of another image than the one that is there), HERE (a directory of the
-    client) and NEW (a name not used before) are filled in, `@tag` and `@digest` after a repository.
+    HOST, REPOSITORY, NAME (its last part), LAYOUT (of another image than the one that is there),
+    HERE (a directory of the client) and NEW (a name not used before) are filled in, `@tag` and
+    `@digest` after a repository.
     """
 
     command: str
@@ -40,6 +38,8 @@ class Step(NamedTuple):
 
 PULL, CHECK, PUSH = ("pull", "v1"), ("check", "v1"), ("push", "v2")
 DELETE = ("delete", None)  # by digest, with all tags
+CHART_PUSH, CHART_PULL = ("push", "0.1.0"), ("pull", "0.1.0")
+COSIGN = "env COSIGN_PASSWORD= cosign"
 STORES = "--root HERE/root --runroot HERE/run --storage-driver vfs"
 REGCTL = "regctl --host reg=HOST,tls=disabled"
 
@@ -137,6 +137,34 @@ CLIENTS: dict[str, tuple[str, list[Step]]] = {
             ),
         ],
     ),
+    "helm": (
+        "helm",
+        [
+            Step("helm create HERE/NAME", ()),
+            Step("helm package -d HERE HERE/NAME", ()),
+            Step("helm push --plain-http HERE/NAME-0.1.0.tgz oci://HOST/team", (CHART_PUSH,)),
+            Step(
+                "helm pull --plain-http -d HERE/NEW oci://HOST/REPOSITORY --version 0.1.0",
+                (CHART_PULL,),
+            ),
+        ],
+    ),
+    "cosign": (
+        "crane",
+        [
+            Step(f"{COSIGN} generate-key-pair --output-key-prefix HERE/key", ()),
+            Step(
+                f"{COSIGN} sign -y --key HERE/key.key --use-signing-config=false "
+                "--tlog-upload=false --allow-http-registry HOST/REPOSITORY@digest",
+                (),
+            ),
+            Step(
+                f"{COSIGN} verify --key HERE/key.pub --insecure-ignore-tlog "
+                "--allow-http-registry HOST/REPOSITORY@tag",
+                (),
+            ),
+        ],
+    ),
 }
 
 
@@ -153,7 +181,7 @@ def registry(
     request: pytest.FixtureRequest, server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Registry]:
     """A registry without accounts that notifies `server`."""
-    program = need_tool(request.param)
+    program = need_program(request.param)
     directory = tmp_path_factory.mktemp("registry")
     with cleaned_up(Registry(directory, server, accounts=False, program=program)) as registry:
         registry.start()
@@ -171,7 +199,7 @@ def home() -> Iterator[Path]:
 def test_what_a_client_does_is_on_record_as_a_person_would_write_it_down(
     name: str, registry: Registry, server: Server, engine: Engine, tmp_path: Path, home: Path
 ) -> None:
-    need_tool(name)
+    need_program(name)
     seen_as, steps = CLIENTS[name]
     repository = f"team/{name}-{next(_numbers)}"
     index = build_index(tmp_path / "index", repository)
@@ -188,6 +216,7 @@ def test_what_a_client_does_is_on_record_as_a_person_would_write_it_down(
                 "REPOSITORY@tag": "REPOSITORY:v1",
                 "REPOSITORY@digest": f"REPOSITORY@{index.digest}",
                 "REPOSITORY": repository,
+                "NAME": repository.partition("/")[2],
                 "HOST": registry.address,
                 "LAYOUT": other.source,
                 "HERE": str(home),
@@ -203,12 +232,3 @@ def test_what_a_client_does_is_on_record_as_a_person_would_write_it_down(
             found = sorted((record["action"], record["tag"]) for record in new)
             assert found == sorted(step.records), step.command
             assert {record["client"] for record in new} <= {seen_as}, step.command
-
-
-def need_tool(name: str) -> str:
-    """The path of a program; what Debian does not have is left out where it is missing."""
-    return (
-        need_program(name)
-        if name in DEBIAN
-        else shutil.which(name, path=TOOLS) or pytest.skip(name)
-    )
