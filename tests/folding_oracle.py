@@ -31,7 +31,8 @@ def fold(events: Any, children: Any, tag_at: Any) -> dict[str, Answer]:
     let_indexes_take_in(history, children, part_of, paired)
     let_checks_join_a_pull(history, part_of, paired)
     guess_children(history, children, tag_at, part_of, paired)
-    let_pushes_join_their_index(history, children, part_of)
+    let_pushes_join_their_index_or_tag(history, children, part_of)
+    let_pulls_join_their_own_push(history, part_of, paired)
     let_tags_join_their_delete(history, part_of)
     return {event.id: answer(event, part_of, paired, tag_at) for event in history}
 
@@ -265,7 +266,7 @@ def is_index(event: Event, children: Any) -> bool:
 # Pushes and deletes
 
 
-def let_pushes_join_their_index(
+def let_pushes_join_their_index_or_tag(
     history: list[Event], children: Any, part_of: dict[str, Event]
 ) -> None:
     for push in history:
@@ -274,9 +275,12 @@ def let_pushes_join_their_index(
             for index in history
             if push.action == index.action == "push"
             and push.actor == index.actor
-            and push.digest != index.digest
-            and push.digest in children.get(index.digest, ())
             and own_tag(push) is None
+            and (
+                own_tag(index) is not None
+                if push.digest == index.digest
+                else push.digest in children.get(index.digest, ())
+            )
         ]
         later = [
             index
@@ -290,6 +294,41 @@ def let_pushes_join_their_index(
         ]
         if later or earlier:
             part_of[push.id] = later[0] if later else earlier[-1]
+
+
+def let_pulls_join_their_own_push(
+    history: list[Event], part_of: dict[str, Event], paired: dict[str, str]
+) -> None:
+    for pull in history:
+        if pull.action != "pull" or not is_free(pull, part_of, paired):
+            continue
+        own = [
+            push
+            for push in history
+            if push.action == "push" and same_client(push, pull) and push.digest == pull.digest
+        ]
+        begun = any(
+            own_tag(push) is None
+            and (
+                push.timestamp >= pull.timestamp - WINDOW
+                if order(push) < order(pull)
+                else push.timestamp <= pull.timestamp + skew(push, pull)
+            )
+            for push in own
+        )
+        tags = [push for push in own if own_tag(push) is not None]
+        later = [
+            tag
+            for tag in tags
+            if order(tag) > order(pull) and tag.timestamp <= pull.timestamp + SKEW
+        ]
+        earlier = [
+            tag
+            for tag in tags
+            if order(tag) < order(pull) and tag.timestamp >= pull.timestamp - skew(tag, pull)
+        ]
+        if begun and (later or earlier):
+            part_of[pull.id] = later[0] if later else earlier[-1]
 
 
 def let_tags_join_their_delete(history: list[Event], part_of: dict[str, Event]) -> None:

@@ -84,8 +84,19 @@ class Recount:
             if event.kind == "index" and event.references
         }
         answers: dict[str, folding_oracle.Answer] = {}
+        pushes = [event for event in self.events if event.action == "push"]
         for group in self._groups():
-            answers |= folding_oracle.fold(group, children, lambda event: self._tag_then[event.id])
+            beside = [] if group[0].action == "push" else pushes
+            own = [
+                push
+                for push in beside
+                if push.repository == group[0].repository
+                and group[0].timestamp - PAUSE <= push.timestamp <= group[-1].timestamp + PAUSE
+            ]
+            folds = folding_oracle.fold(
+                [*own, *group], children, lambda event: self._tag_then[event.id]
+            )
+            answers |= {event.id: folds[event.id] for event in group}
         return answers
 
     def _groups(self) -> Iterator[list[Event]]:

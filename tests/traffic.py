@@ -80,6 +80,14 @@ class Traffic:
             content = tags[self._chance.choice(sorted(tags))]
             tags["stable"] = content
             return [Step(0, "push", "stable", content)]
+        if self._chance.random() < 0.15:  # as helm does
+            content, tag = Content(f"{self._mirror} chart {number}"), f"v{number % 7}"
+            tags[tag] = content
+            return [
+                Step(0, "push", None, content),
+                Step(0.05, "pull", None, content),
+                Step(0.1, "push", tag, content),
+            ]
         platforms = (f"{self._mirror} {number} amd64", f"{self._mirror} {number} arm64")
         children = platforms if self._chance.random() < 0.4 else ()
         content = Content(f"{self._mirror} build {number}", children)

@@ -263,6 +263,7 @@ class _Group:
         for event in self._seeds:
             if event.id not in seeds:
                 events.pop(event.id, None)
+        beside = self._around.find_own_pushes(events.values())
         asked: dict[str, Event] = {}
 
         def tag_at(event: Event) -> str | None:
@@ -273,7 +274,7 @@ class _Group:
             asked[event.id] = event
             return None
 
-        folds = fold(events.values(), self.children, tag_at)
+        folds = fold({**beside, **events}.values(), self.children, tag_at)
         self.derived = [event for event in self._seeds if event.id not in seeds]
         self.derived += [
             _with_fold(event, folds[id]) for id, event in events.items() if self._is_near(event)

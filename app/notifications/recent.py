@@ -90,6 +90,15 @@ class Neighbourhood:
                 found |= by_digest.get(digest, {})
         return found
 
+    def find_own_pushes(self, events: Iterable[Event]) -> dict[str, Event]:
+        """The pushes, by id, of what those who pulled it may have read back themselves."""
+        found: dict[str, Event] = {}
+        for event in events:
+            if event.action == "pull" and own_tag(event) is None:
+                pushed = self._events.get(("push", event.actor), {})
+                found |= pushed.get(event.digest or "", {})
+        return found
+
     def find_indexes(self, events: Iterable[Event]) -> set[str]:
         """The digests of indexes that those who sent `events` pulled or pushed."""
         return {
@@ -116,7 +125,8 @@ class Neighbourhood:
         for event in events:
             is_longer = event.kind == "index" or event.parent
             since = of_indexes if is_longer else self.since
-            if event.timestamp >= (self.changes_since if _is_change(event) else since):
+            changes_since = min(self.since, self.changes_since)
+            if event.timestamp >= (changes_since if _is_change(event) else since):
                 self.put(event)
         self._trim_at = max(MANY, self.number * 3 // 2)
 
@@ -232,14 +242,16 @@ def who(event: Event) -> Who:
         return ("push", event.actor)
     if event.action == "delete":
         return ("delete",)
+    return _who_pulls(event)
+
+
+def _who_pulls(event: Event) -> Who:
     return ("pull", event.actor, event.address, event.user_agent)
 
 
 def is_foldable(event: Event) -> bool:
     """Whether an event can be folded with another one."""
-    if event.action == "push":
-        return own_tag(event) is None or event.kind == "index"
-    return event.action in ("pull", "check", "delete")
+    return event.action in ("push", "pull", "check", "delete")
 
 
 def _is_change(event: Event) -> bool:
@@ -263,4 +275,6 @@ def _digests_by_who(events: Iterable[Event]) -> Mapping[Who, set[str]]:
     found: defaultdict[Who, set[str]] = defaultdict(set)
     for event in events:
         found[who(event)].add(event.digest or "")
+        if event.action == "push":  # its client may have read it back
+            found[_who_pulls(event)].add(event.digest or "")
     return found

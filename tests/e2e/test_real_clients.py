@@ -144,7 +144,7 @@ CLIENTS: dict[str, tuple[str, list[Step]]] = {
             Step("helm package -d HERE HERE/NAME", ()),
             Step("helm push --plain-http HERE/NAME-0.1.0.tgz oci://HOST/team", (CHART_PUSH,)),
             Step(
-                "helm pull --plain-http -d HERE/NEW oci://HOST/REPOSITORY --version 0.1.0",
+                "helm pull --plain-http -d HERE oci://HOST/REPOSITORY --version 0.1.0",
                 (CHART_PULL,),
             ),
         ],

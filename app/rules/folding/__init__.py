@@ -29,8 +29,13 @@ Pulls and checks of one client:
 5. A check that is left is a check. A pull, or check, that is left without tag has the tag that
    pointed to its digest at that time, if exactly one did.
 
-Pushes of one account: a push without tag is part of the first push of an index that names it, at
-most UPLOAD later (else the last one at most SKEW before).
+Pushes of one account: a push without tag is part of the first push of an index that names it, or
+of its own digest with a tag, at most UPLOAD later (else the last one at most SKEW before).
+
+What a client reads back, as helm and oras do between a push by digest and that of the tag: a pull
+that is left without tag, of what its client pushed without tag at most WINDOW before it (or SKEW
+or BLINK after), is part of the client's first push of the digest with a tag, at most SKEW later,
+else of the last one at most SKEW (or BLINK) before.
 
 Deletes: by tag, part of the nearest delete by digest with the same request id, at most LONGEST
 away, else of the nearest by the same client within BURST.
@@ -45,7 +50,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from app.rules.events import Event
-from app.rules.folding.changes import fold_deletes, fold_uploads
+from app.rules.folding.changes import fold_deletes, fold_readings, fold_uploads
 from app.rules.folding.downloads import Downloads
 from app.rules.folding.terms import (
     AFTER,
@@ -112,10 +117,21 @@ def fold(events: Iterable[Event], children: Children, tag_at: TagAt) -> dict[str
             deletes.append(event)
     belongs: dict[str, Event] = {}
     paired: dict[str, str] = {}
-    for of_client in downloads.values():
-        Downloads(of_client, children, belongs, paired).fold(tag_at)
     for of_actor in uploads.values():
         fold_uploads(of_actor, children, belongs)
+    for client, of_client in downloads.items():
+        Downloads(of_client, children, belongs, paired).fold(tag_at)
+        left = [
+            event
+            for event in of_client
+            if event.action == "pull"
+            and own_tag(event) is None
+            and event.id not in belongs
+            and event.id not in paired
+        ]
+        own = [event for event in uploads.get(client[0], ()) if client_of(event) == client]
+        if left and own:
+            fold_readings(left, own, belongs)
     fold_deletes(deletes, belongs)
     return {event.id: _result(event, belongs, paired, tag_at) for event in once.values()}
 

@@ -1,4 +1,4 @@
-"""Pushes of one account, and deletes."""
+"""Pushes of one account, what their clients read back, and deletes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from app.rules.folding.terms import (
     LONGEST,
     SKEW,
     UPLOAD,
+    WINDOW,
     Children,
     by_time,
     client_of,
     neighbours,
     own_tag,
+    skew,
 )
 
 
@@ -26,7 +28,10 @@ def fold_uploads(events: Sequence[Event], children: Children, belongs: dict[str,
     by_digest: defaultdict[str, list[Event]] = defaultdict(list)
     for event in events:
         by_digest[event.digest or ""].append(event)
-    naming: dict[str, list[Event]] = {event.digest or "": [] for event in parts}
+    naming = {
+        event.digest or "": [e for e in by_digest[event.digest or ""] if own_tag(e)]
+        for event in parts
+    }
     for digest, same in by_digest.items():
         for child in naming.keys() & set(children.get(digest, ())) - {digest}:
             naming[child] += same
@@ -38,6 +43,27 @@ def fold_uploads(events: Sequence[Event], children: Children, belongs: dict[str,
             belongs[event.id] = after
         elif before and event.timestamp - before.timestamp <= SKEW:
             belongs[event.id] = before
+
+
+def fold_readings(
+    pulls: Sequence[Event], pushes: Sequence[Event], belongs: dict[str, Event]
+) -> None:
+    """Fold pulls without tag of one client with its own pushes, both given in order of time."""
+    untagged: defaultdict[str | None, list[Event]] = defaultdict(list)
+    tagged: defaultdict[str | None, list[Event]] = defaultdict(list)
+    for push in pushes:
+        (tagged if own_tag(push) else untagged)[push.digest].append(push)
+    for pull in pulls:
+        begun, begins = neighbours(untagged[pull.digest], pull)
+        if not (begun and pull.timestamp - begun.timestamp <= WINDOW) and not (
+            begins and begins.timestamp - pull.timestamp <= skew(begins, pull)
+        ):
+            continue
+        before, after = neighbours(tagged[pull.digest], pull)
+        if after and after.timestamp - pull.timestamp <= SKEW:
+            belongs[pull.id] = after
+        elif before and pull.timestamp - before.timestamp <= skew(before, pull):
+            belongs[pull.id] = before
 
 
 def fold_deletes(events: Sequence[Event], belongs: dict[str, Event]) -> None:

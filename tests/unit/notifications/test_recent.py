@@ -109,9 +109,27 @@ def test_pulls_and_checks_of_another_client_are_not_related(
 
 def test_pushes_of_an_account_are_related_from_wherever_they_come() -> None:
     own = event("push", address="::1", user_agent="crane")
-    record = Record(own, event("push", actor="bob"), event("pull"), event("delete"))
+    elsewhere = event("pull", address="::1"), event("pull", actor="bob")
+    record = Record(own, event("push", actor="bob"), *elsewhere, event("delete"))
 
     assert found(recent_of(record), event("push")) == {own.id}
+
+
+def test_what_the_client_of_a_push_read_back_is_related() -> None:
+    own = event("pull")
+    record = Record(own, event("pull", digest="other"), event("pull", user_agent="crane"))
+
+    assert found(recent_of(record), event("push")) == {own.id}
+
+
+def test_the_pushes_beside_a_pull_are_those_of_its_account_and_digest() -> None:
+    own = event("push"), event("push", tag="v1", tag_from="event")
+    others = event("push", actor="bob"), event("push", digest="other"), event("pull")
+    around = recent_of(Record(*own, *others)).around([event("pull")], NEVER)
+
+    assert set(around.find_own_pushes([event("pull")])) == ids(own)
+    named = event("pull", tag="v1", tag_from="event")
+    assert around.find_own_pushes([named, event("check"), event("push")]) == {}
 
 
 def test_all_deletes_are_related() -> None:
@@ -122,22 +140,11 @@ def test_all_deletes_are_related() -> None:
 
 
 def test_what_cannot_be_folded_is_not_related() -> None:
-    events = [
-        event("push", tag="v1", tag_from="event"),
-        event("mount"),
-        event("rename"),
-    ]
+    events = [event("mount"), event("rename")]
     recent = recent_of(Record(*events))
 
     assert not any(map(is_foldable, events))
     assert found(recent, *events, event("push"), event("pull"), event("delete")) == set()
-
-
-def test_the_push_of_an_index_by_tag_can_be_folded() -> None:
-    index = event("push", digest="index", kind="index", tag="v1", tag_from="event")
-
-    assert is_foldable(index)
-    assert found(recent_of(Record(index)), index) == {index.id}
 
 
 def test_a_pull_of_another_digest_is_not_related() -> None:
@@ -300,7 +307,7 @@ def test_what_cannot_be_folded_is_not_put_at_hand() -> None:
     recent = recent_of(Record())
     around = recent.around([event("push")], NEVER)
 
-    recent.put([event("push", tag="v1", tag_from="event")])
+    recent.put([event("mount")])
 
     assert around.number == 0
 

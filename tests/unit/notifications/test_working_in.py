@@ -216,7 +216,7 @@ def test_what_is_no_index_any_more_holds_nothing_of_what_it_held(mock_stores: St
 
     # The first word on a manifest settles what it is.
     lasting.work_in(parse(index("push", "amd64", tag=SIGNATURE, at=-1)), NOW)
-    again = wire_event("push", of="index", media_type=INDEX, at=2)  # reads what is at hand
+    again = wire_event("push", of="index", media_type=INDEX, at=20)  # reads what is at hand
     lasting.work_in(parse(again), NOW)
 
     assert [row.digest for row in records(mock_stores, kind="image")] == [digest("amd64")]

@@ -772,6 +772,103 @@ def test_an_index_pushed_twice_without_tag_is_two_pushes() -> None:
     assert actions(push(0, "a"), push(1, "a"), children=children) == ["push", "push"]
 
 
+def test_a_push_by_digest_and_then_by_tag_is_one_push() -> None:
+    by_digest, by_tag = push(0), push(1, tag="v1")
+
+    assert folded(by_digest, by_tag) == [
+        Fold(part_of=by_tag.id),
+        Fold(tag="v1", tag_from="event"),
+    ]
+    assert actions(push(0, actor="bob"), push(1, tag="v1")) == ["push", "push v1"]
+    assert actions(push(0, "other"), push(1, tag="v1")) == ["push", "push v1"]
+
+
+@pytest.mark.parametrize(
+    ("after", "pushes"), [(3600, 1), (3600.001, 2), (0, 1), (-5, 1), (-5.001, 2)]
+)
+def test_a_tag_is_pushed_at_most_an_hour_after_its_digest(after: float, pushes: int) -> None:
+    assert len(actions(push(0), push(after, tag="v1"))) == pushes
+
+
+def test_a_digest_that_gets_two_tags_is_part_of_the_first() -> None:
+    by_digest, one, other = push(0), push(1, tag="v1"), push(2, tag="v2")
+
+    assert folded(other, by_digest, one)[1].part_of == one.id
+    assert actions(by_digest, one, other) == ["push v1", "push v2"]
+
+
+def test_an_index_by_digest_is_part_of_its_tag_with_all_its_children() -> None:
+    events = push(0, "amd64"), push(1, "index"), push(2, "index", "v1")
+
+    assert folded(*events) == [
+        Fold(part_of=events[2].id, parent="index"),
+        Fold(part_of=events[2].id),
+        Fold(tag="v1", tag_from="event"),
+    ]
+
+
+# What a client reads back
+
+
+def test_what_a_client_reads_back_while_it_pushes_is_part_of_the_push() -> None:
+    """As helm does: PUT by digest, GET by digest, PUT by tag."""
+    events = push(0), pull(0.1), push(0.2, tag="v1")
+
+    for order in itertools.permutations(events):
+        assert actions(*order) == ["push v1"]
+    assert folded(*events)[1] == Fold(part_of=events[2].id)
+
+
+def test_what_was_not_pushed_by_digest_is_not_read_back() -> None:
+    assert actions(pull(0.1), push(0.2, tag="v1")) == ["pull", "push v1"]
+    assert actions(push(0, "other"), pull(0.1), push(0.2, tag="v1"))[1:] == ["pull", "push v1"]
+
+
+@pytest.mark.parametrize("other", OTHER_CLIENTS)
+def test_what_another_client_gets_in_the_middle_of_a_push_is_its_pull(
+    other: dict[str, str],
+) -> None:
+    assert actions(push(0), pull(0.1, **other), push(0.2, tag="v1")) == ["pull", "push v1"]
+
+
+def test_a_pull_that_names_a_tag_or_has_one_is_not_read_back() -> None:
+    assert actions(push(0), pull(0.1, tag="v1"), push(0.2, tag="v1")) == ["pull v1", "push v1"]
+    events = push(0), check(0.05, tag="v1"), pull(0.1), push(0.2, tag="v1")
+    assert actions(*events) == ["pull v1", "push v1"]
+
+
+@pytest.mark.parametrize(
+    ("begun", "at", "told"),
+    [
+        (0, 60, 1),
+        (0, 60.001, 2),
+        (60.1, 60, 1),
+        (60.101, 60, 2),
+    ],
+)
+def test_the_push_by_digest_was_within_a_minute(begun: float, at: float, told: int) -> None:
+    assert len(actions(push(begun), pull(at), push(at + 1, tag="v1"))) == told
+
+
+@pytest.mark.parametrize(("tag", "told"), [(6, 1), (6.001, 2), (0.9, 1), (0.899, 2)])
+def test_the_tag_is_pushed_within_5_seconds_of_what_was_read_back(tag: float, told: int) -> None:
+    assert len(actions(push(0), pull(1), push(tag, tag="v1"))) == told
+
+
+@pytest.mark.parametrize(("at", "told"), [(-4, 1), (-4.001, 2), (6, 1), (6.001, 2)])
+def test_another_node_dates_it_up_to_5_seconds_apart(at: float, told: int) -> None:
+    events = push(0), pull(at, source="b"), push(1, tag="v1")
+
+    assert len(actions(*events)) == told
+
+
+def test_the_first_tag_after_what_was_read_back_takes_it() -> None:
+    before, read, one, other = push(0.95, tag="v0"), pull(1), push(2, tag="v1"), push(3, tag="v2")
+
+    assert folded(push(0), before, read, one, other)[2].part_of == one.id
+    assert folded(push(0), before, read)[2].part_of == before.id
+
+
 def test_pushes_and_pulls_are_told_apart() -> None:
     assert actions(push(0, "amd64"), pull(1, "index", "v1")) == ["push", "pull v1"]
     assert actions(pull(0, "amd64"), push(1, "index", "v1")) == ["pull", "push v1"]
