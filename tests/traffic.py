@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from builders import INDEX, digest, wire_event
 
+EVENTS_S = 60
 CLOCKS_S = (0.0, 2.3, -1.9)  # by which the nodes' clocks are wrong
 
 Item = dict[str, Any]
@@ -156,3 +158,49 @@ def make_event(step: Step, repository: str, client: Client, request_id: str) -> 
         **fields,
     )
     return event | {"request": event["request"] | {"id": request_id}}
+
+
+def live(chance: random.Random, seconds: float) -> Iterator[tuple[float, int, Item]]:
+    """What happens in so many seconds: when, which node tells of it, and the event.
+
+    It is dated by the node's clock.
+    """
+    begin = datetime.now(UTC) - timedelta(seconds=30)
+    traffic = Traffic(chance, [f"team/app-{number}" for number in range(3)], 4)
+    second, numbers = 0.0, itertools.count()
+    while second < seconds:
+        repository, client, steps = traffic.act()
+        second += len(steps) / EVENTS_S
+        request, one = f"delete {next(numbers)}", chance.randrange(3)
+        for step in steps:
+            is_delete = step.action == "delete"
+            node = one if is_delete else chance.choice([one, chance.randrange(3)])
+            id = request if is_delete else f"request {next(numbers)}"
+            at = second + step.after_s
+            date = begin + timedelta(seconds=at + CLOCKS_S[node])
+            yield (
+                at,
+                node,
+                make_event(step, repository, client, id)
+                | {
+                    "id": f"event {next(numbers)}",
+                    "timestamp": date.isoformat().replace("+00:00", "Z"),
+                    "source": {"addr": f"node-{node}:5000", "instanceID": f"instance {node}"},
+                },
+            )
+
+
+def deliver(
+    happened: list[tuple[float, int, Item]], chance: random.Random
+) -> list[tuple[float, Item]]:
+    """In what order it comes: each node's in its own, some late, a tenth twice."""
+    free_at, late_s = [0.0] * 3, [0.0] * 3
+    arrivals: list[tuple[float, Item]] = []
+    for at, node, event in sorted(happened, key=lambda each: each[:2]):
+        if chance.random() < 0.05:
+            late_s[node] = chance.choice([0.0, chance.uniform(0, 2.5)])
+        free_at[node] = max(free_at[node], at + late_s[node])
+        arrivals.append((free_at[node], event))
+        if chance.random() < 0.1:
+            arrivals.append((free_at[node] + chance.uniform(0, 10), event))
+    return sorted(arrivals, key=lambda each: each[0])

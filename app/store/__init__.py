@@ -17,6 +17,7 @@ from bson.codec_options import TypeDecoder, TypeRegistry
 from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import InvalidURI, PyMongoError
+from pymongo.read_concern import ReadConcern
 
 from app.embedded import recorded_uri
 from app.errors import ConfigError, StoreUnavailable
@@ -28,7 +29,7 @@ from app.store.catalogue import Catalogue, CatalogueWriter
 from app.store.checks import CheckStore
 from app.store.errors import translate_errors
 from app.store.events import EventStore
-from app.store.inbox import InboxStore
+from app.store.inbox import DURABLE, InboxStore
 from app.store.leases import LeaseStore
 from app.store.manifests import ManifestStore
 from app.store.migrations import MigrationStore
@@ -135,7 +136,15 @@ def connect(settings: Settings, uri: str | None = None) -> Stores:
     people = _client(there.uri, "docker_auth.uri") if there.uri else client
     primary = ReadPreference.PRIMARY  # what was just written is read, whatever the URI prefers
     return Stores(
-        client.get_database(settings.mongodb.database, read_preference=primary),
+        # An envelope goes from the inbox when all of it is on record: on shards, each of which
+        # fails over by itself, only if what came before is as durable. And what is decided (a
+        # migration is closed, events are removed) may hang on nothing that a failover takes back.
+        client.get_database(
+            settings.mongodb.database,
+            read_preference=primary,
+            read_concern=ReadConcern("majority"),
+            write_concern=DURABLE,
+        ),
         people.get_database(there.database or settings.mongodb.database, read_preference=primary),
         docker_auth=there,
         time_zone=settings.analysis.time_zone,

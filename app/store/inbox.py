@@ -15,8 +15,9 @@ from pymongo.write_concern import WriteConcern
 from app.store.errors import translate_errors
 from app.store.paging import Document
 
-# A failover must not take back what was acknowledged, whatever the URI asks for.
-DURABLE = WriteConcern(w="majority", j=True)
+# A failover must not take back what was acknowledged, whatever the URI asks for. Where no majority
+# is left, a write is not waited for for ever.
+DURABLE = WriteConcern(w="majority", j=True, wtimeout=10_000)
 
 
 class Letter(msgspec.Struct, frozen=True):

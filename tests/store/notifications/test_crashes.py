@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import random
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from builders import rule
 from pymongo.errors import AutoReconnect, BulkWriteError
 from recount import Recount, differing, tag_states
-from traffic import CLOCKS_S, Item, Traffic, make_event
+from traffic import deliver, live
 
 from app.errors import StoreUnavailable
 from app.notifications.intake import Intake
@@ -24,7 +23,6 @@ from app.store import Stores
 from app.store.events import RecordQuery
 
 SECONDS = 4.0  # of the registry's life
-EVENTS_S = 60
 WRITES = ("insert_one", "insert_many", "bulk_write", "update_one", "delete_one", "delete_many")
 
 
@@ -75,56 +73,13 @@ class Windy:
         return lambda *given, **more: self._weather.write(found, *given, **more)
 
 
-def live(chance: random.Random) -> Iterator[tuple[float, int, Item]]:
-    """What happens: when, which node tells of it, and the event, dated by the node's clock."""
-    begin = datetime.now(UTC) - timedelta(seconds=30)
-    traffic = Traffic(chance, [f"team/app-{number}" for number in range(3)], 4)
-    second, numbers = 0.0, itertools.count()
-    while second < SECONDS:
-        repository, client, steps = traffic.act()
-        second += len(steps) / EVENTS_S
-        request, one = f"delete {next(numbers)}", chance.randrange(3)
-        for step in steps:
-            is_delete = step.action == "delete"
-            node = one if is_delete else chance.choice([one, chance.randrange(3)])
-            id = request if is_delete else f"request {next(numbers)}"
-            at = second + step.after_s
-            date = begin + timedelta(seconds=at + CLOCKS_S[node])
-            yield (
-                at,
-                node,
-                make_event(step, repository, client, id)
-                | {
-                    "id": f"event {next(numbers)}",
-                    "timestamp": date.isoformat().replace("+00:00", "Z"),
-                    "source": {"addr": f"node-{node}:5000", "instanceID": f"instance {node}"},
-                },
-            )
-
-
-def deliver(
-    happened: list[tuple[float, int, Item]], chance: random.Random
-) -> list[tuple[float, Item]]:
-    """In what order it comes: each node's in its own, some late, a tenth twice."""
-    free_at, late_s = [0.0] * 3, [0.0] * 3
-    arrivals: list[tuple[float, Item]] = []
-    for at, node, event in sorted(happened, key=lambda each: each[:2]):
-        if chance.random() < 0.05:
-            late_s[node] = chance.choice([0.0, chance.uniform(0, 2.5)])
-        free_at[node] = max(free_at[node], at + late_s[node])
-        arrivals.append((free_at[node], event))
-        if chance.random() < 0.1:
-            arrivals.append((free_at[node] + chance.uniform(0, 10), event))
-    return sorted(arrivals, key=lambda each: each[0])
-
-
 @pytest.mark.parametrize("seed", range(10))
 def test_whatever_breaks_off_all_follows_as_if_nothing_had(mock_database: Any, seed: int) -> None:
     chance = random.Random(seed)
     weather = Weather(chance)
     stores = Stores(mock_database)
     stores.ensure_indexes()
-    happened = list(live(chance))
+    happened = list(live(chance, SECONDS))
     waiting = deliver(happened, chance)[::-1]
     projector = Projector(Stores(Windy(mock_database, weather)))  # type: ignore[arg-type]
     is_over = False
