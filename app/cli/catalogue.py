@@ -49,9 +49,12 @@ def catalogue_import(settings: Settings, name: str) -> None:
 @catalogue.command("check")
 @click.option("--registry", "name", default="default", show_default=True)
 @click.option("--repair", is_flag=True, help="Have the catalogue say what the registry does.")
+@click.option("--force", is_flag=True, help="Although unusually many tags are gone.")
 @as_json
 @click.pass_obj
-def catalogue_check(settings: Settings, name: str, repair: bool, as_json: bool) -> None:
+def catalogue_check(
+    settings: Settings, name: str, repair: bool, force: bool, as_json: bool
+) -> None:
     """Compare the catalogue with its registry; exit 1 if they differ and that is not repaired.
 
     `unheard` is at the registry and no event told of it, `moved` points elsewhere there, `gone` is
@@ -61,7 +64,7 @@ def catalogue_check(settings: Settings, name: str, repair: bool, as_json: bool) 
     stores = open_stores(settings)
     make = partial(make_projector, settings, stores, passing=True) if repair else None
     with tqdm(unit="tag", disable=None) as progress:
-        check, rows = check_catalogue(stores, registry, make, all_=True, each=progress.update)
+        check, rows = check_catalogue(stores, registry, make, all_=force, each=progress.update)
     columns = ["kind", "repository", "tag", "recorded", "found", "message"]
     print_rows([msgspec.to_builtins(row) for row in rows], columns, as_json)
     for gap in stores.checks.find_gaps(name) if not as_json else ():
@@ -72,7 +75,8 @@ def catalogue_check(settings: Settings, name: str, repair: bool, as_json: bool) 
         )
     left = len(rows) - check.repaired
     if left:
-        raise AppError(f"{left} differences between catalogue and registry")
+        why = f": {check.message}" if check.message else ""
+        raise AppError(f"{left} differences between catalogue and registry{why}")
 
 
 def _registry_named(settings: Settings, name: str) -> Registry:

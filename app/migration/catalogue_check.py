@@ -52,6 +52,7 @@ class CatalogueCheck:
         self._threads = threads
         self._going_on = going_on
         self._recheck_s = recheck_s
+        self._named = f"--registry {registry}"
 
     def check(self) -> tuple[Check, list[Difference]]:
         """Compare all and note it.
@@ -59,7 +60,9 @@ class CatalogueCheck:
         Raises:
             RegistryError: the registry does not list what it has.
         """
-        check = Check(registry=self._registry, started_at=present())
+        last = self._checks.get(self._registry)
+        refusals = last.refusals if last else 0
+        check = Check(registry=self._registry, started_at=present(), refusals=refusals)
         self._checks.put(check)
         found: list[Difference] = []
         repositories = tags = 0
@@ -72,14 +75,23 @@ class CatalogueCheck:
                 time.sleep(self._recheck_s)
                 found = [row for row in self._threads.map(self._look_again, found) if row]
         except RegistryError as error:
-            self._checks.put(msgspec.structs.replace(check, message=str(error)))
+            is_refused, message = error.error_class == "auth", str(error)
+            if is_refused:
+                message += f"; tried again ever later, by rns catalogue check {self._named} now"
+            refusals = refusals + 1 if is_refused else 0
+            self._checks.put(msgspec.structs.replace(check, message=message, refusals=refusals))
             raise
         counts: dict[str, int] = {}
         for row in found:
             counts[row.kind] = counts.get(row.kind, 0) + 1
         self._checks.set_differences(self._registry, found)
         check = msgspec.structs.replace(
-            check, finished_at=present(), repositories=repositories, tags=tags, differences=counts
+            check,
+            finished_at=present(),
+            repositories=repositories,
+            tags=tags,
+            differences=counts,
+            refusals=0,
         )
         self._checks.put(check)
         return check, found
@@ -89,18 +101,19 @@ class CatalogueCheck:
     ) -> Check:
         """Have the catalogue say what the registry does, as if that happened now.
 
-        Where unusually many tags are gone they stay on record, unless `all_` is true: it may be
-        that the registry cannot read its storage.
+        Where unusually many tags are gone, or all, they stay on record, unless `all_` is true: it
+        may be that the registry cannot read its storage.
         """
         gone = sum(row.kind == "gone" for row in rows)
         known = check.tags + gone - sum(row.kind == "unheard" for row in rows)
-        is_braked = not all_ and gone > max(MIN_GONE, MAX_GONE * known)
+        is_unusual = gone > max(MIN_GONE, MAX_GONE * known) or (gone > 0 and not check.tags)
+        is_braked = is_unusual and not all_
         events = [event for row in rows if (event := self._event_of(row, is_braked=is_braked))]
         for start in range(0, len(events), REPAIRED_AT_ONCE):
             apply(events[start : start + REPAIRED_AT_ONCE])
         message = (
-            f"{gone} of {known} tags are gone, and stay on record until "
-            f"rns catalogue check --registry {self._registry} --repair"
+            f"{gone} of {known} tags are gone, as if the registry could not read its storage; they "
+            f"stay on record until rns catalogue check {self._named} --repair --force"
         )
         check = msgspec.structs.replace(
             check, repaired=len(events), message=message if is_braked else check.message

@@ -65,6 +65,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[WorkerBeat]
     crawl: Run | None
     verify: Run | None
+    deep: Run | None  # the last verification that looked at all blobs
 
     @property
     def open(self) -> int:
@@ -121,6 +122,7 @@ def find_progress(migrations: MigrationStore, plan: Plan, now: datetime) -> Prog
         workers=workers,
         crawl=crawl,
         verify=migrations.runs.get(plan.name, "verify"),
+        deep=migrations.runs.get(plan.name, "deep"),
     )
 
 

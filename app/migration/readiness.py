@@ -6,7 +6,7 @@ say comes there by app.migration.looking: from a worker all the time, and from w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -14,9 +14,11 @@ import msgspec
 from app.migration.plan import Plan
 from app.store import Stores
 from app.store.migrations import (
+    BROKEN,
     DRIFT_KINDS,
     HARMLESS,
     WORKED,
+    DriftKind,
     Look,
     MigrationStore,
     PlanStatus,
@@ -28,6 +30,7 @@ LOOK_AGE = timedelta(seconds=45)  # after which nobody knows whether a registry 
 VERIFIED_FOR = timedelta(minutes=10)  # from its end: later, a push may have been missed since
 LEAST_SHARE = 0.8  # of the tags of a crawl: a source that lists fewer may not read its storage
 BEHIND_S = 10.0  # of the inbox; it is about a second where nothing waits
+COUNTED = tuple(kind for kind in DRIFT_KINDS if kind not in HARMLESS)
 NO_CATALOGUE = "the source shows no catalogue: only repositories known from events were seen"
 
 
@@ -159,17 +162,38 @@ def _verified(
     if crawl and run.tags < LEAST_SHARE * crawl.tags:
         reason = (
             f"the last verification saw {run.tags} tags, the crawl {crawl.tags}: if the source "
-            "lists all that it has, rns migrate start crawls it once more"
+            "lists all that it has, rns migrate crawl looks once more"
         )
         return Check("verified", False, reason)
-    why = _why_old(migrations, status, crawl, run, now) or _why_unheard(stores, plan, run)
+    deep = migrations.runs.get(status.name, "deep")
+    why = (
+        _why_broken(migrations, status, deep)
+        or _why_old(migrations, status, crawl, run, now)
+        or _why_unheard(stores, plan, run)
+    )
     if why:
         return Check("verified", False, why)
     if run.names_from_events:
         return Check("verified", None, NO_CATALOGUE)
     left_out = run.drift.get("left_out", 0)
     more = f", {left_out} are left out on purpose" if left_out else ""
+    if deep:
+        more += f"; {_name_deep(deep)} found nothing broken"
     return Check("verified", True, f"{run.tags - left_out} tags are equal{more}")
+
+
+def _why_broken(migrations: MigrationStore, status: PlanStatus, deep: Run | None) -> str:
+    """What a comparison of tags alone cannot show to be mended; "" where that is nothing."""
+    if deep is None or not deep.broken:
+        return ""
+    named = _name_drift(migrations, status.name, deep.broken, BROKEN)
+    again = "rns migrate verify --bytes" if deep.hashed else "rns migrate verify --deep"
+    return f"{_name_deep(deep)} found {deep.broken} broken{named}; {again} tells if they still are"
+
+
+def _name_deep(deep: Run) -> str:
+    what = "of all bytes" if deep.hashed else "of all blobs"
+    return f"a verification {what}, begun {deep.started_at:%Y-%m-%d %H:%M} UTC,"
 
 
 def _why_old(
@@ -203,12 +227,16 @@ def _why_unheard(stores: Stores, plan: Plan, run: Run) -> str:
     return ""
 
 
-def _name_drift(migrations: MigrationStore, plan: str, number: int) -> str:
+def _name_drift(
+    migrations: MigrationStore,
+    plan: str,
+    number: int,
+    kinds: Sequence[DriftKind] = COUNTED,
+) -> str:
     """The first differences that count, as they stand behind their number."""
     rows = [
         row
-        for kind in DRIFT_KINDS
-        if kind not in HARMLESS
+        for kind in kinds
         for row in migrations.runs.find_drift(plan, kind=kind, limit=NAMED).items
     ][:NAMED]
     names = [f"{row.repository}:{row.reference}".rstrip(":") for row in rows]

@@ -15,6 +15,7 @@ from app.migration.verifier import ALL, Extent, Verifier
 from app.store import Stores
 from app.store.migrations import (
     BACKFILL,
+    BROKEN,
     HARMLESS,
     LEASE,
     Drift,
@@ -82,8 +83,11 @@ def verify_plan(
         if verified is None:
             return None
         ended, rows = verified
-        record = runs.add_drift if extent.part else runs.set_drift
-        record(plan.name, rows)
+        if extent.part:
+            runs.add_drift(plan.name, rows)
+        else:
+            is_settled = run.settles(runs.get(plan.name, "deep"))
+            runs.set_drift(plan.name, rows, kept=() if is_settled else BROKEN)
         jobs.wish([_repair(row) for row in wanted_again(rows)], present())
         runs.end(ended, owner, present())
     return rows

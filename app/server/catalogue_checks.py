@@ -14,6 +14,7 @@ from functools import partial
 
 from app.errors import AppError, IllegalState, StoreUnavailable
 from app.migration.catalogue_check import RECHECK_S, CatalogueCheck
+from app.migration.failures import probe_delay_s
 from app.notifications.projector import Projector
 from app.registry import Endpoint, RegistryClient
 from app.rules.events import Event
@@ -127,7 +128,10 @@ def is_due(stores: Stores, registry: Registry, now: datetime) -> bool:
         return True
     age = now - last.started_at
     if last.finished_at is None:  # it failed, or its process ended
-        return age >= min(AFTER_FAILURE, every)
+        pause = min(AFTER_FAILURE, every)
+        if last.refusals:  # each may be one too many for the account
+            pause = max(pause, timedelta(seconds=probe_delay_s(last.refusals - 1, "auth")))
+        return age >= pause
     return age >= every or (age >= AFTER_GAP and bool(stores.checks.find_open_gaps(registry.name)))
 
 

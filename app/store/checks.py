@@ -41,7 +41,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """The last comparison of one registry with the catalogue; `finished_at` is None until its end.
 
     `differences` are numbers by kind. `message` says what stopped it, or why it repaired less than
-    it found.
+    it found. `refusals`: how many in a row ended because the registry refused the password.
     """
 
     registry: str
@@ -52,6 +52,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     differences: dict[str, int] = {}
     repaired: int = 0
     message: str = ""
+    refusals: int = 0
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ from app.store import Stores, deadline
 from app.store.checks import DIFFERENCE_KINDS
 from app.store.migrations import (
     BACKFILL,
+    BROKEN,
     DRIFT_KINDS,
     JOB_STATES,
     LIVE,
@@ -239,10 +240,11 @@ def _samples(
         yield "errors", [failure.error_class], failure.given_up + failure.waiting
     yield "copied_bytes", [], sum(count.bytes for count in counts)
     yield "lag_seconds", [], lag_s(migrations, plan.name, now)
-    verify = migrations.runs.get(plan.name, "verify")
+    verify, deep = migrations.runs.get(plan.name, "verify"), migrations.runs.get(plan.name, "deep")
     if verify and verify.state == "done":
         for kind in DRIFT_KINDS:
-            yield "drift", [kind], verify.drift.get(kind, 0)
+            found = deep if deep and kind in BROKEN else verify
+            yield "drift", [kind], found.drift.get(kind, 0)
     checks = find_checks(stores, plan, now, jobs)
     yield "ready", [], all(check.is_met for check in checks)
     yield "workers", [], sum(plan.name in worker.plans for worker in workers)

@@ -120,6 +120,7 @@ def _list_page(template: str, found: Plan, form: Any, make_listing: Any) -> Any:
         page=page,
         count=lists.total(listing, page),
         verify=_migrations().runs.get(found.name, "verify"),
+        deep=_migrations().runs.get(found.name, "deep"),
         advice=ADVICE,
     )
 
@@ -237,7 +238,7 @@ def plan_listing() -> Listing:
     return Listing("migrations", columns, find, lambda cap: lists.count_of(plans, cap))
 
 
-_NESTED = ("breaker", "jobs", "failures", "workers", "crawl", "verify")
+_NESTED = ("breaker", "jobs", "failures", "workers", "crawl", "verify", "deep")
 
 
 def job_listing(plan: Plan, form: JobFilter) -> Listing:

@@ -86,6 +86,7 @@ def _status_row(queue: MigrationStore, plan: Plan) -> dict[str, Any]:
         "workers": len(workers),
         "crawl": queue.runs.get(plan.name, "crawl"),
         "verify": queue.runs.get(plan.name, "verify"),
+        "deep": queue.runs.get(plan.name, "deep"),
         "partial": queue.runs.get(plan.name, "partial"),
         "deletes_braked": status.deletes_braked,
         "cannot_delete": status.cannot_delete,

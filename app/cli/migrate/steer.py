@@ -33,6 +33,16 @@ def migrate_start(settings: Settings, name: str | None) -> None:
     print(f"started {plan.name}; rns migrate worker carries it out")
 
 
+@migrate.command("crawl")
+@of_plan
+@click.pass_obj
+def migrate_crawl(settings: Settings, name: str | None) -> None:
+    """Crawl once more and leave the state as it is: after many tags went at the source."""
+    stores, plan = open_plan(settings, name)
+    states.crawl(stores.migrations, plan, who(), present())
+    print(f"{plan.name} is crawled once more by a worker")
+
+
 @migrate.command("pause")
 @of_plan
 @click.pass_obj

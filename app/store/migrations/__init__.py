@@ -22,6 +22,7 @@ from app.store.migrations.plans import PlanStore
 from app.store.migrations.runs import RunStore
 from app.store.migrations.values import (
     BACKFILL,
+    BROKEN,
     DRIFT_KINDS,
     HARMLESS,
     JOB_STATES,
@@ -49,6 +50,7 @@ from app.store.paging import Document
 
 __all__ = [
     "BACKFILL",
+    "BROKEN",
     "DRIFT_KINDS",
     "HARMLESS",
     "JOB_STATES",

@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 
 from app.store.errors import translate_errors
 from app.store.migrations.documents import count_capped, fields_from, query_of
-from app.store.migrations.values import LEASE, Drift, Run, RunKind, job_key
+from app.store.migrations.values import LEASE, Drift, DriftKind, Run, RunKind, job_key
 from app.store.paging import Count, Document, Page
 
 HISTORY_KEPT = timedelta(days=365)
@@ -96,6 +96,10 @@ class RunStore:
         is_ours = self.save(ended, owner, now)
         if is_ours:
             self._remember(ended)
+            is_deep = ended.kind == "verify" and ended.deep
+            if is_deep and ended.settles(self.get(run.plan, "deep")):
+                fields = msgspec.structs.asdict(ended)
+                self._runs.update_one({"_id": f"{run.plan} deep"}, {"$set": fields}, upsert=True)
         return is_ours
 
     def renew(self, run: Run, owner: str, now: datetime) -> None:
@@ -135,9 +139,11 @@ class RunStore:
 
     # Drift
 
-    def set_drift(self, plan: str, rows: Iterable[Drift]) -> None:
-        """Replace the differences that are known of a plan."""
-        self._drift.delete_many({"plan": plan})
+    def set_drift(
+        self, plan: str, rows: Iterable[Drift], *, kept: Sequence[DriftKind] = ()
+    ) -> None:
+        """Replace the differences that are known of a plan, but those of the kinds `kept`."""
+        self._drift.delete_many({"plan": plan, "kind": {"$nin": list(kept)}})
         self.add_drift(plan, rows)
 
     def add_drift(self, plan: str, rows: Iterable[Drift]) -> None:

@@ -13,7 +13,8 @@ LIVE, BACKFILL = 0, 5  # `priority`: the first goes first
 PlanState = Literal["draft", "backfill", "live", "frozen", "cut_over", "rolled_back", "closed"]
 JobState = Literal["pending", "running", "done", "skipped", "conflict", "dead"]
 Result = Literal["copied", "present", "deleted", "absent", "kept", "filtered", "waived"]
-RunKind = Literal["crawl", "verify", "partial"]  # partial: a verification of a part
+# partial: a verification of a part; deep: the last deep one of all, whatever was compared since
+RunKind = Literal["crawl", "verify", "partial", "deep"]
 DriftKind = Literal[
     "missing", "different", "extra", "broken_child", "broken_blob", "unknown", "left_out"
 ]
@@ -22,6 +23,8 @@ JOB_STATES: tuple[JobState, ...] = ("pending", "running", "done", "skipped", "co
 DRIFT_KINDS: tuple[DriftKind, ...] = get_args(DriftKind)
 # Too much at the target, or left out on purpose: no reason not to cut over.
 HARMLESS: tuple[DriftKind, ...] = ("extra", "left_out")
+# What only a deep verification finds.
+BROKEN: tuple[DriftKind, ...] = ("broken_child", "broken_blob")
 SETTLED: tuple[JobState, ...] = ("done", "skipped", "conflict", "dead")
 WORKED: tuple[PlanState, ...] = ("backfill", "live", "frozen", "cut_over")
 TARGET_LEADS: tuple[PlanState, ...] = ("cut_over", "rolled_back", "closed")
@@ -198,6 +201,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     names_from_events: bool = False  # the source shows no catalogue: there may be more
     passed_over: list[str] = []  # repositories that could not be listed; the first hundred
     drift: dict[str, int] = {}
+
+    @property
+    def broken(self) -> int:
+        """How many tags it found of which the target lacks a part, or has other bytes."""
+        return sum(self.drift.get(kind, 0) for kind in BROKEN)
+
+    def settles(self, before: Run | None) -> bool:
+        """Whether a verification looked as closely as the one that found something broken."""
+        return before is None or not before.broken or (self.deep and self.hashed >= before.hashed)
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from builders import IMAGE, digest
 from command_line import Run, rows
 
 from app.migration import catalogue_check
-from app.registry import RegistryClient
+from app.registry import RegistryClient, RegistryError
 from app.rules.events import Descriptor
 from app.server import catalogue_checks
 
@@ -37,6 +37,19 @@ class Source(RegistryClient):
         return Descriptor(digest("image"), 500, IMAGE)
 
 
+class Unmounted(Source):
+    """A registry that cannot read its storage."""
+
+    def catalog(self, last: str = "") -> Iterator[list[str]]:
+        yield []
+
+    def tags(self, repository: str) -> list[str]:
+        return []
+
+    def head_manifest(self, repository: str, reference: str, known: str = "") -> Descriptor:
+        raise RegistryError("gone", "there is none")
+
+
 def test_what_no_event_told_of_is_listed_and_repaired_if_asked_for(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,3 +67,10 @@ def test_what_no_event_told_of_is_listed_and_repaired_if_asked_for(
 
     assert rows(run("catalogue", "check", "--json")) == []
     assert run("catalogue", "check", "--registry", "other").status == 1
+
+    monkeypatch.setattr(catalogue_checks, "RegistryClient", Unmounted)
+    refused = run("catalogue", "check", "--repair")
+    assert refused.status == 1
+    assert "1 of 1 tags are gone" in refused.err
+    assert refused.err.endswith("until rns catalogue check --registry default --repair --force\n")
+    assert run("catalogue", "check", "--repair", "--force").status == 0

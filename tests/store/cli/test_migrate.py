@@ -221,6 +221,9 @@ def test_the_runbook_shows_what_is_next_from_the_beginning_to_the_end(
     unmet = run("migrate", "cutover", "--force").err
     assert "crawled (another crawl is wanted: final, as the source is frozen)" in unmet
     queue.plans.clear_recrawl("dc2")
+    assert run("migrate", "crawl").out == "dc2 is crawled once more by a worker\n"
+    assert (queue.plans.get("dc2").state, queue.plans.get("dc2").recrawl) == ("frozen", True)
+    queue.plans.clear_recrawl("dc2")
     assert run("migrate", "cutover", "--force").status == 0
     assert "5. Let the clients' name point to https://new.invalid" in next_step()
     assert run("migrate", "close").out == "closed dc2\n"

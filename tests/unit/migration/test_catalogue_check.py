@@ -178,7 +178,7 @@ def test_a_push_while_a_repair_asks_wins_over_it(place: Place, was: str) -> None
             place.tell("push", "v1", later[0])
 
     place.registry.fail = push_after_the_answer
-    place.check(repair=True)
+    place.check(repair=True, all_=True)
 
     assert place.recorded() == {"v1": later[0]}
 
@@ -195,7 +195,7 @@ def test_what_is_pushed_again_before_a_repair_is_not_deleted(place: Place) -> No
             place.registry.content["team/app"].tags["v1"] = of
 
     place.registry.fail = push_again
-    place.check(repair=True)
+    place.check(repair=True, all_=True)
 
     assert place.recorded() == {"v1": of}
 
@@ -257,9 +257,27 @@ def test_a_registry_that_lost_unusually_much_is_left_to_a_person(
     assert check.repaired == (1 if is_braked else gone + 1)
     assert len(place.recorded()) == left + 1 + (gone if is_braked else 0)
     assert check.message.startswith(f"{gone} of {gone + left} tags are gone") is is_braked
+    assert ("check --registry default --repair --force" in check.message) is is_braked
     check, _ = place.check(repair=True, all_=True)
     assert len(place.recorded()) == left + 1
     assert check.message == ""
+
+
+def test_a_registry_that_lists_nothing_is_left_to_a_person_however_little_it_had(
+    place: Place,
+) -> None:
+    for tag in ("v1", "v2"):
+        place.push(tag)
+    place.registry.content.clear()  # as if its storage were not mounted
+
+    check, found = place.check(repair=True)
+
+    assert set(found.values()) == {"gone"}
+    assert check.repaired == 0
+    assert check.message.startswith("2 of 2 tags are gone, as if")
+    assert list(place.recorded()) == ["v1", "v2"]
+    assert place.check(repair=True, all_=True)[0].repaired == 2
+    assert place.check(repair=True) == (place.stores.checks.get("default"), {})
 
 
 def test_our_own_look_at_a_tag_is_no_sighting_of_it(place: Place) -> None:
@@ -327,6 +345,43 @@ def test_a_check_is_due_as_often_as_asked_for_and_after_lost_events(place: Place
     )
     assert not due(timedelta(hours=1))
     assert due(timedelta(hours=2))
+
+
+def test_a_refused_password_is_tried_again_ever_later_and_by_a_person_at_once(
+    place: Place,
+) -> None:
+    often = Registry(url=URL, check_every="5m")
+    error_class = "auth"
+    place.registry.fail = lambda *_: (_ for _ in ()).throw(place.registry.error(error_class))
+
+    def refused() -> tuple[int, float]:
+        """How often it was refused in a row, and the minutes until it is tried again."""
+        with pytest.raises(RegistryError):
+            place.check()
+        check = place.stores.checks.get("default")
+        assert check
+        pause = next(
+            minutes
+            for minutes in range(1, 1000)
+            if is_due(place.stores, often, check.started_at + timedelta(minutes=minutes))
+        )
+        return check.refusals, pause
+
+    assert [refused() for _ in range(9)] == [
+        (number, min(360, 5 * 2 ** (number - 1))) for number in range(1, 10)
+    ]
+    check = place.stores.checks.get("default")
+    assert check
+    assert check.message.endswith(
+        "; tried again ever later, by rns catalogue check --registry default now"
+    )
+    assert not is_due(place.stores, REGISTRY, check.started_at + timedelta(minutes=359))
+    error_class = "down"
+    assert refused() == (0, 5)
+    error_class = "auth"
+    assert refused() == (1, 5)
+    place.registry.fail = lambda *_: None
+    assert place.check()[0].refusals == 0
 
 
 def test_a_server_checks_and_repairs_what_is_due(

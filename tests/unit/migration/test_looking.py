@@ -82,7 +82,7 @@ def test_a_source_that_lists_nothing_any_more_is_not_equal(night: Night) -> None
 
     assert examined(night)["verified"] == (
         "the last verification saw 0 tags, the crawl 2: if the source lists all that it has, "
-        "rns migrate start crawls it once more"
+        "rns migrate crawl looks once more"
     )
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from memory_registry import MemoryRegistry
 
 from app.errors import IllegalState
-from app.migration import Plan, load_plans
+from app.migration import Plan, load_plans, states
 from app.migration import brake as brake_module
 from app.migration import conductor as conductor_module
 from app.migration import worker as worker_module
@@ -1789,6 +1789,62 @@ def verify_plan_of(setting: Setting, **extent: Any) -> list[Drift]:
     )
     assert rows is not None
     return rows
+
+
+def test_after_a_clean_up_at_the_source_a_frozen_plan_is_crawled_once_more_and_stays_frozen(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for number in range(5):
+        setting.source.push("team/app", f"v{number}")
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+    setting.queue.plans.set_state("dc2", "frozen", "test", present())
+    for number in range(2):
+        del setting.source.content["team/app"].tags[f"v{number}"]
+
+    def verified() -> tuple[bool | None, str]:
+        verify_plan_of(setting)
+        checks = find_checks(setting.stores, setting.plan, present())
+        return next((c.is_met, c.reason) for c in checks if c.name == "verified")
+
+    is_met, reason = verified()
+    assert (is_met, "rns migrate crawl looks once more" in reason) == (False, True)
+
+    states.crawl(setting.queue, setting.plan, "alice", present())
+    setting.worker.conductor.conduct_once()
+    setting.drain()
+
+    assert setting.queue.plans.get("dc2").state == "frozen"
+    assert verified() == (True, "3 tags are equal")
+
+
+def test_what_only_a_deep_look_finds_stays_known_when_tags_alone_are_compared(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    for tag in ("v1", "v2"):
+        setting.source.push("team/app", tag)
+    setting.wish("v1", "v2")
+    setting.drain()
+    setting.target.content["team/app"].blobs.clear()
+    setting.source.push("team/app", "v2", "moved")
+
+    def known() -> set[tuple[str, str]]:
+        rows = setting.queue.runs.find_drift("dc2").items
+        return {(row.reference, row.kind) for row in rows}
+
+    verify_plan_of(setting, deep=True)
+    assert known() == {("v1", "broken_blob"), ("v2", "different")}
+    setting.drain()
+    verify_plan_of(setting)
+    assert known() == {("v1", "broken_blob")}
+
+    verify_plan_of(setting, deep=True)
+    assert known() == set()
+    run = setting.queue.runs.get("dc2", "deep")
+    assert run
+    assert (run.deep, run.broken, run.tags) == (True, 0, 2)
 
 
 def test_only_a_verification_of_everything_makes_a_plan_ready(make: Callable[..., Setting]) -> None:

@@ -263,6 +263,51 @@ def test_differences_that_count_are_named_and_others_are_not(night: Night) -> No
     assert night.unmet()["verified"].endswith("1 unknown: team/app")
 
 
+def test_what_a_deep_verification_found_broken_stands_until_one_looks_as_closely(
+    night: Night,
+) -> None:
+    broken = [
+        Drift(plan="dc2", repository="team/app", reference=tag, kind="broken_blob", at=night.now)
+        for tag in ("v1", "v2")
+    ]
+    night.queue.runs.set_drift("dc2", broken)
+
+    def verified(*, drift: dict[str, int], deep: bool = False, hashed: bool = False) -> str:
+        night.run("verify", 8 * MINUTE, drift=drift, deep=deep or hashed, hashed=hashed)
+        check = night.checks()["verified"]
+        assert check.is_met is ("found nothing broken" in check.reason)
+        return check.reason
+
+    begun = f"{night.now - 8 * MINUTE:%Y-%m-%d %H:%M} UTC"
+    assert verified(drift={"extra": 1}, deep=True) == (
+        f"2 tags are equal; a verification of all blobs, begun {begun}, found nothing broken"
+    )
+    assert verified(drift={}).endswith("found nothing broken")
+    assert "found 2 broken_blob: team/app:v1, team/app:v2" in verified(
+        drift={"broken_blob": 2}, deep=True
+    )
+    assert verified(drift={}) == (
+        f"a verification of all blobs, begun {begun}, found 2 broken: team/app:v1, team/app:v2; "
+        "rns migrate verify --deep tells if they still are"
+    )
+    assert verified(drift={}, deep=True).endswith("found nothing broken")
+
+    verified(drift={"broken_child": 1}, hashed=True)
+    for is_deep in (False, True):
+        reason = verified(drift={}, deep=is_deep)
+        assert "of all bytes" in reason
+        assert "found 1 broken" in reason
+        assert "verify --bytes tells" in reason
+    assert verified(drift={}, hashed=True).endswith("found nothing broken")
+
+
+def test_a_part_that_is_looked_at_deeply_is_no_deep_verification(night: Night) -> None:
+    night.run("partial", 8 * MINUTE, drift={}, deep=True, part="team/*")
+
+    assert night.checks()["verified"].reason == "2 tags are equal"
+    assert night.queue.runs.get("dc2", "deep") is None
+
+
 def test_a_run_that_is_not_over_tells_how_far_it_is_and_what_stopped_it(night: Night) -> None:
     for kind in ("crawl", "verify"):
         begun = night.queue.runs.begin("dc2", kind, "test", night.now)  # type: ignore[arg-type]

@@ -233,6 +233,10 @@ def test_every_plan_has_its_own_figures(client: FlaskClient, mock_stores: Stores
     queue.plans.open_breaker("dc2", broken)
     run = queue.runs.begin("dc2", "verify", "worker", now)
     assert run
+    deep = msgspec.structs.replace(run, deep=True, drift={"broken_blob": 3, "missing": 9})
+    queue.runs.end(deep, "worker", now)
+    run = queue.runs.begin("dc2", "verify", "worker", now + timedelta(seconds=1))
+    assert run
     queue.runs.end(msgspec.structs.replace(run, drift={"missing": 2}), "worker", now)
 
     samples = scrape(client)
@@ -258,6 +262,7 @@ def test_every_plan_has_its_own_figures(client: FlaskClient, mock_stores: Stores
     assert value(samples, "rns_migration_results", plan="dc2", result="copied") == 2
     assert value(samples, "rns_migration_errors", plan="dc2", **{"class": "forbidden"}) == 1
     assert value(samples, "rns_migration_drift", plan="dc2", kind="missing") == 2
+    assert value(samples, "rns_migration_drift", plan="dc2", kind="broken_blob") == 3
     assert value(samples, "rns_migration_drift", plan="dc2", kind="extra") == 0
     assert not [name for name, _ in samples if name == "rns_migration_source_queue_pending"]
 

@@ -96,6 +96,26 @@ def post(client: FlaskClient, path: str, **form: str) -> Any:
 # What is shown
 
 
+def test_a_deep_verification_is_shown_beside_a_later_one_of_tags_alone(
+    admin: FlaskClient, queue: MigrationStore
+) -> None:
+    now = present()
+    for seconds, deep, drift in ((0, True, {"broken_blob": 7}), (60, False, {})):
+        run = queue.runs.begin("dc2", "verify", "test", now + timedelta(seconds=seconds), deep=deep)
+        assert run
+        queue.runs.end(msgspec.structs.replace(run, drift=drift), "test", now)
+
+    page = text_of(admin.get("/migration/dc2").text)
+    assert "verify, deep" in page
+    assert "7 broken blob" in page
+    assert "found 7 broken" in page  # of the conditions
+    assert "by the deep one that ended" in text_of(admin.get("/migration/dc2/drift").text)
+    plan = admin.get("/api/v1/migrations/dc2").json
+    assert (plan["verify"]["deep"], plan["deep"]["drift"]) == (False, {"broken_blob": 7})
+    checks = admin.get("/api/v1/migrations/dc2/ready").json["items"]
+    assert "found 7 broken" in next(item for item in checks if item["name"] == "verified")["reason"]
+
+
 def test_without_a_plan_the_page_says_what_to_do_first(make_app: Any, admin: FlaskClient) -> None:
     app = make_app(migrations=[])
     page = app.test_client().get("/migration/", headers=basic("admin"))
