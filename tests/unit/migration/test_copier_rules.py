@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from test_migration_jobs import Setting
+import pytest
+from test_migration_jobs import Setting, deleting, sign
 
 from app.store.migrations import LIVE, Wish, present
 
@@ -24,3 +25,96 @@ def test_after_the_cut_over_what_is_equal_but_broken_at_the_target_is_repaired(
     assert setting.outcome() == ("done", "copied", "")
     there = setting.target.content["team/app"].blobs
     assert set(there) == {blob.digest for blob in image.blobs}
+
+
+def test_what_we_copied_before_costs_no_manifest(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+    setting.wish("v1")
+    setting.drain()
+    setting.source.calls.clear()
+    setting.target.calls.clear()
+
+    setting.wish("v1")
+    setting.drain()
+
+    assert setting.outcome() == ("done", "present", "")
+    calls = setting.source.calls + setting.target.calls
+    assert {call[0] for call in calls} == {"head_manifest", "referrers"}
+
+
+def test_after_the_cut_over_a_list_that_we_wrote_gives_way_to_that_of_the_source(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make()
+    image = setting.source.push("team/app", "v1")
+    signatures = sign(setting, image)
+    setting.wish("v1")
+    setting.drain()
+    tag = image.digest.replace(":", "-")
+    assert f"team/app:{tag}" in setting.target.state()
+    cut_over(setting)
+
+    theirs = setting.source.push_index("team/app", tag, signatures)
+    setting.wish(tag)
+    setting.drain()
+
+    assert setting.outcome(tag) == ("done", "copied", "")
+    assert setting.target.state()[f"team/app:{tag}"] == theirs.digest
+
+
+def test_a_tag_that_both_sides_had_alike_is_no_conflict_when_it_moves(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"existing": "fail"})
+    for registry in (setting.source, setting.target):
+        registry.push("team/app", "v1")
+    setting.wish("v1")
+    setting.drain()
+    assert setting.outcome() == ("done", "present", "")
+
+    setting.source.push("team/app", "v1", "moved")
+    setting.wish("v1")
+    setting.drain()
+
+    assert setting.outcome() == ("done", "copied", "")
+    assert setting.target.state() == setting.source.state()
+
+
+def test_after_the_cut_over_what_is_gone_from_the_source_is_kept_without_a_second_look(
+    make: Callable[..., Setting],
+) -> None:
+    setting = deleting(make, "tags")
+    cut_over(setting)
+
+    setting.drain()
+
+    assert setting.outcome() == ("skipped", "kept", "")
+    assert "team/app:v1" in setting.target.state()
+
+
+@pytest.mark.parametrize("is_needed", [False, True])
+def test_a_list_that_people_deleted_goes_unless_the_source_finds_without_it(
+    make: Callable[..., Setting], is_needed: bool
+) -> None:
+    setting = make(options={"deletes": "tags"})
+    image = setting.source.push("team/app", "v1")
+    signatures = sign(setting, image) if is_needed else [setting.source.push("team/app", "", "s")]
+    tag = image.digest.replace(":", "-")
+    setting.source.push_index("team/app", tag, signatures)
+    setting.wish("v1", tag)
+    setting.drain()
+    assert f"team/app:{tag}" in setting.target.state()
+
+    del setting.source.content["team/app"].tags[tag]
+    setting.wish(tag)
+    for _ in range(3):
+        setting.drain()
+        setting.hurry()
+
+    assert (f"team/app:{tag}" in setting.target.state()) is is_needed
+
+
+def cut_over(setting: Setting) -> None:
+    setting.queue.plans.set_state("dc2", "cut_over", "test", present())
+    setting.worker.status(fresh=True)

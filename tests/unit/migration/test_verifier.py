@@ -133,6 +133,33 @@ def test_what_a_person_skipped_or_an_option_keeps_is_left_out(
         assert found["kept-missing"] == "missing"
 
 
+def test_a_tag_that_is_deleted_at_the_source_meanwhile_is_too_much_at_the_target_at_most(
+    pair: Pair,
+) -> None:
+    for tag in ("there", "nowhere"):
+        pair.copied(tag)
+    del pair.target.content["team/app"].tags["nowhere"]
+
+    def delete_then_answer(method: str, *arguments: str) -> None:
+        if method == "head_manifest":
+            pair.source.content["team/app"].tags.clear()
+
+    pair.source.fail = delete_then_answer
+
+    assert pair.found() == {"there": "extra"}
+
+
+def test_a_conflict_of_before_the_option_was_changed_is_still_a_difference(
+    threads: ThreadPoolExecutor,
+) -> None:
+    pair = Pair(threads, existing="skip")
+    source = pair.source.push("team/app", "v1").digest
+    pair.target.push("team/app", "v1", "theirs")
+    pair.know("v1", "conflict", result="kept", source_digest=source)
+
+    assert pair.found() == {"v1": "different"}
+
+
 def test_a_comparison_counts_what_it_saw_and_found(pair: Pair) -> None:
     for tag in ("v1", "v2"):
         pair.copied(tag)
