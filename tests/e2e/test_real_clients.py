@@ -27,6 +27,8 @@ _numbers = count(1)
 class Step(NamedTuple):
     """A command, and the records that a person would write down of it: action and tag.
 
+    `@list` is the tag of the list of what refers to the index, where a registry has no such API.
+
     HOST, REPOSITORY, NAME (its last part), LAYOUT (of another image than the one that is there),
     HERE (a directory of the client) and NEW (a name not used before) are filled in, `@tag` and
     `@digest` after a repository.
@@ -156,12 +158,13 @@ CLIENTS: dict[str, tuple[str, list[Step]]] = {
             Step(
                 f"{COSIGN} sign -y --key HERE/key.key --use-signing-config=false "
                 "--tlog-upload=false --allow-http-registry HOST/REPOSITORY@digest",
-                (),
+                # The signature is pushed with the list of what refers to the index.
+                (PULL, CHECK, ("push", "@list")),
             ),
             Step(
                 f"{COSIGN} verify --key HERE/key.pub --insecure-ignore-tlog "
                 "--allow-http-registry HOST/REPOSITORY@tag",
-                (),
+                (PULL, PULL, *[("pull", "@list")] * 2),  # it gets both twice
             ),
         ],
     ),
@@ -208,6 +211,7 @@ def test_what_a_client_does_is_on_record_as_a_person_would_write_it_down(
     copy = ["skopeo", "copy", "-q", "--all", "--preserve-digests", "--dest-tls-verify=false"]
     subprocess.run([*copy, index.source, target], check=True)
 
+    referrers = index.digest.replace(":", "-")
     with closing(Account(server, "admin")) as account:
         known = {record["id"] for record in account.records(repository=repository)}
         assert len(known) == 1
@@ -229,6 +233,6 @@ def test_what_a_client_does_is_on_record_as_a_person_would_write_it_down(
             new = [r for r in account.records(repository=repository) if r["id"] not in known]
             known |= {record["id"] for record in new}
 
-            found = sorted((record["action"], record["tag"]) for record in new)
-            assert found == sorted(step.records), step.command
+            found = [(r["action"], "@list" if r["tag"] == referrers else r["tag"]) for r in new]
+            assert sorted(found) == sorted(step.records), step.command
             assert {record["client"] for record in new} <= {seen_as}, step.command
