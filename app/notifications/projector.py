@@ -84,7 +84,7 @@ class Held:
                 self._renew_at = time.monotonic() + RENEWED_S
                 self._hangs_at = time.monotonic() + TURN_S
                 return True
-            if not may_take and self.is_mine:
+            if not may_take:
                 self._leases.give_back(LEASE, self._owner)
             self._until = 0.0
             return False

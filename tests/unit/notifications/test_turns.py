@@ -80,6 +80,29 @@ def push(number: int = 0) -> dict[str, Any]:
     return wire_event("push", tag=f"v{number}", of=f"build {number}", at=at)
 
 
+# The lease
+
+
+@pytest.mark.parametrize("name", [module.LEASE, module.WANTED])
+def test_who_is_to_renew_a_lease_that_another_has_writes_no_more(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(module, "RENEWED_S", 0.0)
+    held = module.Held(mock_stores, passing=False)
+    assert held.take()
+    held.keep()
+
+    if name == module.LEASE:
+        held.give_back()
+        held._until = time.monotonic() + PATIENCE_S  # as it had believed
+    assert mock_stores.leases.take(name, "another", datetime.now(UTC))
+
+    with pytest.raises(module.LeaseLost):
+        held.keep()
+    assert not held.is_mine
+    assert not held.take()
+
+
 # The thread
 
 
