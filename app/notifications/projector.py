@@ -241,7 +241,6 @@ class Projector:
         with deadline(TURN_S):
             if not self._held.take():
                 return False
-        self._is_caught_up = False
         self._derivation.forget()
         self._waiting.clear()
         try:
@@ -328,7 +327,7 @@ class Projector:
 
     def _note_progress(self, letters: Sequence[Letter], began: float) -> None:
         now, beat = datetime.now(UTC), time.monotonic()
-        if letters and self._meter:
+        if self._meter:
             self._meter.count_derived(
                 (now - letter.received_at).total_seconds() for letter in letters
             )
