@@ -118,3 +118,85 @@ def test_a_list_that_people_deleted_goes_unless_the_source_finds_without_it(
 def cut_over(setting: Setting) -> None:
     setting.queue.plans.set_state("dc2", "cut_over", "test", present())
     setting.worker.status(fresh=True)
+
+
+def test_where_referrers_do_not_come_a_digest_that_is_there_costs_no_manifest(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"referrers": False})
+    image = setting.source.push("team/app", "v1")
+    setting.target.push("team/app", "v1")
+
+    setting.wish(image.digest)
+    setting.drain()
+
+    assert setting.outcome(image.digest) == ("done", "present", "")
+    assert {call[0] for call in setting.target.calls} == {"head_manifest"}
+
+
+def test_a_child_that_the_source_lost_is_named_with_its_index(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"max_attempts": 1})
+    child = setting.source.push("team/app", "", "child")
+    index = setting.source.push_index("team/app", "v1", [child])
+    del setting.source.content["team/app"].manifests[child.digest]
+
+    setting.wish("v1")
+    setting.drain()
+
+    assert setting.outcome() == ("dead", "", "blob_unknown")
+    message = f"team/app has no {child.digest}, which its index {index.digest} names"
+    assert message in setting.job().error
+
+
+def test_a_source_that_fails_at_a_child_has_not_lost_it(make: Callable[..., Setting]) -> None:
+    setting = make(options={"max_attempts": 1})
+    child = setting.source.push("team/app", "", "child")
+    setting.source.push_index("team/app", "v1", [child])
+
+    def fail(method: str, *arguments: str) -> None:
+        if method == "get_manifest" and arguments[1] == child.digest:
+            raise setting.source.error("server")
+
+    setting.source.fail = fail
+    setting.wish("v1")
+    setting.drain()
+
+    assert setting.outcome() == ("dead", "", "server")
+
+
+def test_where_tags_alone_are_deleted_a_digest_stays(make: Callable[..., Setting]) -> None:
+    setting = make(options={"deletes": "tags"})
+    image = setting.source.push("team/app", "")
+    setting.wish(image.digest)
+    setting.drain()
+    del setting.source.content["team/app"].manifests[image.digest]
+
+    setting.wish(image.digest)
+    for _ in range(3):
+        setting.drain()
+        setting.hurry()
+
+    assert setting.outcome(image.digest) == ("skipped", "kept", "")
+    assert image.digest in setting.target.content["team/app"].manifests
+
+
+def test_where_referrers_do_not_come_a_delete_looks_for_no_list(
+    make: Callable[..., Setting],
+) -> None:
+    setting = make(options={"deletes": "tags", "referrers": False})
+    setting.source.push("team/app", "v1")
+    setting.wish("v1")
+    setting.drain()
+    setting.source.content["team/app"].tags.clear()
+    setting.source.content["team/app"].manifests.clear()
+    setting.target.calls.clear()
+
+    setting.wish("v1")
+    for _ in range(3):
+        setting.drain()
+        setting.hurry()
+
+    assert setting.outcome() == ("done", "deleted", "")
+    assert {call[0] for call in setting.target.calls} == {"head_manifest", "delete_tag"}
