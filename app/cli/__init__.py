@@ -11,6 +11,7 @@ from app.cli import (
     accounts,
     catalogue,
     check,
+    database,
     events,
     imports,
     migrate,
@@ -71,6 +72,7 @@ for command in (
     usage.usage,
     events.events,
     catalogue.catalogue,
+    database.database,
     original.import_,
     migrate.migrate,
 ):

@@ -35,6 +35,7 @@ from app.store.manifests import ManifestStore
 from app.store.migrations import MigrationStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
+from app.store.sharding import Sharding
 from app.store.sign_ins import SignInStore
 from app.store.state import DatabaseState, find_state
 from app.store.tokens import TokenStore
@@ -69,6 +70,7 @@ class Stores:
         self.checks = CheckStore(database)
         self.inbox = InboxStore(database["inbox"], database["progress"])
         self.transfer = Transfer(database)
+        self.sharding = Sharding(database)
         self.rejected = RejectedStore(database["rejected_events"])
         self.wiring = WiringStore(database)
         self.sign_ins = SignInStore(database["sign_ins"])

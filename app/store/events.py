@@ -114,7 +114,11 @@ class EventStore:
             self._collection.bulk_write(
                 [
                     UpdateOne(
-                        {"_id": event.id},
+                        {
+                            "_id": event.id,
+                            "repository": event.repository,
+                            "position": event.position,
+                        },
                         {"$set": {name: getattr(event, name) for name in DERIVED}},
                     )
                     for event in events[start : start + BULK]

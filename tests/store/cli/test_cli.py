@@ -35,6 +35,7 @@ pytestmark = pytest.mark.wire
         (["events", "rejected", "--drop", "x"], "", 1, "no rejected event x"),
         (["events", "import", "none.ndjson"], "", 2, "none.ndjson"),
         (["events", "import", "--registry", "x"], '{"events":[]}\n', 2, "--registry: x"),
+        (["database", "shard", "--dry-run"], "", 1, "not a sharded cluster"),
         (["nonsense"], "", 2, "nonsense"),
         (["--config", "none.yml", "check"], "", 1, "none.yml"),
     ],

@@ -1,4 +1,4 @@
-"""A proxy before a wire server: the server then looks like a replica set, and fails on demand.
+"""A proxy before a wire server, which then looks like a replica set or mongos, and can fail.
 
 It reads OP_MSG, and OP_QUERY of the first handshake, with `bson`. A command that is retried by its
 transaction number gets the answer of its first run, as on a replica set.
@@ -47,15 +47,18 @@ class Message(NamedTuple):
 class WireProxy:
     """Listens on a free port until `close`. `weather` says what becomes of each command."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, is_cluster: bool = False) -> None:
         parsed = parse_uri(uri)
         self._upstream = parsed["nodelist"][0]
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         user = f"{parsed['username']}:{parsed['password']}@" if parsed["username"] else ""
-        self.uri = f"mongodb://{user}{self.address}/?authSource=admin&replicaSet=rs"
+        self._is_cluster = is_cluster
+        of_set = "" if is_cluster else "&replicaSet=rs"
+        self.uri = f"mongodb://{user}{self.address}/?authSource=admin{of_set}"
         self.weather: Weather = lambda command: None
         self.has_primary = True
+        self.granted: set[str] = set()  # commands that are not passed on, and answered with yes
         self.seen: list[Document] = []  # commands, also those that failed
         self.faults = 0
         self._answers: dict[tuple[bytes, int], Document] = {}
@@ -83,11 +86,13 @@ class WireProxy:
     def _answer(self, asked: Message, server: socket.socket) -> bytes | None:
         """The answer to one message; None cuts the connection."""
         if asked.name in UNASKED:
-            return self._look_like_a_replica_set(asked, _pass_on(asked.raw, server))
+            return self._look_like_more(asked, _pass_on(asked.raw, server))
         fault: Fault | None = "not primary" if not self.has_primary else self.weather(asked.name)
         with self._lock:
             self.seen.append(asked.body)
             self.faults += fault is not None
+        if asked.name in self.granted:
+            return _message(asked, {"ok": 1.0})
         if fault in CODES:
             return _message(asked, _error(*CODES[fault]))
         if fault == "cut":
@@ -112,10 +117,15 @@ class WireProxy:
             self._answers[key] = _pass_on(_message(asked, plain, asked.request_id), server).body
         return dict(self._answers[key])
 
-    def _look_like_a_replica_set(self, asked: Message, answer: Message) -> bytes:
+    def _look_like_more(self, asked: Message, answer: Message) -> bytes:
         if "maxWireVersion" not in answer.body:
             return answer.raw
-        body = answer.body | {
+        body = answer.body | {"msg": "isdbgrid"} if self._is_cluster else answer.body | self._role()
+        body.pop("topologyVersion", None)  # who has it waits for news, and asks no more
+        return _message(asked, body)
+
+    def _role(self) -> Document:
+        return {
             "setName": "rs",
             "hosts": [self.address],
             "me": self.address,
@@ -123,8 +133,6 @@ class WireProxy:
             "isWritablePrimary": self.has_primary,
             "secondary": not self.has_primary,
         }
-        body.pop("topologyVersion", None)  # who has it waits for news, and asks no more
-        return _message(asked, body)
 
 
 def _error(code: int, name: str) -> Document:
