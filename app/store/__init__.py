@@ -34,6 +34,7 @@ from app.store.manifests import ManifestStore
 from app.store.migrations import MigrationStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
+from app.store.schema import SchemaStore
 from app.store.sign_ins import SignInStore
 from app.store.state import DatabaseState, find_state
 from app.store.tokens import TokenStore
@@ -78,6 +79,7 @@ class Stores:
         self.days = DayStore(database, Calendar(time_zone), retention_days)
         self.usage = UsageStore(database, self.days)
         self.leases = LeaseStore(database["leases"])
+        self.schema = SchemaStore(database)
         self.migrations = MigrationStore(database)
         self.accounts = AccountStore(people, docker_auth or DockerAuth())
 
@@ -105,8 +107,12 @@ class Stores:
             raise StoreUnavailable("the database does not return what was written")
 
     def find_state(self) -> DatabaseState:
-        """Version, indexes and disk of the database."""
-        return find_state(self._database, lambda database: Stores(database).ensure_indexes())
+        """Version, schema, indexes and disk of the database."""
+
+        def create_indexes(database: Database[Document]) -> None:
+            Stores(database).ensure_indexes()
+
+        return find_state(self._database, create_indexes, self.schema.find())
 
     def close(self) -> None:
         """Close the connections."""
