@@ -2,7 +2,7 @@
 
 AppError                        never raised directly
 ├─ ConfigError                  start-up only; the message begins with the key's path
-├─ StartupError                 start-up only: port taken, data directory in use, no space
+├─ StartupError                 port taken, data directory in use, no space, a newer database
 ├─ InvalidReference             400
 ├─ InvalidEvent                 one event is not understood: quarantined, never an HTTP error
 ├─ InvalidEnvelope              400

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from bson import json_util
+
 from app.notifications.derivation import Derivation
 from app.notifications.projector import Projector
 from app.rules.access import Account, compile_rule, parse_acl
@@ -118,6 +120,14 @@ def recorded_bodies() -> list[bytes]:
             row = json.loads(line)
             bodies.append(json.dumps(row.get("envelope") or row["body"]).encode())
     return bodies
+
+
+def leave_version_0_1(database: Any) -> None:
+    """Fill a database as version 0.1 left it: five of its ten days are beyond the retention."""
+    options = json_util.JSONOptions(tz_aware=True)
+    for line in (DATA / "version-0.1.jsonl").read_text().splitlines():
+        row = json_util.loads(line, json_options=options)
+        database[row["collection"]].insert_one(row["document"])
 
 
 def rule(name: str = "admin", acl: list[dict[str, Any]] | None = None) -> Any:

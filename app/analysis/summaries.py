@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 
-from app.errors import AppError, StoreUnavailable
+from app.errors import AppError, StartupError, StoreUnavailable
 from app.store import Stores
 
 logger = logging.getLogger(__name__)
@@ -73,13 +73,14 @@ class Closer(threading.Thread):
             pause = PAUSE_S
             try:
                 self.close(stores)
-            except (Busy, StoreUnavailable):
+            except (Busy, StartupError, StoreUnavailable):
                 continue
             except Exception:
                 logger.exception("summarising failed; tried again in a minute")
 
     def close(self, stores: Stores) -> None:
-        """One round."""
+        """One round; not on the database of a newer program, which has its own."""
+        stores.schema.check()
         closed: list[date] = []
         number = 0
         try:

@@ -16,7 +16,7 @@ from app.migration.registry_tags import find_pushes
 from app.registry import RegistryClient
 from app.rules.events import Event
 from app.server.catalogue_checks import check_catalogue, endpoint_of
-from app.server.hooks import make_projector
+from app.server.projecting import make_projector
 from app.settings import Registry, Settings
 from app.store import Stores
 

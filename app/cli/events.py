@@ -72,8 +72,8 @@ def events_rebuild(settings: Settings, first: datetime | None) -> None:
     since = first and first.replace(tzinfo=UTC)
     with open_projector(settings, stores) as projector, tqdm(unit="event", disable=None) as bar:
         for read in rebuild(stores, projector, since):
-            number += read
-            bar.update(read)
+            number += len(read)
+            bar.update(len(read))
     print(f"derived everything anew from {number:,} events", file=sys.stderr)
 
 

@@ -16,16 +16,18 @@ import msgspec
 from app.embedded import has_database, running_or_started
 from app.errors import StartupError
 from app.notifications.projector import Projector
-from app.server.hooks import make_projector
+from app.server.projecting import make_projector
 from app.settings import Settings, find_file
 from app.store import Stores, connect
+from app.store.schema import NEWEST
 
 
 def open_stores(settings: Settings) -> Stores:
     """The stores, until the command ends; runs the embedded database for it if no server does.
 
     Raises:
-        StartupError: there is no embedded database, or it does not start.
+        StartupError: there is no embedded database, or it does not start, or it has the schema of
+            another version.
         StoreUnavailable: the database does not answer.
     """
     context = click.get_current_context()
@@ -41,6 +43,11 @@ def open_stores(settings: Settings) -> Stores:
         uri = context.with_resource(running_or_started(Path(settings.mongodb.data_dir)))
     stores = connect(settings, uri)
     context.call_on_close(stores.close)
+    if (number := stores.schema.note()) < NEWEST:
+        raise StartupError(
+            f"the database has schema {number}, which an older version wrote, and this one needs "
+            f"{NEWEST}: start the server (rns serve), which brings it there, and try again"
+        )
     stores.ensure_indexes()
     stores.migrations.follow_clock()
     return stores

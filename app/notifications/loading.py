@@ -70,12 +70,12 @@ def load_lines(
         projector.turn()
 
 
-def rebuild(stores: Stores, projector: Projector, since: datetime | None) -> Iterator[int]:
-    """Derive everything anew from the events since then; yields how many were read, by the bulk."""
+def rebuild(stores: Stores, projector: Projector, since: datetime | None) -> Iterator[list[Event]]:
+    """Derive everything anew from the events since then, the oldest first; yields each bulk."""
     events = stores.events.iterate(since)
     while batch := list(islice(events, BULK)):
         projector.rework(batch)
-        yield len(batch)
+        yield batch
         projector.turn()
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from app.errors import AppError, StoreUnavailable
+from app.errors import AppError, StartupError, StoreUnavailable
 from app.notifications.derivation import After, Derivation
 from app.notifications.meter import Meter
 from app.rules.events import Event, Rejected, parse_envelope, reject
@@ -165,6 +165,7 @@ class Projector:
         """Work one batch in. True: there may be more; False: all is done; None: not our turn.
 
         Raises:
+            StartupError: the database is newer than this program.
             StoreUnavailable: the database is away; nothing is lost by another turn.
         """
         with contextlib.suppress(LeaseLost), self._at_work():
@@ -241,6 +242,7 @@ class Projector:
         with deadline(TURN_S):
             if not self._held.take():
                 return False
+            self._stores.schema.check()  # raises where a newer program took over
         self._derivation.forget()
         self._waiting.clear()
         try:
@@ -362,7 +364,7 @@ class ProjectorThread(threading.Thread):
             began = time.monotonic()
             try:
                 turned = projector.turn()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, StartupError) as error:
                 self._complain("waiting for the database: %s", error)
                 self._ended.wait(LOOK_S)
                 continue

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,20 @@ from typing import Any
 from app import kept_secret_key
 from app.analysis.summaries import Closer
 from app.embedded import EmbeddedDatabase
-from app.errors import AccountsUnavailable, AppError, StoreUnavailable
+from app.errors import AccountsUnavailable, AppError, StartupError, StoreUnavailable
 from app.logs import logging_config
 from app.migration import load_plans
-from app.migration.live import LiveWishes
-from app.notifications.listening import NodeWatch
 from app.notifications.meter import Meter
-from app.notifications.projector import Projector, ProjectorThread
+from app.notifications.projector import ProjectorThread
 from app.notifications.watch import Watch
-from app.rules.events import Event
 from app.server.catalogue_checks import CatalogueChecker
 from app.server.connection import Limits
 from app.server.listening import check_port
 from app.server.preparation import prepare, token_server_of
+from app.server.projecting import make_projector
 from app.server.worker import Room, Worker
 from app.settings import Settings, check_listener
-from app.store import Stores, connect
+from app.store import connect
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +49,7 @@ class Hooks:
         self._meter = Meter([registry.name for registry in settings.registries])  # before the fork
 
     def on_starting(self, server: Any) -> None:
-        """Start the embedded database, create indexes and, if there is none, the first account."""
+        """Start the embedded database and prepare it, or exit with one line."""
         log = self._settings.log
         logging.config.dictConfig(logging_config(log.format, log.level))
         try:
@@ -107,14 +105,19 @@ class Hooks:
             worker.room = room_for(self._settings)
             worker.watch = Watch(connect(self._settings).wiring)
             worker.meter = self._meter
+        if self._is_prepared:
+            self._work_beside()
+        else:
+            threading.Thread(target=self._prepare_later, name="preparer", daemon=True).start()
+
+    def _work_beside(self) -> None:
+        """Begin all that works in the background: on a database of this program's schema."""
         Closer(lambda: connect(self._settings)).start()
         ProjectorThread(
             lambda: make_projector(self._settings, connect(self._settings), self._meter)
         ).start()
         passing = partial(make_projector, passing=True)
         CatalogueChecker(self._settings, lambda: connect(self._settings), passing).start()
-        if not self._is_prepared:
-            threading.Thread(target=self._prepare_later, name="preparer", daemon=True).start()
 
     def _prepare_later(self) -> None:
         """Prepare the database that was away at the start as soon as it answers."""
@@ -124,8 +127,13 @@ class Hooks:
                 prepare(stores, self._settings)
             except StoreUnavailable:
                 time.sleep(PREPARE_PAUSE_S)
+            except StartupError as error:
+                logger.error("%s", error)
+                os.kill(os.getppid(), signal.SIGTERM)  # the master, and with it all workers
+                return
             else:
                 logger.info("the database answers")
+                self._work_beside()
                 return
 
     def on_exit(self, server: Any) -> None:
@@ -142,16 +150,3 @@ def room_for(settings: Settings) -> Room:
         held_bytes=max(Room.held_bytes, 4 * max_body_bytes),
         limits=Limits(max_body_bytes=max_body_bytes),
     )
-
-
-def make_projector(
-    settings: Settings, stores: Stores, meter: Meter | None = None, *, passing: bool = False
-) -> Projector:
-    """What works the inbox in, and tells migrations and checks; see Projector."""
-    wish, watch = LiveWishes(stores.migrations, load_plans(settings)), NodeWatch(stores.checks)
-
-    def after(events: Sequence[Event]) -> None:
-        wish(events)
-        watch(events)
-
-    return Projector(stores, after, meter, passing=passing)

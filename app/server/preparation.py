@@ -1,4 +1,4 @@
-"""What is seen to before the first event: indexes, an account, who knows the passwords."""
+"""What is seen to before the first event: indexes, schema, an account, who knows passwords."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from app.notifications.listening import note_silence
 from app.registry.token_server import TokenServer
+from app.server.upgrade import bring_forward
 from app.settings import Settings
 from app.store import Stores
 
@@ -19,15 +20,18 @@ PASSWORD_FILE = "first_password"  # noqa: S105 - its name
 
 
 def prepare(stores: Stores, settings: Settings) -> None:
-    """Create indexes, and `admin` with a random password where our own database has no account.
+    """Create indexes, bring the database forward, and add `admin` where it has no account.
 
     A database that is away now is no reason not to start: POST /events answers 503 until it is
     back, and the registry keeps its events.
 
     Raises:
+        StartupError: the database is newer than this program. Nothing was written.
         StoreUnavailable: nothing is lost by trying again.
     """
+    stores.schema.note()
     stores.ensure_indexes()
+    bring_forward(stores, settings)
     names = [registry.name for registry in settings.registries]
     note_silence(stores, names, datetime.now(UTC))
     there = settings.docker_auth

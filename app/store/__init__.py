@@ -35,6 +35,7 @@ from app.store.manifests import ManifestStore
 from app.store.migrations import MigrationStore
 from app.store.paging import Document
 from app.store.rejected import RejectedStore
+from app.store.schema import SchemaStore
 from app.store.sharding import Sharding
 from app.store.sign_ins import SignInStore
 from app.store.state import DatabaseState, find_state
@@ -81,6 +82,7 @@ class Stores:
         self.days = DayStore(database, Calendar(time_zone), retention_days)
         self.usage = UsageStore(database, self.days)
         self.leases = LeaseStore(database["leases"])
+        self.schema = SchemaStore(database)
         self.migrations = MigrationStore(database)
         self.accounts = AccountStore(people, docker_auth or DockerAuth())
 
@@ -108,8 +110,12 @@ class Stores:
             raise StoreUnavailable("the database does not return what was written")
 
     def find_state(self) -> DatabaseState:
-        """Version, indexes and disk of the database."""
-        return find_state(self._database, lambda database: Stores(database).ensure_indexes())
+        """Version, schema, indexes and disk of the database."""
+
+        def create_indexes(database: Database[Document]) -> None:
+            Stores(database).ensure_indexes()
+
+        return find_state(self._database, create_indexes, self.schema.find())
 
     def close(self) -> None:
         """Close the connections."""

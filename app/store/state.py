@@ -1,4 +1,4 @@
-"""What can be told of the database as a whole: version, indexes, disk."""
+"""What can be told of the database as a whole: version, schema, indexes, disk."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ class DatabaseState(msgspec.Struct, frozen=True):
 
     name: str
     version: str
+    schema: int
     indexes: int
     missing_indexes: list[str]
     free_bytes: int | None
 
 
 def find_state(
-    database: Database[Document], create_indexes: Callable[[Database[Document]], None]
+    database: Database[Document],
+    create_indexes: Callable[[Database[Document]], None],
+    schema: int,
 ) -> DatabaseState:
     """The state of a database that should have the indexes that `create_indexes` creates."""
     wanted = _Wanted()
@@ -37,6 +40,7 @@ def find_state(
     return DatabaseState(
         name=database.name,
         version=str(database.client.server_info()["version"]),
+        schema=schema,
         indexes=sum(map(len, wanted.found.values())),
         missing_indexes=sorted(missing),
         free_bytes=None if total is None or used is None else int(total - used),

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from app.cli.migrate.shared import migrate, of_plan, open_plan, until_signal, who, why_stopped
 from app.cli.shared import open_stores
 from app.embedded import recorded_uri
-from app.errors import AppError, ConfigError, StartupError
+from app.errors import AppError, ConfigError, StartupError, StoreUnavailable
 from app.logs import logging_config
 from app.migration import Plan, load_plans, states
 from app.migration.worker import GRACE_S, PlanWorker, Worker
@@ -115,6 +115,8 @@ def migrate_worker(settings: Settings, names: tuple[str, ...], nice: int) -> Non
             worker.stop(grace_s=0)
             stores.close()
             stores = connect(settings, place)
+            with contextlib.suppress(StoreUnavailable):  # which the worker waits out
+                stores.schema.check()
         _end_within(LONGEST_STOP_S)
         _stop(worker)
 

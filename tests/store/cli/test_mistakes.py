@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import deliver, envelope, wire_event
+from builders import deliver, envelope, leave_version_0_1, wire_event
 from command_line import Run, rows
 
 from app.store import Stores
+from app.store.schema import NEWEST
 
 pytestmark = pytest.mark.wire
 
@@ -153,3 +154,21 @@ def test_check_ends_when_nothing_comes(run: Run) -> None:
 
     assert result.status == 1
     assert "nothing came" in result.out
+
+
+def test_a_command_leaves_a_database_of_another_schema_alone(run: Run, wire_database: Any) -> None:
+    leave_version_0_1(wire_database)
+    older = run("events", "export")
+    wire_database["schema"].replace_one({"_id": "schema"}, {"_id": "schema", "number": NEWEST + 1})
+    newer = run("events", "rebuild")
+
+    assert (older.status, newer.status) == (1, 1)
+    assert f"has schema 1, which an older version wrote, and this one needs {NEWEST}" in older.err
+    assert "rns serve" in older.err
+    assert f"has schema {NEWEST + 1}" in newer.err
+    assert f"none after {NEWEST}" in newer.err
+    assert wire_database["tags"].find_one() is None
+
+
+def test_check_says_the_schema_of_a_new_database(run: Run) -> None:
+    assert f", schema {NEWEST}, " in run("check").out

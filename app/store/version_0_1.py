@@ -1,0 +1,134 @@
+"""What version 0.1 stored, in the form of today.
+
+It kept what a manifest holds by digest alone, and nowhere else; every move of a tag in `catalogue`,
+with the rows made of them. Both outlive their events, which the retention removes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from pymongo import UpdateOne
+from pymongo.database import Database
+
+from app.rules.clients import client_class
+from app.rules.events import Descriptor, Event
+from app.rules.references import is_digest, namespace_of
+from app.store.catalogue import CatalogueWriter
+from app.store.manifests import MAX_DEPTH, ManifestStore
+from app.store.paging import Document, chunks
+
+BULK = 500  # documents at once
+OF_0_1: dict[str, Any] = {"registry": {"$exists": False}}  # among the manifests
+
+
+def bring_forward_0_1(database: Database[Document]) -> Iterator[int]:
+    """Give pushes their references and events today's client class, then fill the catalogue.
+
+    What 0.1 derived is removed last.
+    """
+    for rows in _slices(database, "events", {}):
+        _mend_events(database, rows)
+        yield len(rows)
+    catalogue, manifests = CatalogueWriter(database), ManifestStore(database["manifests"])
+    for rows in _slices(database, "catalogue", {"type": "move"}):
+        told = [_event_of_move(row) for row in rows]
+        manifests.learn(_with_children(database, told))
+        catalogue.apply(told)
+        yield len(rows)
+    database["catalogue"].drop()
+    database["manifests"].delete_many(OF_0_1)
+
+
+def _slices(
+    database: Database[Document], name: str, query: dict[str, Any]
+) -> Iterator[list[Document]]:
+    """What a query selects in a collection, the oldest first."""
+    after = ""
+    while True:
+        later = {"position": {"$gt": after}}
+        rows = list(database[name].find({**query, **later}).sort("position", 1).limit(BULK))
+        if not rows:
+            return
+        yield rows
+        after = rows[-1]["position"]
+
+
+def _mend_events(database: Database[Document], rows: Sequence[Document]) -> None:
+    known = _find_manifests(database, [row["digest"] for row in rows if row["action"] == "push"])
+    updates = []
+    for row in rows:
+        changed: Document = {}
+        client = client_class(row.get("user_agent", ""))
+        if client != row.get("client"):
+            changed["client"] = client
+        references = known.get(row.get("digest", ""), {}).get("references")
+        if row["action"] == "push" and references and "references" not in row:
+            changed["references"] = references
+        if changed:
+            updates.append(UpdateOne({"_id": row["_id"]}, {"$set": changed}))
+    if updates:
+        database["events"].bulk_write(updates, ordered=False)
+
+
+def _find_manifests(database: Database[Document], digests: Sequence[str]) -> dict[str, Document]:
+    """What 0.1 knew of manifests, by digest."""
+    found: dict[str, Document] = {}
+    for chunk in chunks(sorted(set(digests))):
+        for row in database["manifests"].find({"_id": {"$in": chunk}}):
+            found[row["_id"]] = row
+    return found
+
+
+def _event_of_move(row: Document) -> Event:
+    """The push or delete that moved a tag; what else it said is gone."""
+    repository, *named, registry = row["of"].split(" ")
+    tag = next((name for name in named if not is_digest(name)), None)
+    told = row.get("tag_row", {})
+    return Event(
+        id=row["_id"].removeprefix("move "),
+        registry=registry,
+        action=row["action"],
+        namespace=namespace_of(repository),
+        repository=repository,
+        tag=tag,
+        tag_from="event" if tag else None,
+        digest=row["digest"],
+        media_type=told.get("media_type", ""),
+        kind=told.get("kind", "image"),
+        actor=row["actor"],
+        timestamp=row["timestamp"],
+        position=row["position"],
+        received_at=row["timestamp"],
+    )
+
+
+def _with_children(database: Database[Document], told: Sequence[Event]) -> list[Event]:
+    """Pushes with all that 0.1 knew of their manifests, and such of what these name."""
+    found: list[Event] = []
+    level = [event for event in told if event.action == "push"]
+    for _ in range(MAX_DEPTH):
+        known = _find_manifests(database, [event.digest or "" for event in level])
+        level = [
+            _with_facts(event, known[event.digest]) for event in level if event.digest in known
+        ]
+        found += level
+        level = [
+            msgspec.structs.replace(event, digest=reference.digest, tag=None)
+            for event in level
+            if event.kind == "index"
+            for reference in event.references
+        ]
+    return found
+
+
+def _with_facts(push: Event, facts: Document) -> Event:
+    return msgspec.structs.replace(
+        push,
+        media_type=facts["media_type"],
+        kind=facts["kind"],
+        size=facts["size"],
+        references=msgspec.convert(facts.get("references", ()), tuple[Descriptor, ...]),
+    )
