@@ -39,7 +39,7 @@ WHOLE = frozenset(
     {
         *("api_tokens", "sign_ins", "senders", "refusals", "heard_nodes", "event_gaps"),
         *("catalogue_checks", "catalogue_differences", "rejected_events", "usage_days"),
-        *("leases", "progress", "health"),
+        *("leases", "progress", "health", "schema"),
         *("migration_plans", "migration_audit", "migration_runs", "migration_drift"),
         *("migration_history", "migration_workers"),
     }
