@@ -138,10 +138,9 @@ def find_unused(
     if missing:
         return report
     seen = _Seen(tags, used, heard, frozenset(before))
-    shorter = [today - timedelta(days) for days in sorted(curve) if days < query.days]
-    spans = {day: seen.within(day) for day in shorter} | {first: seen}
-    judged = {tag for of_span in spans.values() for tag in of_span.judged}
-    contents = Contents(_find_manifests(stores, judged, used))
+    days = {today - timedelta(days) for days in sorted(curve) if days < query.days} | {first}
+    spans = {day: seen.within(day) if day > first else seen for day in sorted(days, reverse=True)}
+    contents = Contents(_find_manifests(stores, _judged_in(spans.values()), used))
     verdicts = {
         day: _judge(of_span, contents, query, calendar.start_of(day))
         for day, of_span in spans.items()
@@ -156,12 +155,19 @@ def find_unused(
         freed=found.freed,
         unknown=found.unknown,
         maybe_shared=found.maybe_shared,
-        curve=[
-            Point((today - day).days, len(verdict.unused), verdict.freed)
-            for day, verdict in verdicts.items()
-            if curve
-        ],
+        curve=_points(verdicts, today) if curve else [],
     )
+
+
+def _points(verdicts: Mapping[date, _Verdict], today: date) -> list[Point]:
+    return [
+        Point((today - day).days, len(verdict.unused), verdict.freed)
+        for day, verdict in verdicts.items()
+    ]
+
+
+def _judged_in(spans: Iterable[_Seen]) -> set[Tag]:
+    return {tag for of_span in spans for tag in of_span.judged}
 
 
 class _Seen(NamedTuple):
