@@ -37,12 +37,14 @@ def home() -> Any:
     """The dashboard."""
     viewer()
     form = UsageFilter(request.args)
+    months = form.months(runtime().stores.days.calendar.day_of(datetime.now(UTC)))
     if not form.validate():
-        return render_template("analysis/home.html", form=form, figures=None), 400
+        return render_template("analysis/home.html", form=form, months=months, figures=None), 400
     figures = find_figures(form)
     return render_template(
         "analysis/home.html",
         form=form,
+        months=months,
         figures=figures,
         kept_since=runtime().stores.days.find_kept_since(),
         period_start=runtime().stores.days.calendar.start_of(figures.first),

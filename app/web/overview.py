@@ -38,10 +38,11 @@ class Today(msgspec.Struct, frozen=True):
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """When a registry sent something last; None if it never did."""
+    """When something of a registry happened last; None if it never did."""
 
     registry: str
     at: datetime | None
+    is_configured: bool = True
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -71,7 +72,7 @@ def find_overview() -> Overview:
     query = UsageQuery(first=first, last=today)
     sums = stores.usage.read_sums(query, scope, now, tops=("repositories",))
     newest = next(iter(stores.events.find_page(RecordQuery(), scope, limit=1).items), None)
-    registries = _find_heard(newest) if is_administrator() else []
+    registries = _find_heard(newest, sums) if is_administrator() else []
     return Overview(
         newest=newest,
         today=_today(sums, today),
@@ -102,21 +103,34 @@ def _today(sums: Sums, today: date) -> list[Today]:
     ]
 
 
-def _find_heard(newest: Event | None) -> list[Heard]:
-    """Every registry of the configuration. Events that a command stored have no sender."""
+def _find_heard(newest: Event | None, sums: Sums) -> list[Heard]:
+    """Every registry of the configuration, and others of which something happened lately.
+
+    Events that a command stored have no sender.
+    """
+    stores = runtime().stores
     last = {newest.registry: newest.timestamp} if newest else {}
-    for sender in runtime().stores.wiring.find_senders():
+    for sender in stores.wiring.find_senders():
         last[sender.registry] = max(sender.at, last.get(sender.registry, sender.at))
-    return [Heard(row.name, last.get(row.name)) for row in runtime().settings.registries]
+    for name in {registry for registry, _ in sums.tops["repositories"]} - last.keys():
+        if event := stores.events.find_newest_of(name):
+            last[name] = event.timestamp
+    configured = [row.name for row in runtime().settings.registries]
+    others = sorted(last.keys() - set(configured))
+    return [Heard(name, last.get(name)) for name in configured] + [
+        Heard(name, last[name], is_configured=False) for name in others
+    ]
 
 
 def _find_notices(registries: Sequence[Heard], now: datetime) -> Iterator[Notice]:
     stores = runtime().stores
     wiring = url_for("wiring.home")
+    others = ", ".join(heard.registry for heard in registries if not heard.is_configured)
+    instead = f"; what is on record is of {others}, not in the configuration" if others else ""
     for heard in registries:
         if heard.at is None:
-            yield Notice(f"{heard.registry} never sent anything", wiring)
-        elif now - heard.at > SILENT:
+            yield Notice(f"{heard.registry} never sent anything{instead}", wiring)
+        elif heard.is_configured and now - heard.at > SILENT:
             yield Notice(f"{heard.registry} sent nothing lately, last", wiring, heard.at)
     if refusals := stores.wiring.find_refusals():
         yield Notice("Notifications were refused, last", wiring, refusals[0].at)

@@ -141,6 +141,17 @@ class UsageFilter(FilterForm):
         last = self.last.data or today
         return last - length, last
 
+    def months(self, today: date) -> list[tuple[str, date, date | None, bool]]:
+        """This month and the last: label, first and last day, and whether the form has them.
+
+        This month ends with today, which a link to it need not say.
+        """
+        this = today.replace(day=1)
+        end = this - timedelta(days=1)
+        found = (("This month", this, None), ("Last month", end.replace(day=1), end))
+        here = self.first.data, self.last.data
+        return [(label, first, last, here == (first, last)) for label, first, last in found]
+
     def query(self, first: date, last: date) -> UsageQuery:
         """The store's query for some days."""
         return UsageQuery(

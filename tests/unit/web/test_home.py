@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from builders import NOW, wire_event
 from flask import Flask
@@ -158,3 +159,29 @@ def test_a_registry_that_went_silent_is_named(
     )
 
     assert "default sent nothing lately" not in admin.get("/search/").text
+
+
+def test_a_registry_on_record_that_is_not_in_the_configuration_is_named_so(
+    sign_in: SignIn, store: Callable[..., None]
+) -> None:
+    store(wire_event("push", "old/app", tag="v1", at=120), registry="former")
+    page = sign_in("admin").get("/search/").text
+
+    assert "former</" in page
+    assert page.count("not in the configuration") == 1
+    assert "never sent anything" not in page
+    assert "former" not in sign_in("alice").get("/search/").text
+
+
+def test_who_never_sent_anything_is_told_where_the_records_come_from(
+    sign_in: SignIn, app: Flask
+) -> None:
+    here = app.extensions["rns"]
+    registry = msgspec.structs.replace(here.settings.registries[0], name="main")
+    settings = msgspec.structs.replace(here.settings, registries=[registry])
+    app.extensions["rns"] = msgspec.structs.replace(here, settings=settings)
+
+    page = sign_in("admin").get("/search/").text
+
+    expected = "main never sent anything; what is on record is of default, not in the configuration"
+    assert expected in page
