@@ -64,10 +64,11 @@ class Stores:
         docker_auth: DockerAuth | None = None,
         time_zone: str = "UTC",
         retention_days: int = 0,
+        is_embedded: bool = False,
     ) -> None:
         self._database = database
         self._people = people = database if accounts_database is None else accounts_database
-        self.events = EventStore(database["events"])
+        self.events = EventStore(database["events"], names_shard=not is_embedded)
         self.catalogue = Catalogue(database)
         self.catalogue_writer = CatalogueWriter(database)
         self.manifests = ManifestStore(database["manifests"])
@@ -163,6 +164,7 @@ def connect(
         docker_auth=there,
         time_zone=settings.analysis.time_zone,
         retention_days=settings.notifications.retention_days,
+        is_embedded=settings.is_embedded,
     )
 
 
