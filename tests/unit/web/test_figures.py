@@ -780,3 +780,41 @@ def test_recall_names_what_it_cannot_use(sign_in: SignIn, query: str, field: str
 
     assert response.status_code == 400
     assert response.json["detail"].startswith(f"{field}: ")
+
+
+def test_the_period_is_chosen_by_a_link_or_by_days_and_the_filters_stay(
+    store: Store, sign_in: SignIn
+) -> None:
+    store(wire_event("push", at=FIRST))
+    today = datetime.now(UTC).date()
+    this = today.replace(day=1)
+    end = this - timedelta(days=1)
+    client = sign_in("alice")
+
+    def chosen(query: str) -> tuple[str, dict[str, str]]:
+        """The label in force, and the links by label."""
+        page = client.get(f"/analysis/?{query}").text
+        nav = page[page.index('aria-label="Period"') : page.index("</nav>", page.index("Period"))]
+        links = re.findall(r'<a class="[^"]*" (.*?) ?href="([^"]*)">([^<]*)</a>', nav)
+        here = [label for mark, _, label in links if mark]
+        assert 'name="namespace" value="team"' in page[page.index('class="period"') :]
+        return "".join(here), {label: href.replace("&amp;", "&") for _, href, label in links}
+
+    here, links = chosen("namespace=team")
+    assert here == "30 days"
+    assert list(links) == [
+        *("Today", "2 days", "7 days", "30 days", "90 days", "This month", "Last month")
+    ]
+    for label, href in links.items():
+        assert chosen(href.partition("?")[2])[0] == label
+    assert links["Last month"].endswith(f"from={end.replace(day=1)}&to={end}")
+    shown = client.get(links["This month"]).text
+    assert f"{this}{f' to {today}' if today != this else ''}, days of UTC" in shown
+    assert 'value="2026-11-10"' in client.get("/analysis/", query_string=PERIOD).text
+
+
+def test_a_day_that_is_none_is_named_beside_the_days(sign_in: SignIn) -> None:
+    response = sign_in("alice").get("/analysis/?from=2026-11-10&to=2026-11-09")
+
+    assert response.status_code == 400
+    assert "is before from" in response.text
