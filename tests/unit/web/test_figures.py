@@ -739,13 +739,46 @@ def test_the_page_of_a_repository_counts_its_images_and_that_of_a_signature_itse
     assert pushes(f"/search/digest?digest={digest(SIGNATURE)}") == "2"
 
 
-def test_without_javascript_the_figures_are_a_table(
+def test_the_chart_is_drawn_by_the_server_with_its_table(
     happened: list[Happening], sign_in: SignIn
 ) -> None:
     page = sign_in("alice").get("/analysis/", query_string=PERIOD).text
+    rows = [row for row in visible_to("alice", happened) if row[3] != SIGNATURE]
 
-    assert '<div class="chart mb-2" hidden>' in page
-    assert '<details class="mb-4" open>\n    <summary>As a table' in page
+    [plot] = re.findall(r'<div class="plot" aria-hidden="true">(.*?)</div>\s*<details', page, re.S)
+    drawn = re.findall(r": (\w+) ([0-9,]+)</title><rect class=\"fill-\w+( before)?\"", plot)
+    for is_before, found in ((False, within(rows)), (True, within(rows, -1))):
+        of_days = Counter((row[1], row[0].date()) for row in found)
+        names = {"push": "Pushes", "pull": "Pulls", "check": "Checks", "delete": "Deletes"}
+        expected = Counter((names[action], number) for (action, _), number in of_days.items())
+        marks = [(label, int(number)) for label, number, mark in drawn if bool(mark) == is_before]
+        assert Counter(marks) == expected
+    assert plot.count('<a tabindex="-1"') == len(drawn)
+    assert '<details class="mb-4">\n    <summary>As a table' in page
+    assert "<canvas" not in page
+
+
+def test_every_mark_of_the_chart_leads_to_exactly_as_many_records(
+    store: Store, sign_in: SignIn
+) -> None:
+    for number in range(3):
+        at = FIRST + timedelta(days=1, hours=2 * number)
+        store(wire_event("pull", tag="v1", at=at), wire_event("pull", "ops/app", tag="v1", at=at))
+    store(wire_event("pull", tag="v1", at=FIRST - timedelta(days=9)))
+    client = sign_in("alice")
+
+    page = client.get("/analysis/", query_string=PERIOD).text
+
+    marks = re.findall(r'<a tabindex="-1" href="([^"]*)">\s*<title>(.*?): Pulls (\d+)<', page)
+    assert [(day, number) for _, day, number in marks] == [("2026-11-01", "1"), ("2026-11-11", "3")]
+    for href, _, number in marks:
+        found = client.get(href.replace("&amp;", "&")).text
+        assert re.search(r"([0-9,]+) records?</span>", found)[1] == number  # type: ignore[index]
+    assert "200 % more than before" in page
+    hidden = sign_in("mallory").get("/analysis/", query_string=PERIOD).text
+    plot = hidden[hidden.index('class="plot"') : hidden.index("As a table")]
+    assert "<rect" not in plot, "not even the height of a bar"
+    assert "<span>2</span>" in plot
 
 
 def test_recall_by_digest_is_narrowed_to_a_registry(store: Store, sign_in: SignIn) -> None:
