@@ -17,8 +17,9 @@ from app.rules.events import Event
 from app.store.paging import Page
 from app.store.usage import Newest, Proof
 from app.web import lists
+from app.web.dashboard import find_chart
 from app.web.figures import find_figures, linker_before, new_tags_url, records_linker
-from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
+from app.web.forms import DashboardFilter, RecallFilter, RecordFilter, UnusedFilter
 from app.web.forms.fields import DIGEST_START, whole_digest
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
@@ -36,7 +37,7 @@ CURVE = (3, 7, 14, 30, 60, 90, 180, 365)  # days
 def home() -> Any:
     """The dashboard."""
     viewer()
-    form = UsageFilter(request.args)
+    form = DashboardFilter(request.args)
     months = form.months(runtime().stores.days.calendar.day_of(datetime.now(UTC)))
     if not form.validate():
         return render_template("analysis/home.html", form=form, months=months, figures=None), 400
@@ -46,6 +47,7 @@ def home() -> Any:
         form=form,
         months=months,
         figures=figures,
+        chart=find_chart(form, figures),
         kept_since=runtime().stores.days.find_kept_since(),
         period_start=runtime().stores.days.calendar.start_of(figures.first),
         link=records_linker(form.record_filters(), figures.first, figures.last),

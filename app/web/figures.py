@@ -172,7 +172,7 @@ def find_figures(form: UsageFilter) -> Figures:
     calendar = stores.days.calendar
     first, last = form.period(calendar.day_of(now))
     query = form.query(first, last)
-    query_before = form.query(*_period_before(first, last))
+    query_before = form.query(*period_before(first, last))
     found = stores.usage.read_sums(query, scope, now)
     before = stores.usage.read_sums(query_before, scope, now, tops=("repositories",))
     is_short = (last - first).days < MAX_HOURLY_DAYS
@@ -192,7 +192,7 @@ def find_figures(form: UsageFilter) -> Figures:
     )
 
 
-def _period_before(first: date, last: date) -> tuple[date, date]:
+def period_before(first: date, last: date) -> tuple[date, date]:
     """The period of equal length before these days."""
     return first - (last - first + timedelta(days=1)), first - timedelta(days=1)
 
@@ -324,7 +324,7 @@ def records_linker(filters: Mapping[str, str], first: date, last: date) -> Calla
 
 def linker_before(form: UsageFilter, figures: Figures) -> Callable[..., str]:
     """The same for the figures of the period before."""
-    return records_linker(form.record_filters(), *_period_before(figures.first, figures.last))
+    return records_linker(form.record_filters(), *period_before(figures.first, figures.last))
 
 
 def new_tags_url(form: UsageFilter, figures: Figures) -> str:

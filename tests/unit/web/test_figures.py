@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from builders import INDEX, deliver, digest, envelope, wire_event
+from builders import INDEX, basic, deliver, digest, envelope, wire_event
+from flask import Flask
 from flask.testing import FlaskClient
 
 from app.rules.usage import Calendar
+from app.settings import Access
 from app.store import Stores
 
 SignIn = Callable[[str], FlaskClient]
@@ -779,6 +781,64 @@ def test_every_mark_of_the_chart_leads_to_exactly_as_many_records(
     plot = hidden[hidden.index('class="plot"') : hidden.index("As a table")]
     assert "<rect" not in plot, "not even the height of a bar"
     assert "<span>2</span>" in plot
+
+
+def test_pulls_by_client_class_are_those_of_their_records(
+    happened: list[Happening], sign_in: SignIn
+) -> None:
+    client = sign_in("alice")
+    page = client.get("/analysis/", query_string={**PERIOD, "by": "client"}).text
+
+    links = re.findall(r'href="(/analysis/user/login/\?[^"]*client=[^"]*)"', page)
+    marks = re.findall(r'<a tabindex="-1" href="([^"]*)">\s*<title>[^<]*: (\w+) (\d+)<', page)
+
+    rows = [row for row in visible_to("alice", happened) if row[3] != SIGNATURE]
+    pulls = [row for row in (*within(rows), *within(rows, -1)) if row[1] == "pull"]
+    of_days = Counter((row[5], row[0].date()) for row in pulls)
+    expected = Counter((name, str(number)) for (name, _), number in of_days.items())
+    assert Counter((name, number) for _, name, number in marks) == expected
+    for href, name, number in marks[:3]:
+        assert f"client={name}" in href
+        found = client.get(href.replace("&amp;", "&")).text
+        assert f">{number} record" in found
+    assert links
+
+
+def test_of_many_client_classes_the_least_are_added_up(store: Store, sign_in: SignIn) -> None:
+    agents = ("docker/27", "Helm/3", "trivy/0.5", "podman/5", "containerd/2", "skopeo/1", "kaniko")
+    for number, agent in enumerate([*agents, "unheard of"]):
+        for turn in range(9 - number):
+            at = FIRST + timedelta(hours=number, minutes=5 * turn)
+            store(wire_event("pull", tag="v1", at=at, user_agent=agent))
+    client = sign_in("alice")
+
+    page = client.get("/analysis/", query_string={**PERIOD, "by": "client"}).text
+
+    [plot] = re.findall(r'<div class="plot" aria-hidden="true">(.*?)</div>\s*<details', page, re.S)
+    numbers = re.findall(r": ([\w -]+) (\d+)</title>", plot)
+    assert sum(int(number) for _, number in numbers) == sum(range(2, 10))
+    assert len(numbers) == 7
+    assert numbers[-1][0] == "all others"
+
+
+def test_clients_of_others_are_drawn_for_nobody_who_may_not_know_them(
+    store: Store, make_app: Callable[..., Flask], app: Flask
+) -> None:
+    store(wire_event("pull", tag="v1", at=FIRST, actor="bob", user_agent="trivy/0.5"))
+    query = {**PERIOD, "by": "client"}
+
+    def page(records: Any) -> str:
+        client = make_app(access=Access(records=records)).test_client()
+        return client.get("/analysis/", query_string=query, headers=basic("alice")).text
+
+    seen = page("all")
+    assert "By client" in seen
+    assert ": scanner 1</title>" in seen
+    for records in ("own", "without_addresses"):
+        hidden = page(records)
+        assert ": Pulls 1</title>" in hidden
+        assert "By client" not in hidden
+        assert ": scanner" not in hidden
 
 
 def test_recall_by_digest_is_narrowed_to_a_registry(store: Store, sign_in: SignIn) -> None:
