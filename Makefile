@@ -35,6 +35,9 @@ imports: .venv/test ## Check which module imports which
 mutants: .venv/test ## Which changed conditions of MODULE its TESTS do not notice; in a copy of the checkout
 	$(BIN)/python benchmarks/mutants.py $(MODULE) $(TESTS)
 
+screenshots: .venv/test ## Every page as it looks with the demonstration data, into build/screenshots/
+	$(BIN)/python benchmarks/screenshots.py
+
 requirements: .venv/test ## Pin the newest releases anew
 	$(BIN)/pip-compile -q --upgrade --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements.txt setup.cfg
 	$(BIN)/pip-compile -q --upgrade --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements-embedded.txt requirements-embedded.in
@@ -54,4 +57,4 @@ requirements: .venv/test ## Pin the newest releases anew
 clean: ## Remove what was installed and built; data/ stays
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help run test unit store e2e lint type imports mutants requirements clean
+.PHONY: help run test unit store e2e lint type imports mutants screenshots requirements clean
