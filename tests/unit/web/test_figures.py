@@ -775,7 +775,7 @@ def test_every_mark_of_the_chart_leads_to_exactly_as_many_records(
     assert [(day, number) for _, day, number in marks] == [("2026-11-01", "1"), ("2026-11-11", "3")]
     for href, _, number in marks:
         found = client.get(href.replace("&amp;", "&")).text
-        assert re.search(r"([0-9,]+) records?</span>", found)[1] == number  # type: ignore[index]
+        assert re.search(r"([0-9,]+) records?</span>", found)[1] == number
     assert "200 % more than before" in page
     hidden = sign_in("mallory").get("/analysis/", query_string=PERIOD).text
     plot = hidden[hidden.index('class="plot"') : hidden.index("As a table")]
@@ -839,6 +839,58 @@ def test_clients_of_others_are_drawn_for_nobody_who_may_not_know_them(
         assert ": Pulls 1</title>" in hidden
         assert "By client" not in hidden
         assert ": scanner" not in hidden
+
+
+def week_of(page: str) -> dict[str, tuple[int, int]]:
+    """What happened in each hour of the week, and in how many such hours, where anything did."""
+    cells = re.findall(
+        r"<title>(\w{3} \d\d):00: [0-9.]+ in an hour, ([0-9,]+) in (\d+)</title>", page
+    )
+    assert len(cells) in (0, 7 * 24)
+    return {name: (int(number), int(hours)) for name, number, hours in cells if int(number)}
+
+
+def test_hours_of_the_week_are_a_recount_of_what_an_account_may_see(
+    happened: list[Happening], sign_in: SignIn, mock_stores: Stores
+) -> None:
+    for day in mock_stores.days.find_open_days(datetime.now(UTC)):
+        mock_stores.days.close_day(day)
+    days = Counter(f"{FIRST + timedelta(days=number):%a}" for number in range(DAYS))
+
+    for name in ("admin", "alice", "mallory"):
+        visible = [] if name == "mallory" else visible_to(name, happened)
+        for query, holds in FILTERS[:1] + FILTERS[2:3] + FILTERS[11:12]:
+            rows = [row for row in within(visible) if holds(row) and counts(query, row)]
+            expected = Counter(f"{row[0]:%a %H}" for row in rows)
+            page = sign_in(name).get("/analysis/", query_string={**PERIOD, **query}).text
+            assert week_of(page) == {
+                hour: (number, days[hour[:3]]) for hour, number in expected.items()
+            }
+            assert (name == "mallory") == (not expected)
+
+
+def test_hours_of_the_week_are_left_out_where_events_would_have_to_be_counted(
+    happened: list[Happening], sign_in: SignIn, mock_stores: Stores
+) -> None:
+    client = sign_in("admin")
+    title = ">Hours and weekdays<"
+    assert title not in client.get("/analysis/", query_string=PERIOD).text, "all days are open"
+    for day in mock_stores.days.find_open_days(datetime.now(UTC)):
+        mock_stores.days.close_day(day)
+
+    assert title in client.get("/analysis/", query_string=PERIOD).text
+    for query in ({"repository": "team/app"}, {"tag": "v1"}, {"to": "2026-11-11"}):
+        assert title not in client.get("/analysis/", query_string={**PERIOD, **query}).text
+
+
+def test_hours_to_come_do_not_count(store: Store, sign_in: SignIn) -> None:
+    now = datetime.now(UTC)
+    store(wire_event("push", at=now - timedelta(minutes=1)))
+
+    page = sign_in("alice").get("/analysis/?days=7").text
+
+    hours = re.findall(r"in an hour, [0-9,]+ in (\d+)</title>", page)
+    assert sum(map(int, hours)) in (6 * 24 + now.hour + 1, 6 * 24 + datetime.now(UTC).hour + 1)
 
 
 def test_recall_by_digest_is_narrowed_to_a_registry(store: Store, sign_in: SignIn) -> None:
