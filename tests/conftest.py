@@ -7,11 +7,13 @@ at once. A test that takes `stores` runs on mongomock and on the server.
 from __future__ import annotations
 
 import os
+import random
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import mongomock
+import pymongo.message
 import pytest
 from mongomock.collection import BulkOperationBuilder
 from pymongo import MongoClient
@@ -20,6 +22,9 @@ from pymongo.database import Database
 from app.embedded import EmbeddedDatabase
 from app.store import TYPES, Stores, accounts
 
+# Clients look after their servers in threads. Their numbers for requests come from `random`, whose
+# state has to stand still while hypothesis draws.
+pymongo.message.random = random.Random()
 accounts.BCRYPT_ROUNDS = 4  # bcrypt's least: tests sign in hundreds of times
 
 

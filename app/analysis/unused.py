@@ -13,7 +13,7 @@ from app.errors import InvalidQuery
 from app.rules.clients import CLIENTS, NOT_USE, RUNTIMES
 from app.rules.references import digest_tag_subject
 from app.rules.sizes import add_sizes
-from app.rules.usage import CHECK, PULL, PULL_PART, Calendar, Row
+from app.rules.usage import CHECK, PULL, PULL_PART, Row
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Tag
 from app.store.manifests import Manifest
@@ -27,7 +27,6 @@ MAX_DEPTH = 8  # of an index in an index
 
 Place = tuple[str, str, str]  # registry, repository, and a tag or digest
 Content = tuple[str, str]  # registry and digest
-Period = tuple[date, date]  # first and last day
 
 
 class UnusedQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,14 +121,26 @@ def find_unused(
     calendar = stores.days.calendar
     today = calendar.day_of(now)
     first = today - timedelta(days=query.days)
-    seen, missing = _find_seen(stores, scope, query, (first, today), now)
-    report = _report(seen, missing, calendar, (first, today))
+    period = UsageQuery(first=first, last=today, registry=query.registry, supplements=True)
+    used, heard, missing = stores.usage.find_images(period, scope, now, query.is_use)
+    tags = list(_all_tags(stores, scope, query.registry))
+    registries = {tag.registry for tag in tags}
+    before = stores.usage.find_heard_before(first, registries, scope, now)
+    report = Report(
+        since=calendar.start_of(first),
+        too_new={
+            name: calendar.end_of(heard[name][0] if name in heard else today) + (today - first)
+            for name in registries - before.keys()
+        },
+        silent={name: day for name, day in before.items() if name not in heard},
+        missing=missing,
+    )
     if missing:
         return report
-    shorter = [today - timedelta(days) for days in sorted(curve) if days < query.days]
-    spans = {day: seen.within(day) for day in shorter} | {first: seen}
-    judged = {tag for of_span in spans.values() for tag in of_span.judged}
-    contents = Contents(_find_manifests(stores, judged, seen.used))
+    seen = _Seen(tags, used, heard, frozenset(before))
+    days = {today - timedelta(days) for days in sorted(curve) if days < query.days} | {first}
+    spans = {day: seen.within(day) if day > first else seen for day in sorted(days, reverse=True)}
+    contents = Contents(_find_manifests(stores, _judged_in(spans.values()), used))
     verdicts = {
         day: _judge(of_span, contents, query, calendar.start_of(day))
         for day, of_span in spans.items()
@@ -144,51 +155,31 @@ def find_unused(
         freed=found.freed,
         unknown=found.unknown,
         maybe_shared=found.maybe_shared,
-        curve=[
-            Point((today - day).days, len(verdict.unused), verdict.freed)
-            for day, verdict in verdicts.items()
-            if curve
-        ],
+        curve=_points(verdicts, today) if curve else [],
     )
 
 
-def _find_seen(
-    stores: Stores, scope: Scope, query: UnusedQuery, period: Period, now: datetime
-) -> tuple[_Seen, Sequence[date]]:
-    """What is known of a period, but for the days that are being prepared."""
-    first, last = period
-    asked = UsageQuery(first=first, last=last, registry=query.registry, supplements=True)
-    used, heard, missing = stores.usage.find_images(asked, scope, now, query.is_use)
-    tags = list(_all_tags(stores, scope, query.registry))
-    registries = {tag.registry for tag in tags}
-    before = stores.usage.find_heard_before(first, registries, scope, now)
-    return _Seen(tags, used, heard, before), missing
+def _points(verdicts: Mapping[date, _Verdict], today: date) -> list[Point]:
+    return [
+        Point((today - day).days, len(verdict.unused), verdict.freed)
+        for day, verdict in verdicts.items()
+    ]
 
 
-def _report(seen: _Seen, missing: Sequence[date], calendar: Calendar, period: Period) -> Report:
-    """Which registries are not judged; the rest of it is empty."""
-    first, today = period
-    return Report(
-        since=calendar.start_of(first),
-        too_new={
-            name: calendar.end_of(seen.heard.get(name, (today, today))[0]) + (today - first)
-            for name in {tag.registry for tag in seen.tags} - seen.before.keys()
-        },
-        silent={name: day for name, day in seen.before.items() if name not in seen.heard},
-        missing=missing,
-    )
+def _judged_in(spans: Iterable[_Seen]) -> set[Tag]:
+    return {tag for of_span in spans for tag in of_span.judged}
 
 
 class _Seen(NamedTuple):
     """What is known of a period: tags, what was used and last when, and of whom anything came.
 
-    `before` are the registries of which anything came before the period, each with a day of it.
+    `before` are the registries of which anything came before the period.
     """
 
     tags: Sequence[Tag]
     used: Mapping[Image, date]
     heard: Mapping[str, tuple[date, date]]
-    before: Mapping[str, date]
+    before: frozenset[str]
 
     @property
     def judged(self) -> list[Tag]:
@@ -198,12 +189,12 @@ class _Seen(NamedTuple):
 
     def within(self, first: date) -> _Seen:
         """The same of the part of the period that begins with `first`."""
-        began = {name: day for name, (day, _) in self.heard.items() if day < first}
+        began = {name for name, (day, _) in self.heard.items() if day < first}
         return _Seen(
             self.tags,
             {image: last for image, last in self.used.items() if last >= first},
             {name: days for name, days in self.heard.items() if days[1] >= first},
-            {**self.before, **began},
+            self.before | began,
         )
 
 

@@ -18,7 +18,7 @@ from app.errors import StartupError
 from app.notifications.projector import Projector
 from app.server.projecting import make_projector
 from app.settings import Settings, find_file
-from app.store import Stores, connect
+from app.store import PATIENT_TIMEOUT_MS, Stores, connect
 from app.store.schema import NEWEST
 
 
@@ -41,7 +41,7 @@ def open_stores(settings: Settings) -> Stores:
                 "new one run rns serve first"
             )
         uri = context.with_resource(running_or_started(Path(settings.mongodb.data_dir)))
-    stores = connect(settings, uri)
+    stores = connect(settings, uri, timeout_ms=PATIENT_TIMEOUT_MS)
     context.call_on_close(stores.close)
     if (number := stores.schema.note()) < NEWEST:
         raise StartupError(

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 import msgspec
 
-from app.errors import InvalidEnvelope, InvalidQuery
+from app.errors import InvalidEnvelope, InvalidQuery, StoreUnavailable
 from app.notifications.projector import Projector, came
 from app.rules.events import Event, Rejected, join_events, parse_envelope
 from app.store import Stores
 from app.store.transfer import Row, parse_row
 
+Result = TypeVar("Result")
+
 BULK = 1_000  # events at once; between two of these the inbox is worked in
+PATIENCE_S = 60.0  # for which a database that does not answer is waited for
+PAUSE_S = 1.0  # between two tries
 
 
 class Loaded(msgspec.Struct):
@@ -28,12 +35,13 @@ class Loaded(msgspec.Struct):
 def load_events(projector: Projector, events: Iterable[Event]) -> Iterator[Loaded]:
     """Store events, each once, and everything derived of them; tells after each bulk.
 
-    The inbox is worked in between two bulks. What is stored when the caller stops stays.
+    The inbox is worked in between two bulks. What is stored when the caller stops stays. A database
+    that is away for a moment is waited for.
     """
     waiting = iter(events)
     while batch := list(islice(waiting, BULK)):
         yield _load(projector, batch)
-        projector.turn()
+        _patiently(projector.turn)
 
 
 def load_lines(
@@ -58,8 +66,8 @@ def load_lines(
                 text = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
                 problem = InvalidQuery(f"line {number}: {text}")
                 break
-        stores.rejected.add(rejected)
-        new = stores.transfer.add(rows)
+        _patiently(partial(stores.rejected.add, rejected))
+        new = _patiently(partial(stores.transfer.add, rows))
         loaded = _load(projector, events)
         loaded.stored += new
         loaded.duplicate += len(rows) - new
@@ -67,16 +75,16 @@ def load_lines(
         yield loaded
         if problem:
             raise problem
-        projector.turn()
+        _patiently(projector.turn)
 
 
 def rebuild(stores: Stores, projector: Projector, since: datetime | None) -> Iterator[list[Event]]:
     """Derive everything anew from the events since then, the oldest first; yields each bulk."""
     events = stores.events.iterate(since)
     while batch := list(islice(events, BULK)):
-        projector.rework(batch)
+        _patiently(partial(projector.rework, batch))
         yield batch
-        projector.turn()
+        _patiently(projector.turn)
 
 
 def retry_rejected(stores: Stores, projector: Projector, rejected: Sequence[Rejected]) -> int:
@@ -120,8 +128,24 @@ def take_in_again(stores: Stores, rejected: Sequence[Rejected]) -> list[str]:
 
 
 def _load(projector: Projector, events: Sequence[Event]) -> Loaded:
-    stored = projector.load(events) if events else 0
+    stored = _patiently(partial(projector.load, events)) if events else 0
     return Loaded(stored, len(events) - stored)
+
+
+def _patiently(work: Callable[[], Result]) -> Result:
+    """Do what may be repeated, again while the database does not answer.
+
+    Raises:
+        StoreUnavailable: it has not answered for PATIENCE_S.
+    """
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return work()
+        except StoreUnavailable:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(PAUSE_S)
 
 
 def _sort(

@@ -47,6 +47,9 @@ from app.store.wiring import WiringStore
 # A registry gives up after a second or so and sends again; a person waits a little longer.
 SERVER_SELECTION_TIMEOUT_MS = 1500
 CONNECT_TIMEOUT_MS = 1500
+# Of a command. pymongo also breaks off all that goes on where the database does not say hello
+# within this time, which one on a busy machine does not.
+PATIENT_TIMEOUT_MS = 20_000
 
 
 @translate_errors
@@ -61,10 +64,11 @@ class Stores:
         docker_auth: DockerAuth | None = None,
         time_zone: str = "UTC",
         retention_days: int = 0,
+        is_embedded: bool = False,
     ) -> None:
         self._database = database
         self._people = people = database if accounts_database is None else accounts_database
-        self.events = EventStore(database["events"])
+        self.events = EventStore(database["events"], names_shard=not is_embedded)
         self.catalogue = Catalogue(database)
         self.catalogue_writer = CatalogueWriter(database)
         self.manifests = ManifestStore(database["manifests"])
@@ -128,10 +132,13 @@ def deadline(seconds: float) -> contextlib.AbstractContextManager[Any]:
     return pymongo.timeout(seconds)
 
 
-def connect(settings: Settings, uri: str | None = None) -> Stores:
+def connect(
+    settings: Settings, uri: str | None = None, *, timeout_ms: int = CONNECT_TIMEOUT_MS
+) -> Stores:
     """Stores on the configured databases; connects lazily, so this never waits.
 
-    `uri` replaces `mongodb.uri`; without it `embedded` is the one that runs on `data_dir`.
+    `uri` replaces `mongodb.uri`; without it `embedded` is the one that runs on `data_dir`. A
+    connection may take `timeout_ms`.
 
     Raises:
         ConfigError: a URI that cannot be read.
@@ -139,9 +146,9 @@ def connect(settings: Settings, uri: str | None = None) -> Stores:
     """
     if uri is None and settings.is_embedded:
         uri = recorded_uri(Path(settings.mongodb.data_dir))
-    client = _client(uri or settings.mongodb.uri, "mongodb.uri")
+    client = _client(uri or settings.mongodb.uri, "mongodb.uri", timeout_ms)
     there = settings.docker_auth
-    people = _client(there.uri, "docker_auth.uri") if there.uri else client
+    people = _client(there.uri, "docker_auth.uri", timeout_ms) if there.uri else client
     primary = ReadPreference.PRIMARY  # what was just written is read, whatever the URI prefers
     return Stores(
         # An envelope goes from the inbox when all of it is on record: on shards, each of which
@@ -157,6 +164,7 @@ def connect(settings: Settings, uri: str | None = None) -> Stores:
         docker_auth=there,
         time_zone=settings.analysis.time_zone,
         retention_days=settings.notifications.retention_days,
+        is_embedded=settings.is_embedded,
     )
 
 
@@ -172,7 +180,7 @@ class _PlainInt(TypeDecoder):
 TYPES = TypeRegistry([_PlainInt()])
 
 
-def _client(uri: str, key: str) -> MongoClient[Document]:
+def _client(uri: str, key: str, timeout_ms: int) -> MongoClient[Document]:
     try:
         return MongoClient(
             uri,
@@ -180,7 +188,7 @@ def _client(uri: str, key: str) -> MongoClient[Document]:
             type_registry=TYPES,
             connect=False,
             serverSelectionTimeoutMS=SERVER_SELECTION_TIMEOUT_MS,
-            connectTimeoutMS=CONNECT_TIMEOUT_MS,
+            connectTimeoutMS=timeout_ms,
             appname="registry-notification-server",
         )
     except (InvalidURI, PyMongoError, ValueError) as error:

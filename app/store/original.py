@@ -21,6 +21,7 @@ from app.settings.yaml_file import read_yaml
 from app.store.paging import Document
 
 TIMEOUT_MS = 10_000
+BATCH = 1_000  # rows that come at once: a cursor that is not asked for ten minutes is closed
 RECORDS, TAGS = "analysis_config", "search_repo"  # sections of its configuration
 
 
@@ -61,7 +62,7 @@ class OriginalRows:
     def find_all(self) -> Iterator[Row]:
         """Every row, in the order in which they came; raises as `count`."""
         try:
-            for document in self._collection.find().sort("_id", 1):
+            for document in self._collection.find().sort("_id", 1).batch_size(BATCH):
                 yield _row(document)
         except (PyMongoError, InvalidBSON) as error:
             raise self._unavailable(error) from error

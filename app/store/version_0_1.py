@@ -68,7 +68,8 @@ def _mend_events(database: Database[Document], rows: Sequence[Document]) -> None
         if row["action"] == "push" and references and "references" not in row:
             changed["references"] = references
         if changed:
-            updates.append(UpdateOne({"_id": row["_id"]}, {"$set": changed}))
+            key = {name: row[name] for name in ("_id", "repository", "position")}
+            updates.append(UpdateOne(key, {"$set": changed}))
     if updates:
         database["events"].bulk_write(updates, ordered=False)
 

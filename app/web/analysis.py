@@ -30,7 +30,6 @@ bp = Blueprint("analysis", __name__, url_prefix="/analysis")
 
 INTERNAL = ("references",)
 MIN_BARE_DIGEST = 12  # hexadecimal digits that are no repository: what docker shows
-UNUSED_ROWS = 40  # of a page: with the curve above, as high as 50 rows of another list
 CURVE = (3, 7, 14, 30, 60, 90, 180, 365)  # days
 
 
@@ -80,7 +79,7 @@ def unused() -> Any:
     exported = lists.export(listing)
     if exported:
         return exported
-    page = listing.find(lists.cursor(), UNUSED_ROWS)
+    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
     return render_template(
         "analysis/unused.html",
         form=form,

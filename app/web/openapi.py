@@ -289,7 +289,7 @@ def _action(summary: str, takes: set[str], parameters: list[Schema]) -> Schema:
     return {
         **_operation(summary, _ref("Message"), parameters),
         "security": [{"account": []}],
-        "requestBody": {"content": {"application/json": {"schema": body}}},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
     }
 
 
@@ -367,7 +367,7 @@ def _field_schema(field: Any) -> Schema:
         return {"type": "integer", "default": field.default}
     if isinstance(field, forms.DayField):
         return {"type": "string", "format": "date"}
-    return {"type": "string"}
+    return {"type": "string", "minLength": 1} if field.flags.required else {"type": "string"}
 
 
 def _ref(name: str) -> Schema:

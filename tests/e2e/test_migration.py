@@ -232,6 +232,8 @@ def test_every_failure_is_told_with_its_reason_and_stops_nothing_else(failing: M
     }
     assert {tag: (jobs[tag]["state"], jobs[tag]["error_class"]) for tag in told} == told
     assert all("push it anew" in jobs[tag]["error"] for tag in ("lost", "damaged", "fine"))
+    assert {jobs[tag]["attempts"] for tag in ("lost", "damaged", "fine")} == {2}
+    assert made[0].blobs[1].digest in jobs["lost"]["error"]
     with closing(failing.client(failing.target)) as copy:
         assert copy.tags("team/app") == [f"v{number}" for number in range(5)]
     assert "not-the-password" not in str(rows) + str(denied) + worker.log

@@ -115,6 +115,13 @@ def test_what_was_pushed_while_nobody_listened_is_found_where_the_source_tells_n
     assert sorted(source) == ["v1", "v2", "v3"]
     assert source == target
     assert "is cut over" in night.server.rns("migrate", "cutover", "--force")
+
+    # What is pushed to the target from now on is no fault.
+    night.skopeo(night.target).push(build_image("v2 of the target"), "team/app:v2")
+    assert night.server.run_rns("migrate", "verify").returncode == 0
+    rolled_back = night.server.run_rns("migrate", "rollback")
+    assert rolled_back.returncode == 0
+    assert "it overwrites tags that were pushed there" in rolled_back.stderr
     assert worker.terminate() == 0
 
 

@@ -291,3 +291,31 @@ def test_a_digest_that_a_tag_of_the_target_names_stays(make: Callable[..., Setti
 
     assert setting.job(image.digest).error == "still in use at the target"
     assert image.digest in setting.target.content["team/app"].manifests
+
+
+@pytest.mark.parametrize(
+    ("indexes", "outcome"), [(4, ("done", "copied", "")), (5, ("conflict", "", "unsupported"))]
+)
+def test_an_index_lies_in_an_index_four_deep_and_no_deeper(
+    make: Callable[..., Setting], indexes: int, outcome: tuple[str, str, str]
+) -> None:
+    setting = make()
+    inner = setting.source.push("team/app", "")
+    for level in reversed(range(indexes)):
+        inner = setting.source.push_index("team/app", "" if level else "v1", [inner])
+
+    setting.wish("v1")
+    setting.drain()
+
+    assert setting.outcome() == outcome
+
+
+def test_the_bytes_of_a_job_are_those_that_it_sent(make: Callable[..., Setting]) -> None:
+    setting = make()
+    layer = setting.source.add_blob("team/app", bytes(1000))
+    for tag in ("v1", "v2"):  # of different manifests
+        setting.source.push("team/app", tag, layers=[layer], annotations={"tag": tag})
+        setting.wish(tag)
+        setting.drain()
+
+    assert (setting.job("v1").bytes, setting.job("v2").bytes) == (1002, 0)

@@ -667,8 +667,8 @@ def test_what_is_pulled_daily_by_a_mirror_is_unused_and_says_so(
     assert days == [
         (now - timedelta(days=day, hours=hour)).date() for day, hour in ((99, 0), (2, 0), (2, 1))
     ]
-    assert "copy, replication: no use" in page
-    assert "poll, updater: no use" in page
+    assert "by copy, replication: no use" in page
+    assert "by poll, updater: no use" in page
     assert "by k8s, docker" in page
     assert "none on record" not in page
     assert lines[0].endswith("last_checked_at,last_checked_by,last_checked_client")

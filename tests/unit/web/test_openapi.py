@@ -290,6 +290,22 @@ def test_the_description_is_for_everybody_and_the_same_for_all(
     assert client.get(f"{PREFIX}/openapi.json").json == description
 
 
+def test_what_is_refused_when_it_is_missing_or_empty_is_described_so(
+    admin: FlaskClient, description: Any
+) -> None:
+    for path in PATHS:
+        for row in description["paths"][path]["get"]["parameters"]:
+            if row["in"] == "query" and row.get("required"):
+                assert row["schema"]["minLength"] == 1, (path, row)
+                query = QUERIES[path] | {row["name"]: ""}
+                answer = admin.get(PREFIX + path.format(**examples(admin)), query_string=query)
+                assert (answer.status_code, answer.json["field"]) == (400, row["name"])
+    for path, methods in description["paths"].items():
+        if "post" in methods:
+            assert methods["post"]["requestBody"]["required"], path
+            assert admin.post(PREFIX + path.format(**EXAMPLES)).status_code == 400
+
+
 def test_every_operation_has_a_name_of_its_own(description: Any) -> None:
     names = [
         row["operationId"] for methods in description["paths"].values() for row in methods.values()

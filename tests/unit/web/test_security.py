@@ -182,7 +182,11 @@ def name_of(number: int) -> str:
 
 
 def shown_in(text: str) -> set[str]:
-    """The repositories whose name, or part of it, or digest stands in a page."""
+    """The repositories whose name, or part of it, or digest stands in a page.
+
+    A token against forgery may hold anything.
+    """
+    text = re.sub(r'name="csrf_token"[^>]*>', "", text)
     return {name_of(int(number)) for number in re.findall(r"r([0-9]{3})q", text)} | {
         name for name, of in BY_DIGEST if of in text
     }
