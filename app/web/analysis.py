@@ -17,8 +17,9 @@ from app.rules.events import Event
 from app.store.paging import Page
 from app.store.usage import Newest, Proof
 from app.web import lists
+from app.web.dashboard import find_chart, find_week
 from app.web.figures import find_figures, linker_before, new_tags_url, records_linker
-from app.web.forms import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
+from app.web.forms import DashboardFilter, RecallFilter, RecordFilter, UnusedFilter
 from app.web.forms.fields import DIGEST_START, whole_digest
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
@@ -36,8 +37,9 @@ CURVE = (3, 7, 14, 30, 60, 90, 180, 365)  # days
 def home() -> Any:
     """The dashboard."""
     viewer()
-    form = UsageFilter(request.args)
-    months = form.months(runtime().stores.days.calendar.day_of(datetime.now(UTC)))
+    form = DashboardFilter(request.args)
+    today = runtime().stores.days.calendar.day_of(datetime.now(UTC))
+    months = form.months(today)
     if not form.validate():
         return render_template("analysis/home.html", form=form, months=months, figures=None), 400
     figures = find_figures(form)
@@ -46,6 +48,9 @@ def home() -> Any:
         form=form,
         months=months,
         figures=figures,
+        chart=find_chart(form, figures),
+        week=find_week(form, figures),
+        today=today,
         kept_since=runtime().stores.days.find_kept_since(),
         period_start=runtime().stores.days.calendar.start_of(figures.first),
         link=records_linker(form.record_filters(), figures.first, figures.last),

@@ -15,6 +15,7 @@ from app.store.events import address_key
 from app.store.paging import Count
 from app.version import VERSION
 from app.web import lists, preferences
+from app.web.charts import change
 from app.web.runtime import find_up_to
 from app.web.signin import account_name, is_administrator, is_visitor, shown_of_others
 
@@ -40,6 +41,7 @@ def init_app(app: Flask) -> None:
         size=size,
         short=short_digest,
         bars=bars,
+        change=change,
         last_day=last_day,
         shifted=shifted,
         share=share,

@@ -15,6 +15,7 @@ from app.store.catalogue import CatalogueQuery
 from app.store.events import CONTENT, NONE, address_key
 from app.store.paging import Count, Page
 from app.store.usage import Proof, Puller, UsageQuery, Who
+from app.web.charts import Chart, Column, Series
 from app.web.forms import UsageFilter
 from app.web.lists import Listing, fields_of
 from app.web.runtime import runtime
@@ -56,9 +57,15 @@ class Figures(msgspec.Struct, frozen=True):
     totals: dict[str, int]
     before: dict[str, int]
     slots: Sequence[Slot]
+    slots_before: Sequence[Slot]  # none where their hours are not known
     hourly: bool  # whether the slots are hours
     tops: dict[str, Sequence[Top]]
     missing: Sequence[date]  # days that are being prepared and are not in any figure
+
+    @property
+    def chart(self) -> Chart:
+        """The slots as bars by action."""
+        return _by_action(self.slots, self.slots_before)
 
     @property
     def lacks_hours(self) -> bool:
@@ -83,6 +90,11 @@ class Recent(msgspec.Struct, frozen=True):
     tags: Mapping[str, Sequence[int]]  # pulls of each day, by tag
     last_pulls: Mapping[str, Proof]  # by tag
     hourly: bool = False
+
+    @property
+    def chart(self) -> Chart:
+        """The slots as bars by action."""
+        return _by_action(self.slots)
 
 
 class DailyPulls(msgspec.Struct, frozen=True):
@@ -160,11 +172,12 @@ def find_figures(form: UsageFilter) -> Figures:
     calendar = stores.days.calendar
     first, last = form.period(calendar.day_of(now))
     query = form.query(first, last)
-    query_before = form.query(*_period_before(first, last))
+    query_before = form.query(*period_before(first, last))
     found = stores.usage.read_sums(query, scope, now)
     before = stores.usage.read_sums(query_before, scope, now, tops=("repositories",))
     is_short = (last - first).days < MAX_HOURLY_DAYS
     hours = stores.usage.read_hours(query, scope, now) if is_short else None
+    hours_before = {} if hours is None else stores.usage.read_hours(query_before, scope, now)
     return Figures(
         first=first,
         last=last,
@@ -172,13 +185,14 @@ def find_figures(form: UsageFilter) -> Figures:
         totals=_totals(found, query),
         before=_totals(before, query_before),
         slots=_days(found, query) if hours is None else _hours(hours),
+        slots_before=_days(before, query_before) if hours is None else _hours(hours_before or {}),
         hourly=hours is not None,
         tops=_tops(found),
         missing=[*before.missing, *found.missing],
     )
 
 
-def _period_before(first: date, last: date) -> tuple[date, date]:
+def period_before(first: date, last: date) -> tuple[date, date]:
     """The period of equal length before these days."""
     return first - (last - first + timedelta(days=1)), first - timedelta(days=1)
 
@@ -228,6 +242,24 @@ def _days(found: Sums, query: UsageQuery) -> list[Slot]:
 def _slot(start: datetime, end: datetime, counts: Counts) -> Slot:
     pushes, pulls, checks, deletes = (counts.get(key, 0) for key in (PUSH, PULL, CHECK, DELETE))
     return Slot(start, end, pushes, pulls, checks, deletes)
+
+
+_ACTIONS = (
+    Series("pull", "Pulls", PULL, {}),
+    Series("push", "Pushes", PUSH, {}),
+    Series("check", "Checks", CHECK, {}),
+    Series("delete", "Deletes", DELETE, {}),
+)
+
+
+def _by_action(slots: Sequence[Slot], before: Sequence[Slot] = ()) -> Chart:
+    def columns(slots: Sequence[Slot]) -> list[Column]:
+        return [
+            Column(slot.start, slot.end, (slot.pulls, slot.pushes, slot.checks, slot.deletes))
+            for slot in slots
+        ]
+
+    return Chart(_ACTIONS, columns(slots), columns(before))
 
 
 _FILTERS = {  # of the records behind a line of a top list, in the order of its key
@@ -292,7 +324,7 @@ def records_linker(filters: Mapping[str, str], first: date, last: date) -> Calla
 
 def linker_before(form: UsageFilter, figures: Figures) -> Callable[..., str]:
     """The same for the figures of the period before."""
-    return records_linker(form.record_filters(), *_period_before(figures.first, figures.last))
+    return records_linker(form.record_filters(), *period_before(figures.first, figures.last))
 
 
 def new_tags_url(form: UsageFilter, figures: Figures) -> str:

@@ -248,16 +248,19 @@ class UsageStore:
         return self._settled(query, now, read)
 
     def read_hours(
-        self, query: UsageQuery, scope: Scope, now: datetime
+        self, query: UsageQuery, scope: Scope, now: datetime, *, max_open: timedelta | None = None
     ) -> dict[Span, Counts] | None:
         """How often what happened in each hour of a few days, in order.
 
-        None where only events tell, and they are removed or too many for a page.
+        None where only events tell, and they are removed or too many for a page. With `max_open`
+        it may be many days: None also where events of more time than that must be counted.
         """
         query, scope = asked(query, scope)
 
         def read(cover: Cover) -> dict[Span, Counts] | None:
             named, parts = split(query, scope)
+            if _is_beyond(cover, parts, max_open):
+                return None
             hours: dict[Span, Counts] = {hour: {} for hour in wanted}
             fields = dict.fromkeys(("day", "run", "registry", "hours"), 1)
             for document in self._read_sums(cover, query, named, fields):
@@ -265,8 +268,6 @@ class UsageStore:
                 for number, counts in document.get("hours", ()):
                     if number < len(of_day):  # a day of another time zone may have been longer
                         add_counts(hours[of_day[number]], counts)
-            if parts and cover.removed:
-                return None
             rows = 0
             for hour, found in hours.items():
                 is_open = any(span.start <= hour.start < span.end for span in cover.open)
@@ -437,6 +438,14 @@ def _end_of_closed(cover: Cover) -> datetime | None:
     newest = max(map(day_of, cover.runs), default=None)
     open_since = [span.start for span in cover.open if newest and span.day >= newest]
     return min(open_since, default=None)
+
+
+def _is_beyond(cover: Cover, parts: Sequence[Any], max_open: timedelta | None) -> bool:
+    """Whether hours take events that are removed, or, of long periods, of more than `max_open`."""
+    if max_open is None:
+        return bool(parts and cover.removed)
+    of_open = sum((span.end - span.start for span in cover.open), timedelta())
+    return bool(parts) or of_open > max_open
 
 
 def _newest_first(cover: Cover) -> list[date]:

@@ -6,13 +6,24 @@ names of the fields are the names of the API's parameters.
 
 from app.web.forms.access import AccessFilter, SignInFilter, SignInForm
 from app.web.forms.account import PasswordForm, TokenFilter, TokenForm
-from app.web.forms.analysis import RecallFilter, RecordFilter, UnusedFilter, UsageFilter
+from app.web.forms.analysis import (
+    ACTION,
+    CLIENT,
+    DashboardFilter,
+    RecallFilter,
+    RecordFilter,
+    UnusedFilter,
+    UsageFilter,
+)
 from app.web.forms.fields import DayField, FilterForm, PeriodField
 from app.web.forms.migration import DriftFilter, JobFilter
 from app.web.forms.search import HistoryFilter, RegistryFilter, RepositoryFilter, TagFilter
 
 __all__ = [
+    "ACTION",
+    "CLIENT",
     "AccessFilter",
+    "DashboardFilter",
     "DayField",
     "DriftFilter",
     "FilterForm",

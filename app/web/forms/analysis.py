@@ -33,6 +33,7 @@ from app.web.forms.fields import (
 )
 
 PERIODS = {"1": "Today", "2": "2 days", "7": "7 days", "30": "30 days", "90": "90 days"}
+ACTION, CLIENT = "action", "client"  # what bars are stacked by
 DEFAULT_PERIOD = "30"
 MAX_PERIOD_DAYS = 1100
 DEFAULT_UNUSED_DAYS = 90
@@ -177,6 +178,16 @@ class UsageFilter(FilterForm):
     def _counts_everything(self) -> bool:
         """Whether supplements count: where one is named, it is asked for."""
         return bool(self.supplements.data or self.tag.data or self.digest.data)
+
+
+class DashboardFilter(UsageFilter):
+    """The filters of the figures, and what the bars are stacked by."""
+
+    by = ChoiceField(
+        "Bars by",
+        choices=[SelectChoice(ACTION, "action"), SelectChoice(CLIENT, "client")],
+        default=ACTION,
+    )
 
 
 class UnusedFilter(FilterForm):

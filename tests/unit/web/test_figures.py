@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from builders import INDEX, deliver, digest, envelope, wire_event
+from builders import INDEX, basic, deliver, digest, envelope, wire_event
+from flask import Flask
 from flask.testing import FlaskClient
 
 from app.rules.usage import Calendar
+from app.settings import Access
 from app.store import Stores
 
 SignIn = Callable[[str], FlaskClient]
@@ -739,13 +741,156 @@ def test_the_page_of_a_repository_counts_its_images_and_that_of_a_signature_itse
     assert pushes(f"/search/digest?digest={digest(SIGNATURE)}") == "2"
 
 
-def test_without_javascript_the_figures_are_a_table(
+def test_the_chart_is_drawn_by_the_server_with_its_table(
     happened: list[Happening], sign_in: SignIn
 ) -> None:
     page = sign_in("alice").get("/analysis/", query_string=PERIOD).text
+    rows = [row for row in visible_to("alice", happened) if row[3] != SIGNATURE]
 
-    assert '<div class="chart mb-2" hidden>' in page
-    assert '<details class="mb-4" open>\n    <summary>As a table' in page
+    [plot] = re.findall(r'<div class="plot" aria-hidden="true">(.*?)</div>\s*<details', page, re.S)
+    drawn = re.findall(r": (\w+) ([0-9,]+)</title><rect class=\"fill-\w+( before)?\"", plot)
+    for is_before, found in ((False, within(rows)), (True, within(rows, -1))):
+        of_days = Counter((row[1], row[0].date()) for row in found)
+        names = {"push": "Pushes", "pull": "Pulls", "check": "Checks", "delete": "Deletes"}
+        expected = Counter((names[action], number) for (action, _), number in of_days.items())
+        marks = [(label, int(number)) for label, number, mark in drawn if bool(mark) == is_before]
+        assert Counter(marks) == expected
+    assert plot.count('<a tabindex="-1"') == len(drawn)
+    assert '<details class="mb-4">\n    <summary>As a table' in page
+    assert "<canvas" not in page
+
+
+def test_every_mark_of_the_chart_leads_to_exactly_as_many_records(
+    store: Store, sign_in: SignIn
+) -> None:
+    for number in range(3):
+        at = FIRST + timedelta(days=1, hours=2 * number)
+        store(wire_event("pull", tag="v1", at=at), wire_event("pull", "ops/app", tag="v1", at=at))
+    store(wire_event("pull", tag="v1", at=FIRST - timedelta(days=9)))
+    client = sign_in("alice")
+
+    page = client.get("/analysis/", query_string=PERIOD).text
+
+    marks = re.findall(r'<a tabindex="-1" href="([^"]*)">\s*<title>(.*?): Pulls (\d+)<', page)
+    assert [(day, number) for _, day, number in marks] == [("2026-11-01", "1"), ("2026-11-11", "3")]
+    for href, _, number in marks:
+        found = client.get(href.replace("&amp;", "&")).text
+        assert re.search(r"([0-9,]+) records?</span>", found)[1] == number
+    assert "200 % more than before" in page
+    hidden = sign_in("mallory").get("/analysis/", query_string=PERIOD).text
+    plot = hidden[hidden.index('class="plot"') : hidden.index("As a table")]
+    assert "<rect" not in plot, "not even the height of a bar"
+    assert "<span>2</span>" in plot
+
+
+def test_pulls_by_client_class_are_those_of_their_records(
+    happened: list[Happening], sign_in: SignIn
+) -> None:
+    client = sign_in("alice")
+    page = client.get("/analysis/", query_string={**PERIOD, "by": "client"}).text
+
+    links = re.findall(r'href="(/analysis/user/login/\?[^"]*client=[^"]*)"', page)
+    marks = re.findall(r'<a tabindex="-1" href="([^"]*)">\s*<title>[^<]*: (\w+) (\d+)<', page)
+
+    rows = [row for row in visible_to("alice", happened) if row[3] != SIGNATURE]
+    pulls = [row for row in (*within(rows), *within(rows, -1)) if row[1] == "pull"]
+    of_days = Counter((row[5], row[0].date()) for row in pulls)
+    expected = Counter((name, str(number)) for (name, _), number in of_days.items())
+    assert Counter((name, number) for _, name, number in marks) == expected
+    for href, name, number in marks[:3]:
+        assert f"client={name}" in href
+        found = client.get(href.replace("&amp;", "&")).text
+        assert f">{number} record" in found
+    assert links
+
+
+def test_of_many_client_classes_the_least_are_added_up(store: Store, sign_in: SignIn) -> None:
+    agents = ("docker/27", "Helm/3", "trivy/0.5", "podman/5", "containerd/2", "skopeo/1", "kaniko")
+    for number, agent in enumerate([*agents, "unheard of"]):
+        for turn in range(9 - number):
+            at = FIRST + timedelta(hours=number, minutes=5 * turn)
+            store(wire_event("pull", tag="v1", at=at, user_agent=agent))
+    client = sign_in("alice")
+
+    page = client.get("/analysis/", query_string={**PERIOD, "by": "client"}).text
+
+    [plot] = re.findall(r'<div class="plot" aria-hidden="true">(.*?)</div>\s*<details', page, re.S)
+    numbers = re.findall(r": ([\w -]+) (\d+)</title>", plot)
+    assert sum(int(number) for _, number in numbers) == sum(range(2, 10))
+    assert len(numbers) == 7
+    assert numbers[-1][0] == "all others"
+
+
+def test_clients_of_others_are_drawn_for_nobody_who_may_not_know_them(
+    store: Store, make_app: Callable[..., Flask], app: Flask
+) -> None:
+    store(wire_event("pull", tag="v1", at=FIRST, actor="bob", user_agent="trivy/0.5"))
+    query = {**PERIOD, "by": "client"}
+
+    def page(records: Any) -> str:
+        client = make_app(access=Access(records=records)).test_client()
+        return client.get("/analysis/", query_string=query, headers=basic("alice")).text
+
+    seen = page("all")
+    assert "By client" in seen
+    assert ": scanner 1</title>" in seen
+    for records in ("own", "without_addresses"):
+        hidden = page(records)
+        assert ": Pulls 1</title>" in hidden
+        assert "By client" not in hidden
+        assert ": scanner" not in hidden
+
+
+def week_of(page: str) -> dict[str, tuple[int, int]]:
+    """What happened in each hour of the week, and in how many such hours, where anything did."""
+    cells = re.findall(
+        r"<title>(\w{3} \d\d):00: [0-9.]+ in an hour, ([0-9,]+) in (\d+)</title>", page
+    )
+    assert len(cells) in (0, 7 * 24)
+    return {name: (int(number), int(hours)) for name, number, hours in cells if int(number)}
+
+
+def test_hours_of_the_week_are_a_recount_of_what_an_account_may_see(
+    happened: list[Happening], sign_in: SignIn, mock_stores: Stores
+) -> None:
+    for day in mock_stores.days.find_open_days(datetime.now(UTC)):
+        mock_stores.days.close_day(day)
+    days = Counter(f"{FIRST + timedelta(days=number):%a}" for number in range(DAYS))
+
+    for name in ("admin", "alice", "mallory"):
+        visible = [] if name == "mallory" else visible_to(name, happened)
+        for query, holds in FILTERS[:1] + FILTERS[2:3] + FILTERS[11:12]:
+            rows = [row for row in within(visible) if holds(row) and counts(query, row)]
+            expected = Counter(f"{row[0]:%a %H}" for row in rows)
+            page = sign_in(name).get("/analysis/", query_string={**PERIOD, **query}).text
+            assert week_of(page) == {
+                hour: (number, days[hour[:3]]) for hour, number in expected.items()
+            }
+            assert (name == "mallory") == (not expected)
+
+
+def test_hours_of_the_week_are_left_out_where_events_would_have_to_be_counted(
+    happened: list[Happening], sign_in: SignIn, mock_stores: Stores
+) -> None:
+    client = sign_in("admin")
+    title = ">Hours and weekdays<"
+    assert title not in client.get("/analysis/", query_string=PERIOD).text, "all days are open"
+    for day in mock_stores.days.find_open_days(datetime.now(UTC)):
+        mock_stores.days.close_day(day)
+
+    assert title in client.get("/analysis/", query_string=PERIOD).text
+    for query in ({"repository": "team/app"}, {"tag": "v1"}, {"to": "2026-11-11"}):
+        assert title not in client.get("/analysis/", query_string={**PERIOD, **query}).text
+
+
+def test_hours_to_come_do_not_count(store: Store, sign_in: SignIn) -> None:
+    now = datetime.now(UTC)
+    store(wire_event("push", at=now - timedelta(minutes=1)))
+
+    page = sign_in("alice").get("/analysis/?days=7").text
+
+    hours = re.findall(r"in an hour, [0-9,]+ in (\d+)</title>", page)
+    assert sum(map(int, hours)) in (6 * 24 + now.hour + 1, 6 * 24 + datetime.now(UTC).hour + 1)
 
 
 def test_recall_by_digest_is_narrowed_to_a_registry(store: Store, sign_in: SignIn) -> None:
@@ -780,3 +925,41 @@ def test_recall_names_what_it_cannot_use(sign_in: SignIn, query: str, field: str
 
     assert response.status_code == 400
     assert response.json["detail"].startswith(f"{field}: ")
+
+
+def test_the_period_is_chosen_by_a_link_or_by_days_and_the_filters_stay(
+    store: Store, sign_in: SignIn
+) -> None:
+    store(wire_event("push", at=FIRST))
+    today = datetime.now(UTC).date()
+    this = today.replace(day=1)
+    end = this - timedelta(days=1)
+    client = sign_in("alice")
+
+    def chosen(query: str) -> tuple[str, dict[str, str]]:
+        """The label in force, and the links by label."""
+        page = client.get(f"/analysis/?{query}").text
+        nav = page[page.index('aria-label="Period"') : page.index("</nav>", page.index("Period"))]
+        links = re.findall(r'<a class="[^"]*" (.*?) ?href="([^"]*)">([^<]*)</a>', nav)
+        here = [label for mark, _, label in links if mark]
+        assert 'name="namespace" value="team"' in page[page.index('class="period"') :]
+        return "".join(here), {label: href.replace("&amp;", "&") for _, href, label in links}
+
+    here, links = chosen("namespace=team")
+    assert here == "30 days"
+    assert list(links) == [
+        *("Today", "2 days", "7 days", "30 days", "90 days", "This month", "Last month")
+    ]
+    for label, href in links.items():
+        assert chosen(href.partition("?")[2])[0] == label
+    assert links["Last month"].endswith(f"from={end.replace(day=1)}&to={end}")
+    shown = client.get(links["This month"]).text
+    assert f"{this}{f' to {today}' if today != this else ''}, days of UTC" in shown
+    assert 'value="2026-11-10"' in client.get("/analysis/", query_string=PERIOD).text
+
+
+def test_a_day_that_is_none_is_named_beside_the_days(sign_in: SignIn) -> None:
+    response = sign_in("alice").get("/analysis/?from=2026-11-10&to=2026-11-09")
+
+    assert response.status_code == 400
+    assert "is before from" in response.text
