@@ -54,16 +54,20 @@ def fold_readings(
     for push in pushes:
         (tagged if own_tag(push) else untagged)[push.digest].append(push)
     for pull in pulls:
-        begun, begins = neighbours(untagged[pull.digest], pull)
-        if not (begun and pull.timestamp - begun.timestamp <= WINDOW) and not (
-            begins and begins.timestamp - pull.timestamp <= skew(begins, pull)
-        ):
+        same, tags = untagged[pull.digest], tagged[pull.digest]
+        if not any(-skew(push, pull) <= pull.timestamp - push.timestamp <= WINDOW for push in same):
             continue
-        before, after = neighbours(tagged[pull.digest], pull)
+        # The nearest before may be of the same node, and one further away of another.
+        before = [
+            push
+            for push in tags
+            if by_time(push) < by_time(pull) and pull.timestamp - push.timestamp <= skew(push, pull)
+        ]
+        _, after = neighbours(tags, pull)
         if after and after.timestamp - pull.timestamp <= SKEW:
             belongs[pull.id] = after
-        elif before and pull.timestamp - before.timestamp <= skew(before, pull):
-            belongs[pull.id] = before
+        elif before:
+            belongs[pull.id] = before[-1]
 
 
 def fold_deletes(events: Sequence[Event], belongs: dict[str, Event]) -> None:

@@ -869,6 +869,14 @@ def test_the_first_tag_after_what_was_read_back_takes_it() -> None:
     assert folded(push(0), before, read)[2].part_of == before.id
 
 
+def test_a_push_of_another_node_is_seen_behind_one_of_the_same() -> None:
+    begun, tag = push(2, source="b"), push(3, tag="v1")
+    assert folded(pull(0), push(1), begun, tag)[0].part_of == tag.id
+
+    before, nearer = push(-2, tag="v1", source="b"), push(-1, tag="v2")
+    assert folded(push(-3), before, nearer, pull(0))[3].part_of == before.id
+
+
 def test_pushes_and_pulls_are_told_apart() -> None:
     assert actions(push(0, "amd64"), pull(1, "index", "v1")) == ["push", "pull v1"]
     assert actions(pull(0, "amd64"), push(1, "index", "v1")) == ["pull", "push v1"]
