@@ -125,7 +125,7 @@ class Neighbourhood:
         for event in events:
             is_longer = event.kind == "index" or event.parent
             since = of_indexes if is_longer else self.since
-            changes_since = min(self.since, self.changes_since)
+            changes_since = min(of_indexes, self.changes_since)
             if event.timestamp >= (changes_since if _is_change(event) else since):
                 self.put(event)
         self._trim_at = max(MANY, self.number * 3 // 2)
@@ -211,7 +211,8 @@ class Recent:
         since = first - LATE - PULLS_OF_INDEXES
         changes_since = first - LATE - CHANGES
         found = Neighbourhood(
-            since, changes_since if has_changes else datetime.max.replace(tzinfo=first.tzinfo)
+            first - LATE - PULLS,
+            changes_since if has_changes else datetime.max.replace(tzinfo=first.tzinfo),
         )
         until = last and last + (CHANGES if has_changes else AFTER + PULLS_OF_INDEXES)
         for event in self._store.find_between(*of, changes_since if has_changes else since, until):

@@ -312,19 +312,15 @@ def test_what_cannot_be_folded_is_not_put_at_hand() -> None:
     assert around.number == 0
 
 
-@pytest.mark.parametrize(
-    ("action", "reach"), [("pull", LATE + PULLS_OF_INDEXES - PULLS), ("push", LATE)]
-)
-def test_what_is_at_hand_serves_an_event_as_late_as_it_reaches(
-    action: str, reach: timedelta
-) -> None:
+@pytest.mark.parametrize("action", ["pull", "push"])
+def test_what_is_at_hand_serves_an_event_as_late_as_it_reaches(action: str) -> None:
     record = Record()
     recent = recent_of(record)
     found(recent, event(action))
 
-    found(recent, event(action, -reach), event(action))
+    found(recent, event(action, -LATE), event(action))
     assert record.reads == 1
-    found(recent, event(action, -reach - MOMENT), event(action))
+    found(recent, event(action, -LATE - MOMENT), event(action))
     assert record.reads == 2
 
 
