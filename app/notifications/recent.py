@@ -65,12 +65,15 @@ class Neighbourhood:
         self.number = 0
         self._trim_at = MANY
         self._events: dict[Who, dict[str, dict[str, Event]]] = {}
+        self._indexes: defaultdict[Who, set[str]] = defaultdict(set)  # their digests
 
     def put(self, event: Event) -> None:
         """Take in an event, or what is derived of it now."""
         of_digest = self._events.setdefault(who(event), {}).setdefault(event.digest or "", {})
         self.number += event.id not in of_digest
         of_digest[event.id] = _lean(event)
+        if event.kind == "index":
+            self._indexes[who(event)].add(event.digest or "")
 
     def drop(self, event: Event) -> None:
         """Leave out an event that can no longer be folded with another one."""
@@ -122,6 +125,7 @@ class Neighbourhood:
             for event in one.values()
         ]
         self._events, self.number = {}, 0
+        self._indexes.clear()
         for event in events:
             is_longer = event.kind == "index" or event.parent
             since = of_indexes if is_longer else self.since
@@ -150,10 +154,11 @@ class Neighbourhood:
         }
 
     def _indexes_of(self, name: Who) -> set[str]:
+        by_digest = self._events.get(name, {})
         return {
             digest
-            for digest, events in self._events.get(name, {}).items()
-            if any(event.kind == "index" for event in events.values())
+            for digest in self._indexes.get(name, ())
+            if any(event.kind == "index" for event in by_digest.get(digest, {}).values())
         }
 
 

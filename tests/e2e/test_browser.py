@@ -194,9 +194,11 @@ def test_an_account_without_rights_finds_nothing(
     assert page.locator("tbody").count() == 0
 
 
-@pytest.mark.parametrize("home", ["/search/", "/analysis/"])
+@pytest.mark.parametrize(
+    ("home", "part"), [("/search/", "Latest pushes"), ("/analysis/", "Top repositories")]
+)
 def test_a_home_page_asks_to_sign_in_and_comes_back(
-    open_page: OpenPage, pushed: Pushed, home: str
+    open_page: OpenPage, pushed: Pushed, home: str, part: str
 ) -> None:
     page = open_page()
 
@@ -205,7 +207,7 @@ def test_a_home_page_asks_to_sign_in_and_comes_back(
     page.get_by_role("button", name="Sign in").click()
 
     page.wait_for_url(f"**{home}")
-    expect(page.locator("main")).to_contain_text(VISIBLE)
+    expect(page.locator("main")).to_contain_text(part)
 
 
 def test_the_search_box_of_every_page_leads_to_results(
@@ -444,7 +446,7 @@ def test_names_as_long_as_can_be_fit_into_every_page(
     for path in ["/search/", "/analysis/", *paths(LONG, LONG_TAG, digest("long"))]:
         if path in ("/search/", "/analysis/") or "=" in path:
             page.goto(path)
-            assert LONG in page.content(), path
+            assert LONG in page.content() or path == "/search/", path  # others push, too
             wide += too_wide(page)
 
     assert not wide, "\n".join(wide)
