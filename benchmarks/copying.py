@@ -1,9 +1,11 @@
 """How fast images are copied, against skopeo: `python benchmarks/copying.py`.
 
-Ours is a worker with its queue in the database, as `rns migrate worker` runs it: the time is from
-the wish for the tags to the last finished job. skopeo is `skopeo copy -q --all --preserve-digests`,
-one process for each image, four at a time (as ours) and one after the other. Both copy between the
-same two docker-registry processes; every measurement begins with an empty target. Prints medians.
+Ours is `rns migrate worker --nice 0`, a process that waits for work: the time is from the wish for
+the tags to the last finished job. It is given twice, without and with the start of that process,
+which a migration pays once. skopeo is `skopeo copy -q --all --preserve-digests`, one process for
+each image, four at a time (as ours) and one after the other, and `skopeo sync`, one process for a
+whole repository, which lists its tags too. All run at the same niceness and copy between the same
+two docker-registry processes; every measurement begins with an empty target. Prints medians.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
+import yaml
 from database import database_uri
 from pymongo import MongoClient
 
@@ -30,14 +32,13 @@ from clients import Publisher
 from images import IMAGE, LAYER
 from processes import Registry, cleaned_up
 
-from app.migration import Plan
-from app.migration.worker import Worker
-from app.settings import Migration
 from app.store import Stores
 from app.store.migrations import LIVE, Wish, present
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
-AT_A_TIME = 4  # as limits.images is by default
+DATABASE = "benchmark"
+ENGINES = ["ours", "with start", "skopeo x4", "skopeo x1", "sync"]  # 4: as limits.images is
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 class Case:
@@ -83,34 +84,45 @@ def new_target(directory: Path) -> Iterator[Registry]:
         yield target
 
 
-def measure_ours(stores: Stores, source: Registry, target: Registry, case: Case) -> float:
+def measure_ours(
+    stores: Stores, uri: str, source: Registry, target: Registry, case: Case
+) -> tuple[float, float]:
+    """Seconds for the copies, and these with the start of the worker's process."""
     name = f"plan-{target.port}-{len(case.tags)}"
-    document = {
+    plan = {
         "name": name,
         "source": {"url": source.url, "plain_http": True},
         "target": {"url": target.url, "plain_http": True},
     }
+    config = target.storage.parent / "config.yml"
+    mongodb = {"uri": uri, "database": DATABASE, "data_dir": str(config.parent / "data")}
+    registries = [{"name": "default", "token": "of-the-benchmark"}]
+    document = {"mongodb": mongodb, "registries": registries, "migrations": [plan]}
+    config.write_text(yaml.safe_dump(document))
     stores.migrations.plans.set_state(name, "live", "benchmark", present())
-    worker = Worker(stores, [Plan(msgspec.convert(document, Migration))])
-    worker.start()
-    time.sleep(1)
+    wishes = [Wish(name, case.repository, tag, LIVE) for tag in case.tags]
 
     def copy() -> float:
-        wishes = [Wish(name, case.repository, tag, LIVE) for tag in case.tags]
-        expected = worker.plans[0].done + len(wishes)
         start = time.perf_counter()
         stores.migrations.jobs.wish(wishes, present())
-        while worker.plans[0].done < expected:
-            time.sleep(0.005)
-        taken = time.perf_counter() - start
-        assert stores.migrations.jobs.count_by_state(name) == {"done": len(wishes)}
-        return taken
+        while stores.migrations.jobs.count_by_state(name) != {"done": len(wishes)}:
+            time.sleep(max(0.01, 0.02 * (time.perf_counter() - start)))  # asking costs, too
+        return time.perf_counter() - start
 
-    try:
-        taken = copy()
-        return copy() if case.is_repeated else taken
-    finally:
-        worker.stop()
+    environment = {**os.environ, "RNS_CONFIG": str(config), "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, "-m", "app", "migrate", "worker", "--nice", "0"]
+    start = time.perf_counter()
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as worker:
+        try:
+            while not stores.migrations.workers.find(present()):
+                time.sleep(0.005)
+            started = time.perf_counter() - start
+            taken = copy()
+            if case.is_repeated:
+                taken = copy()
+        finally:
+            worker.terminate()
+    return taken, started + taken
 
 
 def measure_skopeo(source: Registry, target: Registry, case: Case, at_a_time: int) -> float:
@@ -132,34 +144,57 @@ def measure_skopeo(source: Registry, target: Registry, case: Case, at_a_time: in
     return copy() if case.is_repeated else taken
 
 
+def measure_sync(source: Registry, target: Registry, case: Case) -> float:
+    command = ["skopeo", "--insecure-policy", "sync", "--all", "--preserve-digests"]
+    command += ["--src-tls-verify=false", "--dest-tls-verify=false"]
+    command += ["--src", "docker", "--dest", "docker"]
+    command += [f"{source.address}/{case.repository}", f"{target.address}/bench"]
+    environment = {**os.environ, "HOME": str(target.storage.parent)}
+
+    def copy() -> float:
+        start = time.perf_counter()
+        subprocess.run(command, check=True, env=environment, capture_output=True)
+        return time.perf_counter() - start
+
+    taken = copy()
+    return copy() if case.is_repeated else taken
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--case", default="", help="only those with this in their name")
+    options = parser.parse_args()
+    rounds = options.rounds
     with (
         tempfile.TemporaryDirectory() as directory,
         database_uri() as uri,
         cleaned_up(Registry(Path(directory) / "source", accounts=False)) as source,
     ):
         source.start()
-        cases = fill(source)
-        stores = Stores(MongoClient(uri, tz_aware=True)["benchmark"])
+        cases = [case for case in fill(source) if options.case in case.name]
+        stores = Stores(MongoClient(uri, tz_aware=True)[DATABASE])
         stores.ensure_indexes()
-        engines: dict[str, Callable[[Registry, Case], float]] = {
-            "ours": lambda target, case: measure_ours(stores, source, target, case),
-            "skopeo x4": lambda target, case: measure_skopeo(source, target, case, AT_A_TIME),
-            "skopeo x1": lambda target, case: measure_skopeo(source, target, case, 1),
-        }
-        print(f"{'case':36}" + "".join(f"{name:>11}" for name in engines) + "   ratio x4, x1")
+        stores.schema.note()
+        print(f"{'case':36}" + "".join(f"{name:>11}" for name in ENGINES) + "   ratios to ours")
         for case in cases:
-            taken: dict[str, list[float]] = {name: [] for name in engines}
+            taken: dict[str, list[float]] = {name: [] for name in ENGINES}
             for _ in range(rounds):
-                for name, measure in engines.items():
+                for name in ENGINES[1:]:
                     with new_target(Path(directory)) as target:
-                        taken[name].append(measure(target, case))
-            ours, four, one = (statistics.median(times) for times in taken.values())
-            row = "".join(f"{seconds:9.2f} s" for seconds in (ours, four, one))
-            print(f"{case.name:36}{row}   {four / ours:5.2f} {one / ours:5.2f}", flush=True)
+                        if name == "with start":
+                            ours, started = measure_ours(stores, uri, source, target, case)
+                            taken["ours"].append(ours)
+                            taken[name].append(started)
+                        elif name == "sync":
+                            taken[name].append(measure_sync(source, target, case))
+                        else:
+                            at_a_time = int(name.removeprefix("skopeo x"))
+                            taken[name].append(measure_skopeo(source, target, case, at_a_time))
+            ours, *others = (statistics.median(times) for times in taken.values())
+            row = "".join(f"{seconds:9.2f} s" for seconds in (ours, *others))
+            ratios = " ".join(f"{seconds / ours:5.2f}" for seconds in others)
+            print(f"{case.name:36}{row}   {ratios}", flush=True)
 
 
 if __name__ == "__main__":

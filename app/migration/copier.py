@@ -209,6 +209,7 @@ class Copier:
             ) from None
 
     def _copy_blobs(self, copied: _Copied, blobs: Sequence[Descriptor]) -> None:
+        blobs = sorted(blobs, key=lambda blob: -blob.size)  # the others go beside the longest
         limit = self._plan.limits.max_blob_gb * GB
         for blob in blobs:
             if limit and blob.size > limit:
