@@ -764,6 +764,12 @@ def test_the_last_index_before_the_child_takes_it_where_none_is_after() -> None:
     assert folded(one, other, child)[2].part_of == other.id
 
 
+def test_the_last_index_before_the_child_takes_it_where_the_next_is_too_late() -> None:
+    one, child, later = push(0, "index", "v1"), push(2, "arm64"), push(3602.001, "sibling", "v2")
+
+    assert folded(one, child, later)[1].part_of == one.id
+
+
 def test_a_nested_index_is_part_of_the_outer_one_in_whatever_order_they_come() -> None:
     events = push(0, "amd64"), push(1, "index"), push(2, "outer", "v1")
 
