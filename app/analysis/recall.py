@@ -26,8 +26,8 @@ class Interval(msgspec.Struct, frozen=True):
 class Consumer(msgspec.Struct, frozen=True, kw_only=True):
     """One who has it: an account at an address with a client, newest pull first in a list.
 
-    `pulls` counts an index with its children once, and nothing that who pushed read back; `checks`
-    are HEADs that no pull followed, as of a client that had it already. `first` and `last` are of
+    `pulls` counts an index with its children once; `checks` are of a client that had it already:
+    HEADs that no pull followed, and what it read back of its own push. `first` and `last` are of
     either. Others are one row for each repository where the viewer may not know from where and with
     what they pulled.
     """
@@ -132,11 +132,12 @@ def _find_consumers(
     found: dict[tuple[str, ...], Consumer] = {}
     counted: set[str] = set()
     for event in stores.events.find_pulls(digests, scope, repository, registry):
-        # An index is counted, its child went with it. Who reads back what it pushes pulls nothing.
         whole = event.part_of or event.id
-        is_read_back = event.part_of and not event.parent
-        is_pull = event.action == "pull" and whole not in counted and not is_read_back
-        is_check = event.action == "check" and not event.part_of
+        is_get = event.action == "pull"
+        is_own = is_get and event.part_of is not None and event.parent is None  # of its own push
+        # An index is counted, its child went with it.
+        is_pull = is_get and not is_own and whole not in counted
+        is_check = is_own or (event.action == "check" and not event.part_of)
         if not is_pull and not is_check:
             continue
         if is_pull:

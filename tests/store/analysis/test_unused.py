@@ -592,7 +592,7 @@ def test_who_reads_back_what_it_pushes_has_not_pulled_it(stores: Stores, send: S
 
     found = recall_digest(stores, everything(stores), digest("chart"))
 
-    assert consumers(found) == [("ops", 1, 0)]
+    assert consumers(found) == [("ops", 1, 0), ("ci", 0, 1)]
 
 
 def test_what_a_tag_pointed_to_for_a_time_is_recalled(stores: Stores, send: Send) -> None:
