@@ -39,8 +39,8 @@ class Downloads:
         for event in events:
             if event.action == "pull" and event.digest and is_index(event, children):
                 if event.digest not in self._held:
-                    self._held[event.digest] = seen.intersection(children.get(event.digest, ()))
-                    self._held[event.digest].discard(event.digest)
+                    named = set(children.get(event.digest, ()))
+                    self._held[event.digest] = named & seen - {event.digest}
                 for child in self._held[event.digest]:
                     self._holding[child].append(event)
         self._unknown = {index for index in self._held if not children.get(index)}
