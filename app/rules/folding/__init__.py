@@ -129,8 +129,7 @@ def fold(events: Iterable[Event], children: Children, tag_at: TagAt) -> dict[str
             and event.id not in paired
         ]
         own = [event for event in uploads.get(client[0], ()) if client_of(event) == client]
-        if left and own:
-            fold_readings(left, own, belongs)
+        fold_readings(left, own, belongs)
     fold_deletes(deletes, belongs)
     return {event.id: _result(event, belongs, paired, tag_at) for event in once.values()}
 
