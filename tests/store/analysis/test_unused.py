@@ -595,6 +595,19 @@ def test_who_reads_back_what_it_pushes_has_not_pulled_it(stores: Stores, send: S
     assert consumers(found) == [("ops", 1, 0), ("ci", 0, 1)]
 
 
+def test_what_is_read_back_of_a_push_is_no_use(stores: Stores, send: Send) -> None:
+    second = 1 / 86_400
+    send("push", of="chart")
+    send("pull", of="chart", day=second, actor="ci")
+    send("push", tag="1.0.0", of="chart", day=2 * second)
+
+    is_use = UnusedQuery(days=1).is_use
+    newest = stores.usage.find_newest(["team/app"], everything(stores), NOW, is_use)
+
+    assert not any(proofs.pull or proofs.use for proofs in newest.values())
+    assert unused(stores) == ["team/app:1.0.0"]
+
+
 def test_what_a_tag_pointed_to_for_a_time_is_recalled(stores: Stores, send: Send) -> None:
     for day, of in ((0, "good"), (10, "bad"), (12, "fixed")):
         send("push", tag="latest", of=of, day=day, actor=f"pushed {of}")
