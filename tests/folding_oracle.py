@@ -70,12 +70,8 @@ def skew(one: Event, other: Event) -> timedelta:
 
 
 def held_by(digest: str | None, children: Any) -> set[str]:
-    """What an index holds, through and through; never itself."""
-    held: set[str] = set()
-    for _ in range(len(children) + 1):
-        for name in [digest, *held]:
-            held |= set(children.get(name, ()))
-    return held - {digest}
+    """What an index holds; never itself."""
+    return set(children.get(digest, ())) - {digest}
 
 
 # Rule 1
@@ -142,30 +138,31 @@ def index_between(check: Event, pull: Event, history: list[Event], children: Any
 def let_indexes_take_in(
     history: list[Event], children: Any, part_of: dict[str, Event], paired: dict[str, str]
 ) -> None:
-    taken_before: list[Event] = []
+    takes_for = {event.id: event for event in history}
     last = {event.id: event.timestamp for event in history}
     for child in history:
         if not is_free(child, part_of, paired):
             continue
         takers = [
-            index
+            takes_for[index.id]
             for index in pulls_of_holders(child, history, children)
             if order(index) < order(child)
-            and child.timestamp <= last[index.id] + WINDOW
-            and child.timestamp <= index.timestamp + LONGEST
-            and index not in taken_before
+        ]
+        takers = [
+            taker
+            for taker in takers
+            if child.timestamp <= last[taker.id] + WINDOW
+            and child.timestamp <= taker.timestamp + LONGEST
         ]
         if takers:
-            part_of[child.id] = takers[-1]
+            part_of[child.id] = takes_for[child.id] = takers[-1]
             last[takers[-1].id] = child.timestamp
-            taken_before.append(child)
     for child in history:
         takers = [
             index
             for index in pulls_of_holders(child, history, children)
             if order(index) > order(child)
             and index.timestamp <= child.timestamp + skew(index, child)
-            and index not in taken_before
         ]
         if takers and is_free(child, part_of, paired):
             part_of[child.id] = takers[0]
@@ -370,7 +367,7 @@ def nearest(deletes: list[Event], by_tag: Event, history: list[Event]) -> Event:
 
 def answer(event: Event, part_of: dict[str, Event], paired: dict[str, str], tag_at: Any) -> Answer:
     whole = event
-    while whole.id in part_of:
+    while whole.id in part_of and part_of[whole.id].timestamp <= event.timestamp + UPLOAD:
         whole = part_of[whole.id]
     tag = own_tag(event)
     if whole != event:

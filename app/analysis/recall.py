@@ -26,9 +26,10 @@ class Interval(msgspec.Struct, frozen=True):
 class Consumer(msgspec.Struct, frozen=True, kw_only=True):
     """One who has it: an account at an address with a client, newest pull first in a list.
 
-    `pulls` counts an index with its children once; `checks` are HEADs that no pull followed,
-    as of a client that had it already. `first` and `last` are of either. Others are one row for
-    each repository where the viewer may not know from where and with what they pulled.
+    `pulls` counts an index with its children once; `checks` are of a client that had it already:
+    HEADs that no pull followed, and what it read back of its own push. `first` and `last` are of
+    either. Others are one row for each repository where the viewer may not know from where and with
+    what they pulled.
     """
 
     actor: str
@@ -109,12 +110,16 @@ def _intervals(history: Sequence[Move]) -> list[Interval]:
 
 
 def _with_children(stores: Stores, registries: Iterable[str], digests: Iterable[str]) -> list[str]:
-    wanted = list(dict.fromkeys(digests))
-    children: list[str] = []
+    """Digests, then what they hold, the outer before the inner."""
+    found = dict.fromkeys(digests)
     for registry in registries:
-        for manifest in stores.manifests.find(registry, wanted).values():
-            children += manifest.children
-    return list(dict.fromkeys(wanted + children))
+        level = list(found)
+        while level:
+            manifests = stores.manifests.find(registry, level).values()
+            named = (child for manifest in manifests for child in manifest.children)
+            level = [child for child in named if child not in found]
+            found |= dict.fromkeys(level)
+    return list(found)
 
 
 def _find_consumers(
@@ -125,13 +130,18 @@ def _find_consumers(
     registry: str | None,
 ) -> list[Consumer]:
     found: dict[tuple[str, ...], Consumer] = {}
-    wanted = set(digests)
+    counted: set[str] = set()
     for event in stores.events.find_pulls(digests, scope, repository, registry):
-        # The index is counted; its child went with it.
-        is_pull = event.action == "pull" and event.parent not in wanted
-        is_check = event.action == "check" and not event.part_of
+        whole = event.part_of or event.id
+        is_get = event.action == "pull"
+        is_own = is_get and event.part_of is not None and event.parent is None  # of its own push
+        # An index is counted, its child went with it.
+        is_pull = is_get and not is_own and whole not in counted
+        is_check = is_own or (event.action == "check" and not event.part_of)
         if not is_pull and not is_check:
             continue
+        if is_pull:
+            counted.add(whole)
         key = (event.registry, event.repository, event.actor, event.address, event.client)
         one = Consumer(
             actor=event.actor,

@@ -7,15 +7,14 @@ crash between any two of them, followed by the same events once more, loses and 
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
-from app.notifications.recent import Neighbourhood, Place, Recent, is_foldable, place
+from app.notifications.recent import CHANGES, Neighbourhood, Place, Recent, is_foldable, place
 from app.rules.events import Event, position_at
 from app.rules.folding import AFTER, BEFORE, LONGEST, SKEW, UPLOAD, Fold, fold
-from app.rules.kinds import INDEX_TYPES
 from app.store import Stores
 from app.store.catalogue import Repointed
 from app.store.events import DERIVED
@@ -23,7 +22,7 @@ from app.store.manifests import Manifest
 
 MAX_MANIFESTS = 10_000  # that are at hand
 # Events of a repository that lie further apart change nothing in common, and are folded apart.
-APART = 2 * (UPLOAD + SKEW)
+APART = CHANGES
 
 After = Callable[[Sequence[Event]], None]
 
@@ -196,23 +195,14 @@ class Derivation:
                 if group.asked:
                     group.fold(tags)
 
-    def _find_children(self, registry: str, indexes: Iterable[str]) -> dict[str, list[str]]:
-        """The children of indexes and of those among them, by digest, as far as they are known."""
+    def _find_children(self, registry: str, indexes: Collection[str]) -> dict[str, list[str]]:
+        """The children of indexes by digest, as far as they are known."""
+        self._know_manifests((registry, digest) for digest in indexes)
         found: dict[str, list[str]] = {}
-        waiting = set(indexes)
-        while waiting:
-            self._know_manifests((registry, digest) for digest in waiting)
-            named: set[str] = set()
-            for digest in waiting:
-                manifest = self._manifests.get((registry, digest))
-                if manifest and manifest.kind == "index" and manifest.references:
-                    found[digest] = [reference.digest for reference in manifest.references]
-                    named |= {
-                        reference.digest
-                        for reference in manifest.references
-                        if reference.media_type in INDEX_TYPES
-                    }
-            waiting = named - found.keys()
+        for digest in indexes:
+            manifest = self._manifests.get((registry, digest))
+            if manifest and manifest.kind == "index" and manifest.references:
+                found[digest] = [reference.digest for reference in manifest.references]
         return found
 
     def _know_manifests(self, keys: Iterable[tuple[str, str]]) -> None:
@@ -284,7 +274,7 @@ class _Group:
     def _is_near(self, event: Event) -> bool:
         """Whether the seeds may change it, and all that decides over it is known."""
         if event.action == "push":
-            return self._first - UPLOAD - SKEW <= event.timestamp <= self._last + UPLOAD + SKEW
+            return self._first - 2 * (UPLOAD + SKEW) <= event.timestamp <= self._last + 2 * SKEW
         if event.action == "delete":
             return self._first - LONGEST <= event.timestamp <= self._last + LONGEST
         return self._first - BEFORE <= event.timestamp <= self._last + AFTER

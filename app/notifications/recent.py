@@ -36,7 +36,7 @@ MANY = 200  # of one place: what is too old is dropped from here on
 # What may be folded with an event, or changes what that is folded with, is at most so much older.
 PULLS = BEFORE + WINDOW + SKEW
 PULLS_OF_INDEXES = BEFORE + LONGEST + WINDOW
-CHANGES = 2 * (UPLOAD + SKEW)  # pushes and deletes
+CHANGES = 2 * (UPLOAD + 2 * SKEW)  # pushes and deletes
 # The newest event may be so much newer than one that comes now.
 LATE = 2 * WINDOW
 # What many events say alike.
@@ -83,7 +83,7 @@ class Neighbourhood:
     def find_related(self, events: Sequence[Event], children: Children) -> dict[str, Event]:
         """Those that may be folded with `events`, by id.
 
-        `children` are those of `find_indexes`, as far as they are known, and of their children.
+        `children` are those of `find_indexes`, as far as they are known.
         """
         found: dict[str, Event] = {}
         indexes = {event.digest for event in events if event.kind == "index" and event.digest}

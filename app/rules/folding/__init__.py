@@ -15,11 +15,11 @@ Pulls and checks of one client:
    before. A check that is dated after the pull counts as so far away as it is where
    another node saw it; where the same node did, it comes after all others. A pull that names a tag
    itself takes only a check of that tag.
-2. The pull of an index takes in pulls and checks of its children, and of their children, that name
-   no tag and were not paired: from SKEW (or BLINK) before it to WINDOW after the last one it took
-   in, and to LONGEST after itself. Of several such pulls the newest before the child takes it,
-   else the first after it. What an index that was taken in would take falls to the one that took
-   it. Between a check and the pull of a child, the index is nearer than the check.
+2. The pull of an index takes in pulls and checks of its children that name no tag and were not
+   paired: from SKEW (or BLINK) before it to WINDOW after the last one it took in, and to LONGEST
+   after itself. Of several such pulls the newest before the child takes it, else the first after
+   it. What an index that was taken in would take falls to the one that took it. Between a check and
+   the pull of a child, the index is nearer than the check.
 3. A check without tag is part of the next pull of its digest, at most WINDOW later, else of the one
    before, at most SKEW (or BLINK) earlier.
 4. Where nobody told the children of an index: if from WINDOW before to WINDOW after it the client
@@ -40,7 +40,7 @@ else of the last one at most SKEW (or BLINK) before.
 Deletes: by tag, part of the nearest delete by digest with the same request id, at most LONGEST
 away, else of the nearest by the same client within BURST.
 
-What is part of a part is part of the whole.
+What is part of a part is part of the whole, where that is at most UPLOAD later.
 """
 
 from __future__ import annotations
@@ -64,7 +64,6 @@ from app.rules.folding.terms import (
     TagFrom,
     by_time,
     client_of,
-    descendants,
     own_tag,
 )
 
@@ -130,8 +129,7 @@ def fold(events: Iterable[Event], children: Children, tag_at: TagAt) -> dict[str
             and event.id not in paired
         ]
         own = [event for event in uploads.get(client[0], ()) if client_of(event) == client]
-        if left and own:
-            fold_readings(left, own, belongs)
+        fold_readings(left, own, belongs)
     fold_deletes(deletes, belongs)
     return {event.id: _result(event, belongs, paired, tag_at) for event in once.values()}
 
@@ -145,10 +143,10 @@ def related(digests: Iterable[str], indexes: Iterable[str], children: Children) 
     found = set(digests)
     families = []
     for index in indexes:
-        names = descendants(index, children)
+        names = children.get(index)
         if not names:
             return None
-        families.append(names | {index})
+        families.append({index, *names})
     grew = True
     while grew:
         grew = False
@@ -180,6 +178,8 @@ def _whole(event: Event, belongs: Mapping[str, Event]) -> Event:
     path = [event]
     while path[-1].id in belongs:
         whole = belongs[path[-1].id]
+        if whole.timestamp - event.timestamp > UPLOAD:
+            break
         if whole in path:  # manifests that claim to hold each other: the first is the whole
             return min(path[path.index(whole) :], key=by_time)
         path.append(whole)

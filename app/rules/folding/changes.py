@@ -28,10 +28,8 @@ def fold_uploads(events: Sequence[Event], children: Children, belongs: dict[str,
     by_digest: defaultdict[str, list[Event]] = defaultdict(list)
     for event in events:
         by_digest[event.digest or ""].append(event)
-    naming = {
-        event.digest or "": [e for e in by_digest[event.digest or ""] if own_tag(e)]
-        for event in parts
-    }
+    digests = {event.digest or "" for event in parts}
+    naming = {digest: [e for e in by_digest[digest] if own_tag(e)] for digest in digests}
     for digest, same in by_digest.items():
         for child in naming.keys() & set(children.get(digest, ())) - {digest}:
             naming[child] += same

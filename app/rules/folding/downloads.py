@@ -13,7 +13,6 @@ from app.rules.folding.terms import (
     Children,
     TagAt,
     cause_after,
-    descendants,
     is_index,
     neighbours,
     own_tag,
@@ -40,7 +39,8 @@ class Downloads:
         for event in events:
             if event.action == "pull" and event.digest and is_index(event, children):
                 if event.digest not in self._held:
-                    self._held[event.digest] = descendants(event.digest, children) & seen
+                    named = set(children.get(event.digest, ()))
+                    self._held[event.digest] = named & seen - {event.digest}
                 for child in self._held[event.digest]:
                     self._holding[child].append(event)
         self._unknown = {index for index in self._held if not children.get(index)}
@@ -75,15 +75,17 @@ class Downloads:
         left: list[Event] = []
         for event in self._events:
             digest = event.digest or ""
+            taking = None
             if digest in self._holding and self._is_free(event):
                 while takings[digest] and not takings[digest][-1].takes(event):
                     takings[digest].pop()  # nor would it take a later one
                 if takings[digest]:
-                    self._belongs[event.id] = takings[digest][-1].take(event)
-                    continue
-                left.append(event)
+                    taking = takings[digest][-1]
+                    self._belongs[event.id] = taking.take(event)
+                else:
+                    left.append(event)
             if event.action == "pull" and digest in self._held:
-                taking = _Taking(event)
+                taking = taking or _Taking(event)
                 for child in self._held[digest]:
                     takings[child].append(taking)
                     indexes[child].append(event)

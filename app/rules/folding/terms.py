@@ -50,18 +50,6 @@ def is_index(event: Event, children: Children) -> bool:
     return event.kind == "index" or event.digest in children
 
 
-def descendants(digest: str, children: Children) -> set[str]:
-    """The children of an index, and theirs; empty where nobody told them."""
-    found: set[str] = set()
-    waiting = list(children.get(digest, ()))
-    while waiting:
-        child = waiting.pop()
-        if child not in found and child != digest:
-            found.add(child)
-            waiting.extend(children.get(child, ()))
-    return found
-
-
 def neighbours(events: Sequence[Event], event: Event) -> tuple[Event | None, Event | None]:
     """The neighbours of `event` among others in order of time: the last before, the first after."""
     place = bisect_left(events, event.position, key=by_time)

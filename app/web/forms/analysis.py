@@ -66,7 +66,7 @@ class RecordFilter(FilterForm):
         choices=[*any_of(KINDS), SelectChoice(CONTENT, "what figures count")],
         default="",
     )
-    parts = SwitchField("Show the parts of a pull")
+    parts = SwitchField("Show the parts of pulls and pushes")
 
     def validate_address(self, field: Field) -> None:
         """An address, or a network whose host bits are ignored."""

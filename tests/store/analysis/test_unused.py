@@ -568,6 +568,46 @@ def test_an_index_and_its_child_are_one_pull(stores: Stores, send: Send) -> None
     assert consumers(of_child) == [("k8s", 1, 0)]
 
 
+def test_an_index_in_an_index_is_one_pull_with_all_that_it_holds(
+    stores: Stores, send: Send
+) -> None:
+    inner = {"media_type": INDEX, "children": ["amd64"]}
+    send("push", of="inner", **inner)
+    send("pull", tag="v1", of="outer", day=1, media_type=INDEX, children=["inner"])
+    send("pull", of="inner", day=1.00001, **inner)
+    send("pull", of="amd64", day=1.00002)
+    send("pull", of="amd64", day=2, actor="by digest")
+
+    for name in ("outer", "inner"):
+        found = recall_digest(stores, everything(stores), digest(name))
+        assert consumers(found) == [("by digest", 1, 0), ("k8s", 1, 0)]
+
+
+def test_who_reads_back_what_it_pushes_has_not_pulled_it(stores: Stores, send: Send) -> None:
+    second = 1 / 86_400
+    send("push", of="chart", actor="ci")
+    send("pull", of="chart", day=second, actor="ci")
+    send("push", tag="1.0.0", of="chart", day=2 * second, actor="ci")
+    send("pull", tag="1.0.0", of="chart", day=1, actor="ops")
+
+    found = recall_digest(stores, everything(stores), digest("chart"))
+
+    assert consumers(found) == [("ops", 1, 0), ("ci", 0, 1)]
+
+
+def test_what_is_read_back_of_a_push_is_no_use(stores: Stores, send: Send) -> None:
+    second = 1 / 86_400
+    send("push", of="chart")
+    send("pull", of="chart", day=second, actor="ci")
+    send("push", tag="1.0.0", of="chart", day=2 * second)
+
+    is_use = UnusedQuery(days=1).is_use
+    newest = stores.usage.find_newest(["team/app"], everything(stores), NOW, is_use)
+
+    assert not any(proofs.pull or proofs.use for proofs in newest.values())
+    assert unused(stores) == ["team/app:1.0.0"]
+
+
 def test_what_a_tag_pointed_to_for_a_time_is_recalled(stores: Stores, send: Send) -> None:
     for day, of in ((0, "good"), (10, "bad"), (12, "fixed")):
         send("push", tag="latest", of=of, day=day, actor=f"pushed {of}")

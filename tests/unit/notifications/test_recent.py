@@ -91,7 +91,7 @@ def ids(events: Iterable[Event]) -> set[str]:
 def test_what_is_looked_at_is_as_far_as_folds_reach() -> None:
     assert PULLS == BEFORE + WINDOW + SKEW
     assert PULLS_OF_INDEXES == BEFORE + LONGEST + WINDOW
-    assert CHANGES == UPLOAD + SKEW + UPLOAD + SKEW
+    assert CHANGES == 2 * (UPLOAD + SKEW) + 2 * SKEW
 
 
 # Who and what

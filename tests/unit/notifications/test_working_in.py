@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import pytest
@@ -246,18 +246,41 @@ def test_a_push_that_came_with_the_delete_of_a_repository_is_what_its_manifest_s
     assert {row.kind for row in records(mock_stores, action="push")} == {"signature"}
 
 
-def test_the_children_of_an_index_of_another_type_in_an_index_are_part_of_it(
+def test_the_children_of_an_index_in_an_index_may_be_told_after_they_were_pulled(
     mock_stores: Stores,
 ) -> None:
-    docker = "application/vnd.docker.distribution.manifest.list.v2+json"
-    inner = wire_event("push", of="inner", media_type=docker, children=["amd64"], at=0)
-    outer = wire_event("pull", of="outer", media_type=INDEX, children=["inner"], at=1000)
-    outer["target"]["references"][0]["mediaType"] = docker
-    deliver(mock_stores, envelope(inner), now=NOW)
+    outer = wire_event("pull", tag="v1", of="outer", media_type=INDEX, children=["inner"], at=1000)
+    inner = wire_event("pull", of="inner", media_type=INDEX, at=1001)
+    child = wire_event("pull", of="amd64", at=1002)
+    deliver(mock_stores, envelope(outer, inner, child), now=NOW)
+    assert len(records(mock_stores, action="pull")) == 2
 
-    deliver(mock_stores, envelope(outer, wire_event("pull", of="amd64", at=1001)), now=NOW)
+    told = wire_event("push", of="inner", media_type=INDEX, children=["amd64"], at=0)
+    deliver(mock_stores, envelope(told), now=NOW)
 
     assert [row.digest for row in records(mock_stores, action="pull")] == [digest("outer")]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize(("until", "whole"), [(3600, "outer"), (3601, "inner"), (7190, "inner")])
+def test_what_is_pushed_within_hours_may_come_in_any_order(
+    mock_stores: Stores, order: Sequence[int], until: int, whole: str
+) -> None:
+    events = [
+        wire_event("push", of="amd64", at=0),
+        wire_event("push", of="inner", media_type=INDEX, children=["amd64"], at=3595),
+        wire_event("push", tag="v1", of="outer", media_type=INDEX, children=["inner"], at=until),
+    ]
+
+    for number in order:
+        deliver(mock_stores, envelope(events[number]), now=NOW)
+
+    parents = {row.digest: row.parent for row in records(mock_stores, parts=True)}
+    assert parents == {
+        digest("amd64"): digest(whole),
+        digest("inner"): digest("outer"),
+        digest("outer"): None,
+    }
 
 
 @pytest.mark.parametrize("action", ["pull", "push"])

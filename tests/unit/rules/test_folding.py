@@ -393,7 +393,7 @@ def test_between_a_check_and_the_pull_of_a_child_the_index_is_nearer() -> None:
     events = check(0, "amd64", "v1-amd64"), pull(1, "index", "v1"), pull(30, "amd64")
 
     assert actions(*events) == ["check v1-amd64", "pull v1"]
-    assert actions(events[0], pull(1, "outer", "v1"), events[2]) == ["check v1-amd64", "pull v1"]
+    assert actions(events[0], pull(1, "outer", "v1"), events[2]) == ["pull v1", "pull v1-amd64"]
 
 
 def test_an_index_that_is_not_between_leaves_the_check_to_the_pull() -> None:
@@ -512,11 +512,22 @@ def test_a_child_of_a_child_is_part_of_the_outermost_pull() -> None:
         Fold(tag="v1", tag_from="event"),
         *[Fold(part_of=outer.id, parent="outer")] * 3,
     ]
-    assert actions(pull(0, "outermost", "v1"), *events[1:]) == ["pull v1"]
+    outermost = pull(0, "outermost", "v1"), pull(0.5, "outer")
+    assert actions(*outermost, *events[1:]) == ["pull v1"]
 
 
-def test_a_child_of_a_child_is_taken_in_without_the_index_between() -> None:
-    assert actions(pull(0, "outer", "v1"), pull(1, "amd64")) == ["pull v1"]
+def test_a_child_of_a_child_is_taken_in_with_the_index_between_alone() -> None:
+    outer, child = pull(0, "outer", "v1"), pull(2, "amd64")
+
+    assert actions(outer, pull(1, "index"), child) == ["pull v1"]
+    assert actions(outer, child) == ["pull v1", "pull"]
+    assert actions(outer, pull(1, "index", "v2"), child) == ["pull v1", "pull v2"]
+
+
+def test_a_child_dated_before_an_inner_index_is_part_of_the_outer_one() -> None:
+    outer, child, inner = pull(0, "outer", "v1"), pull(1, "amd64", source="b"), pull(2, "index")
+
+    assert folded(outer, child, inner)[1] == Fold(part_of=outer.id, parent="outer")
 
 
 def test_an_inner_index_dated_before_the_outer_one_is_part_of_it_with_its_children() -> None:
@@ -753,12 +764,29 @@ def test_the_last_index_before_the_child_takes_it_where_none_is_after() -> None:
     assert folded(one, other, child)[2].part_of == other.id
 
 
+def test_the_last_index_before_the_child_takes_it_where_the_next_is_too_late() -> None:
+    one, child, later = push(0, "index", "v1"), push(2, "arm64"), push(3602.001, "sibling", "v2")
+
+    assert folded(one, child, later)[1].part_of == one.id
+
+
 def test_a_nested_index_is_part_of_the_outer_one_in_whatever_order_they_come() -> None:
     events = push(0, "amd64"), push(1, "index"), push(2, "outer", "v1")
 
     for order in itertools.permutations(events):
         assert actions(*order) == ["push v1"]
     assert folded(*events)[0] == Fold(part_of=events[2].id, parent="outer")
+
+
+@pytest.mark.parametrize("begun", [-3600, -3600.001])
+def test_a_push_an_hour_before_the_outer_index_is_part_of_the_inner_one(begun: float) -> None:
+    child, inner, outer = push(begun, "amd64"), push(-1800, "index"), push(0, "outer", "v1")
+
+    whole = outer if begun == -3600 else inner
+    assert folded(child, inner, outer)[:2] == [
+        Fold(part_of=whole.id, parent=whole.digest),
+        Fold(part_of=outer.id, parent="outer"),
+    ]
 
 
 def test_a_grandchild_is_no_part_of_an_index_whose_child_was_not_pushed() -> None:
