@@ -28,6 +28,7 @@ from app.store.paging import (
     chunks,
     count_newest,
     find_newest,
+    find_oldest,
 )
 from app.store.scope import Scope
 
@@ -288,16 +289,9 @@ class EventStore:
         return self._collection.delete_many({"registry": registry}).deleted_count
 
     def iterate(self, since: datetime | None = None) -> Iterator[Event]:
-        """Every event from `since` on, oldest first, in slices that do not hold others up."""
+        """Every event from `since` on, oldest first."""
         after = position_at(since) if since else ""
-        while True:
-            query = {"position": {"$gt": after}}
-            documents = list(self._collection.find(query).sort("position", 1).limit(500))
-            for document in documents:
-                yield event_of(document)
-            if not documents:
-                return
-            after = documents[-1]["position"]
+        yield from map(event_of, find_oldest(self._collection, {}, after))
 
 
 def _seen_by(scope: Scope, event: Event) -> Event:

@@ -28,7 +28,7 @@ def hooks(
     monkeypatch.setattr("signal.signal", Mock())
     monkeypatch.setattr("logging.config.dictConfig", Mock())
     monkeypatch.setattr("app.server.hooks.Closer", Mock())
-    monkeypatch.setattr("app.server.hooks.connect", lambda settings: mock_stores)
+    monkeypatch.setattr("app.server.hooks.connect", lambda *_, **__: mock_stores)
     monkeypatch.setattr("app.server.hooks.PREPARE_PAUSE_S", 0.001)
     listening = msgspec.structs.replace(settings, server=Server(bind="127.0.0.1:0"))
     return lambda **changes: Hooks(msgspec.structs.replace(listening, **changes))
