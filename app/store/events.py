@@ -170,6 +170,14 @@ class EventStore:
             found += map(event_of, self._collection.find({"_id": {"$in": chunk}}))
         return found
 
+    def find_known(self, ids: Sequence[str]) -> set[str]:
+        """Which of these ids are on record."""
+        known: set[str] = set()
+        for chunk in chunks(ids):
+            rows = self._collection.find({"_id": {"$in": chunk}}, {"_id": 1})
+            known.update(row["_id"] for row in rows)
+        return known
+
     def find(self, event_id: str, scope: Scope) -> Event | None:
         """The event with this id, if the scope shows it."""
         for part in scope.records_within(None):
