@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import logging.config
 import os
+import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -95,7 +97,7 @@ class Hooks:
     def when_ready(self, server: Any) -> None:
         """Say where the pages are and where registries send to."""
         for listener in server.LISTENERS:
-            base = f"{listener}{self._settings.server.base_path}"
+            base = f"{_reachable(str(listener))}{self._settings.server.base_path}"
             logger.info("the pages are at %s/, registries send to %s/events", base, base)
 
     def post_worker_init(self, worker: Any) -> None:
@@ -163,6 +165,11 @@ class Hooks:
         """Stop the embedded database, after the workers."""
         if self._database:
             self._database.stop()
+
+
+def _reachable(address: str) -> str:
+    """An address to give to others: that of all interfaces is none."""
+    return re.sub(r"//(0\.0\.0\.0|\[::\])(?=:)", f"//{socket.gethostname()}", address)
 
 
 def room_for(settings: Settings) -> Room:
