@@ -117,6 +117,7 @@ class Hooks:
         if self._is_prepared:
             self._work_beside()
         else:
+            self._ended = threading.Event()  # the master's is set when a worker of it is gone
             self._preparer = threading.Thread(
                 target=self._prepare_later, name="preparer", daemon=True
             )

@@ -63,7 +63,7 @@ def _take(stores: Stores, settings: Settings, step: Step, owner: str, ended: Eve
     logger.warning("the database is brought to schema %d: %s", step.number, step.what)
     if progress.done:
         logger.warning("schema %d goes on: %s", step.number, progress)
-    _push_out_older(stores)
+    _push_out_older(stores, ended)
     told_at = time.monotonic()
     with contextlib.closing(_work(stores, settings, step, progress)) as steps:
         for progress in steps:
@@ -80,11 +80,11 @@ def _take(stores: Stores, settings: Settings, step: Step, owner: str, ended: Eve
     logger.warning("the database has schema %d: %s documents", step.number, f"{progress.done:,}")
 
 
-def _push_out_older(stores: Stores) -> None:
+def _push_out_older(stores: Stores, ended: Event) -> None:
     """Have a server of an older version make way: it comes back only to find the step begun."""
     held = Held(stores, passing=True)
-    while not held.take():
-        time.sleep(LOOK_S)
+    while not held.take() and not ended.wait(LOOK_S):
+        pass
     held.give_back()
 
 

@@ -87,6 +87,7 @@ def test_a_worker_brings_the_database_forward_while_the_port_is_open(
     monkeypatch.setattr(master, "_work_beside", work_beside)
 
     master.on_starting(arbiter())
+    master.worker_exit(Mock(), Mock())  # gunicorn's master calls it, too, where a worker is gone
     before = mock_stores.schema.find()
     master.post_worker_init(Mock(age=1))
     for thread in preparers():
