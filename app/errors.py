@@ -15,6 +15,7 @@ AppError                        never raised directly
 ├─ IllegalState                 409; names the state and what would have to come first
 ├─ Throttled                    429; says when to try again
 ├─ StoreUnavailable             503; transient; raised by app.store, and app.embedded for space
+│  ├─ NotReady                  503; the database is brought to this program's schema
 │  └─ AccountsUnavailable       503; whoever knows the accounts does not tell
 └─ RegistryError                raised by app.registry; `error_class` tells what happened there
 
@@ -136,6 +137,12 @@ class StoreUnavailable(AppError):
     status = 503
     code = "unavailable"
     transient = True
+
+
+class NotReady(StoreUnavailable):
+    """The database is brought to this program's schema; the message says how far that is."""
+
+    code = "not_ready"
 
 
 class AccountsUnavailable(StoreUnavailable):

@@ -153,7 +153,7 @@ def preload(uri: str, directory: str, number: int) -> None:
         ).events
     )
     projector = Projector(stores)
-    for _ in load_events(projector, events):
+    for _ in load_events(stores, projector, events):
         pass
     projector.stop()
     for _ in close_days(stores):

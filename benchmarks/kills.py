@@ -229,7 +229,7 @@ def load(record: Record, events: Sequence[Event]) -> None:
     """Put events on record, in their order."""
     record.stores.ensure_indexes()
     projector = Projector(record.stores)
-    for _ in load_events(projector, events):
+    for _ in load_events(record.stores, projector, events):
         pass
     projector.stop()
 

@@ -53,7 +53,7 @@ def import_original(
     stores, total = open_stores(settings), Loaded()
     taking = _Taking(original, registry, _find_first_own(stores, registry))
     with open_projector(settings, stores) as projector:
-        for loaded in load_events(projector, taking.events()):
+        for loaded in load_events(stores, projector, taking.events()):
             total.stored += loaded.stored
             total.duplicate += loaded.duplicate
     print(

@@ -46,7 +46,7 @@ def open_stores(settings: Settings) -> Stores:
     if (number := stores.schema.note()) < NEWEST:
         raise StartupError(
             f"the database has schema {number}, which an older version wrote, and this one needs "
-            f"{NEWEST}: start the server (rns serve), which brings it there, and try again"
+            f"{NEWEST}: the server (rns serve) brings it there, and its log says how far it is"
         )
     stores.ensure_indexes()
     stores.migrations.follow_clock()

@@ -23,11 +23,11 @@ def load(stores: Stores, projector: Projector, now: datetime) -> Iterator[Loaded
     """
     newest = stores.events.find_newest_of(REGISTRY)
     if newest is None:
-        return load_events(projector, parsed_history(now))
+        return load_events(stores, projector, parsed_history(now))
     if newest.timestamp > now - FRESH:
         return iter(())
     rest = (e for e in parsed_history(now) if e.timestamp > newest.timestamp - FRESH)
-    return load_events(projector, rest)
+    return load_events(stores, projector, rest)
 
 
 def remove(stores: Stores, projector: Projector) -> int:

@@ -32,7 +32,7 @@ class Loaded(msgspec.Struct):
     rejected: int = 0
 
 
-def load_events(projector: Projector, events: Iterable[Event]) -> Iterator[Loaded]:
+def load_events(stores: Stores, projector: Projector, events: Iterable[Event]) -> Iterator[Loaded]:
     """Store events, each once, and everything derived of them; tells after each bulk.
 
     The inbox is worked in between two bulks. What is stored when the caller stops stays. A database
@@ -40,7 +40,7 @@ def load_events(projector: Projector, events: Iterable[Event]) -> Iterator[Loade
     """
     waiting = iter(events)
     while batch := list(islice(waiting, BULK)):
-        yield _load(projector, batch)
+        yield _load(stores, projector, batch)
         _patiently(projector.turn)
 
 
@@ -67,10 +67,11 @@ def load_lines(
                 problem = InvalidQuery(f"line {number}: {text}")
                 break
         _patiently(partial(stores.rejected.add, rejected))
-        new = _patiently(partial(stores.transfer.add, rows))
-        loaded = _load(projector, events)
-        loaded.stored += new
-        loaded.duplicate += len(rows) - new
+        known = _patiently(partial(stores.transfer.count_known, rows))
+        _patiently(partial(stores.transfer.add, rows))
+        loaded = _load(stores, projector, events)
+        loaded.stored += len(rows) - known
+        loaded.duplicate += known
         loaded.rejected += len(rejected)
         yield loaded
         if problem:
@@ -96,7 +97,7 @@ def retry_rejected(stores: Stores, projector: Projector, rejected: Sequence[Reje
         except InvalidEnvelope:
             continue
         if not envelope.rejected:
-            _load(projector, envelope.events)
+            _load(stores, projector, envelope.events)
             stores.rejected.drop(event.id)
             understood += 1
     return understood
@@ -127,9 +128,14 @@ def take_in_again(stores: Stores, rejected: Sequence[Rejected]) -> list[str]:
     return reasons
 
 
-def _load(projector: Projector, events: Sequence[Event]) -> Loaded:
-    stored = _patiently(partial(projector.load, events)) if events else 0
-    return Loaded(stored, len(events) - stored)
+def _load(stores: Stores, projector: Projector, events: Sequence[Event]) -> Loaded:
+    if not events:
+        return Loaded()
+    # What a try stores before it fails was not there before.
+    new = {event.id for event in events}
+    new -= _patiently(partial(stores.events.find_known, sorted(new)))
+    _patiently(partial(projector.load, events))
+    return Loaded(len(new), len(events) - len(new))
 
 
 def _patiently(work: Callable[[], Result]) -> Result:

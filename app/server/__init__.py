@@ -35,6 +35,7 @@ def configure(namespace: dict[str, Any]) -> None:
         on_starting=hooks.on_starting,
         when_ready=hooks.when_ready,
         post_worker_init=hooks.post_worker_init,
+        worker_exit=hooks.worker_exit,
         on_exit=hooks.on_exit,
     )
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import logging.config
 import os
+import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -29,12 +31,14 @@ from app.server.preparation import prepare, token_server_of
 from app.server.projecting import make_projector
 from app.server.worker import Room, Worker
 from app.settings import Settings, check_listener
-from app.store import connect
+from app.store import PATIENT_TIMEOUT_MS, connect
+from app.store.schema import NEWEST
 
 logger = logging.getLogger(__name__)
 
-PREPARE_PAUSE_S = 1.0  # between two tries to prepare a database that was away at the start
-
+PREPARE_PAUSE_S = 1.0  # before a try to prepare a database that was away at the start
+COMPLAIN_S = 60.0  # between two log lines of one that stays away
+BREAK_OFF_S = 10.0  # that a worker which ends waits for a bulk of the preparation to end
 
 SWITCH_S = 0.001  # a request waits no longer for the thread that works the inbox in
 
@@ -46,6 +50,8 @@ class Hooks:
         self._settings = settings
         self._database: EmbeddedDatabase | None = None
         self._is_prepared = False
+        self._preparer: threading.Thread | None = None
+        self._ended = threading.Event()
         self._meter = Meter([registry.name for registry in settings.registries])  # before the fork
 
     def on_starting(self, server: Any) -> None:
@@ -74,9 +80,12 @@ class Hooks:
             self._database.announce()
         if not self._settings.server.secret_key:
             kept_secret_key(Path(self._settings.mongodb.data_dir))  # raises as load_plans does
+        stores = connect(self._settings)
         try:
-            prepare(connect(self._settings), self._settings)
-            self._is_prepared = True
+            if stores.schema.note() == NEWEST:
+                self._is_prepared = prepare(stores, self._settings)
+            else:  # may take long: a worker does it, while probes and registries are answered
+                logger.warning("an older version wrote the database: events wait in the inbox")
         except StoreUnavailable as error:
             logger.error("starting without the database: %s", error)
         try:
@@ -88,7 +97,7 @@ class Hooks:
     def when_ready(self, server: Any) -> None:
         """Say where the pages are and where registries send to."""
         for listener in server.LISTENERS:
-            base = f"{listener}{self._settings.server.base_path}"
+            base = f"{_reachable(str(listener))}{self._settings.server.base_path}"
             logger.info("the pages are at %s/, registries send to %s/events", base, base)
 
     def post_worker_init(self, worker: Any) -> None:
@@ -108,7 +117,11 @@ class Hooks:
         if self._is_prepared:
             self._work_beside()
         else:
-            threading.Thread(target=self._prepare_later, name="preparer", daemon=True).start()
+            self._ended = threading.Event()  # the master's is set when a worker of it is gone
+            self._preparer = threading.Thread(
+                target=self._prepare_later, name="preparer", daemon=True
+            )
+            self._preparer.start()
 
     def _work_beside(self) -> None:
         """Begin all that works in the background: on a database of this program's schema."""
@@ -120,26 +133,44 @@ class Hooks:
         CatalogueChecker(self._settings, lambda: connect(self._settings), passing).start()
 
     def _prepare_later(self) -> None:
-        """Prepare the database that was away at the start as soon as it answers."""
-        stores = connect(self._settings)
-        while True:
+        """Prepare a database that was away at the start, or that an older version wrote."""
+        stores = connect(self._settings, timeout_ms=PATIENT_TIMEOUT_MS)
+        complained_at = -COMPLAIN_S
+        while not self._ended.wait(PREPARE_PAUSE_S):
             try:
-                prepare(stores, self._settings)
-            except StoreUnavailable:
-                time.sleep(PREPARE_PAUSE_S)
+                if not prepare(stores, self._settings, self._ended):
+                    return
+            except StoreUnavailable as error:
+                if time.monotonic() - complained_at >= COMPLAIN_S:
+                    complained_at = time.monotonic()
+                    logger.error("waiting for the database: %s", error)
             except StartupError as error:
                 logger.error("%s", error)
                 os.kill(os.getppid(), signal.SIGTERM)  # the master, and with it all workers
                 return
+            except Exception:
+                logger.exception("the database cannot be prepared; tried again in a minute")
+                self._ended.wait(COMPLAIN_S)
             else:
                 logger.info("the database answers")
                 self._work_beside()
                 return
 
+    def worker_exit(self, server: Any, worker: Any) -> None:
+        """Break off what prepares the database, so that the next server need not wait for it."""
+        self._ended.set()
+        if self._preparer:
+            self._preparer.join(BREAK_OFF_S)
+
     def on_exit(self, server: Any) -> None:
         """Stop the embedded database, after the workers."""
         if self._database:
             self._database.stop()
+
+
+def _reachable(address: str) -> str:
+    """An address to give to others: that of all interfaces is none."""
+    return re.sub(r"//(0\.0\.0\.0|\[::\])(?=:)", f"//{socket.gethostname()}", address)
 
 
 def room_for(settings: Settings) -> Room:

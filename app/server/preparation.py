@@ -8,6 +8,7 @@ import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 
 from app.notifications.listening import note_silence
 from app.registry.token_server import TokenServer
@@ -19,33 +20,36 @@ logger = logging.getLogger(__name__)
 PASSWORD_FILE = "first_password"  # noqa: S105 - its name
 
 
-def prepare(stores: Stores, settings: Settings) -> None:
+def prepare(stores: Stores, settings: Settings, ended: Event | None = None) -> bool:
     """Create indexes, bring the database forward, and add `admin` where it has no account.
 
     A database that is away now is no reason not to start: POST /events answers 503 until it is
-    back, and the registry keeps its events.
+    back, and the registry keeps its events. Returns whether all is done: not if `ended` was set
+    while the database was brought forward.
 
     Raises:
         StartupError: the database is newer than this program. Nothing was written.
         StoreUnavailable: nothing is lost by trying again.
     """
     stores.schema.note()
-    stores.ensure_indexes()
-    bring_forward(stores, settings)
     names = [registry.name for registry in settings.registries]
     note_silence(stores, names, datetime.now(UTC))
+    stores.ensure_indexes()
+    if not bring_forward(stores, settings, ended):
+        return False
     there = settings.docker_auth
     if there.uri or there.htpasswd or there.token_url or stores.accounts.has_any():
-        return
+        return True
     # Several processes may get here at once; whoever does not hold the lease leaves it to who does.
     lease, owner = "first account", secrets.token_hex(8)
     if not stores.leases.take(lease, owner, datetime.now(UTC)):
-        return
+        return True
     try:
         if not stores.accounts.has_any():
             _add_first_account(stores, settings)
     finally:
         stores.leases.give_back(lease, owner)
+    return True
 
 
 def _add_first_account(stores: Stores, settings: Settings) -> None:

@@ -38,7 +38,7 @@ from app.store.rejected import RejectedStore
 from app.store.schema import SchemaStore
 from app.store.sharding import Sharding
 from app.store.sign_ins import SignInStore
-from app.store.state import DatabaseState, find_state
+from app.store.state import DatabaseState, create_whole_indexes, find_state
 from app.store.tokens import TokenStore
 from app.store.transfer import Transfer
 from app.store.usage import DayStore, UsageStore
@@ -67,6 +67,7 @@ class Stores:
         is_embedded: bool = False,
     ) -> None:
         self._database = database
+        self._is_embedded = is_embedded
         self._people = people = database if accounts_database is None else accounts_database
         self.events = EventStore(database["events"], names_shard=not is_embedded)
         self.catalogue = Catalogue(database)
@@ -92,6 +93,9 @@ class Stores:
 
     def ensure_indexes(self) -> None:
         """Create every index; idempotent, at start-up."""
+        if self._is_embedded:
+            create_whole_indexes(self._database, _create_indexes)
+            return
         for store in (
             self.events,
             self.catalogue,
@@ -115,16 +119,16 @@ class Stores:
 
     def find_state(self) -> DatabaseState:
         """Version, schema, indexes and disk of the database."""
-
-        def create_indexes(database: Database[Document]) -> None:
-            Stores(database).ensure_indexes()
-
-        return find_state(self._database, create_indexes, self.schema.find())
+        return find_state(self._database, _create_indexes, self.schema.find())
 
     def close(self) -> None:
         """Close the connections."""
         for database in (self._database, self._people):
             database.client.close()
+
+
+def _create_indexes(database: Database[Document]) -> None:
+    Stores(database).ensure_indexes()
 
 
 def deadline(seconds: float) -> contextlib.AbstractContextManager[Any]:

@@ -28,6 +28,7 @@ from app.store.paging import (
     chunks,
     count_newest,
     find_newest,
+    find_oldest,
 )
 from app.store.scope import Scope
 
@@ -169,6 +170,14 @@ class EventStore:
             found += map(event_of, self._collection.find({"_id": {"$in": chunk}}))
         return found
 
+    def find_known(self, ids: Sequence[str]) -> set[str]:
+        """Which of these ids are on record."""
+        known: set[str] = set()
+        for chunk in chunks(ids):
+            rows = self._collection.find({"_id": {"$in": chunk}}, {"_id": 1})
+            known.update(row["_id"] for row in rows)
+        return known
+
     def find(self, event_id: str, scope: Scope) -> Event | None:
         """The event with this id, if the scope shows it."""
         for part in scope.records_within(None):
@@ -288,16 +297,9 @@ class EventStore:
         return self._collection.delete_many({"registry": registry}).deleted_count
 
     def iterate(self, since: datetime | None = None) -> Iterator[Event]:
-        """Every event from `since` on, oldest first, in slices that do not hold others up."""
+        """Every event from `since` on, oldest first."""
         after = position_at(since) if since else ""
-        while True:
-            query = {"position": {"$gt": after}}
-            documents = list(self._collection.find(query).sort("position", 1).limit(500))
-            for document in documents:
-                yield event_of(document)
-            if not documents:
-                return
-            after = documents[-1]["position"]
+        yield from map(event_of, find_oldest(self._collection, {}, after))
 
 
 def _seen_by(scope: Scope, event: Event) -> Event:

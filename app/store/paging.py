@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import msgspec
 from pymongo.collection import Collection
+from pymongo.errors import AutoReconnect, CursorNotFound
 
 from app.rules.events import position_at
 
@@ -24,6 +25,7 @@ FIRST_SLICE = timedelta(minutes=10)
 GROWTH = 2  # a slice is at most so many times the one before it: that may have been a quiet one
 MARGIN = 1.25
 LONGEST_SLICE = timedelta(days=3650)
+BATCH = 500  # documents that a cursor brings at once
 
 
 class Page(msgspec.Struct, Generic[Item]):
@@ -120,6 +122,29 @@ def count_newest(
         if number > cap:
             return Count(cap, at_least=True)
     return Count(number)
+
+
+def find_oldest(
+    collection: Collection[Document], query: Query, after: str = ""
+) -> Iterator[Document]:
+    """What `query` selects and has a `position` after `after`, the oldest first.
+
+    It is read once, by one cursor: each new query would cost the embedded database all that is
+    left. Where the database closes the cursor, another one goes on behind what came.
+    """
+    while True:
+        began = after
+        bounds = {"position": {"$gt": after}}
+        try:
+            for document in (
+                collection.find({**query, **bounds}).sort("position", 1).batch_size(BATCH)
+            ):
+                after = document["position"]
+                yield document
+            return
+        except (AutoReconnect, CursorNotFound):
+            if after == began:
+                raise
 
 
 def _find_into(

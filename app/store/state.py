@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from pymongo.database import Database
 
 from app.store.paging import Document
+
+logger = logging.getLogger(__name__)
+
+BUILDING = {"_id": "indexes"}  # in collection `health`, while indexes are built
 
 
 class DatabaseState(msgspec.Struct, frozen=True):
@@ -28,22 +34,50 @@ def find_state(
     schema: int,
 ) -> DatabaseState:
     """The state of a database that should have the indexes that `create_indexes` creates."""
-    wanted = _Wanted()
-    create_indexes(wanted)  # type: ignore[arg-type]
-    missing = [
-        f"{collection}.{index}"
-        for collection, indexes in wanted.found.items()
-        for index in indexes - database[collection].index_information().keys()
-    ]
+    wanted = _wanted_by(create_indexes)
     disk = database.command("dbStats")
     total, used = disk.get("fsTotalSize"), disk.get("fsUsedSize")
     return DatabaseState(
         name=database.name,
         version=str(database.client.server_info()["version"]),
         schema=schema,
-        indexes=sum(map(len, wanted.found.values())),
-        missing_indexes=sorted(missing),
+        indexes=sum(map(len, wanted.values())),
+        missing_indexes=_find_missing(database, wanted),
         free_bytes=None if total is None or used is None else int(total - used),
+    )
+
+
+def create_whole_indexes(
+    database: Database[Document], create_indexes: Callable[[Database[Document]], None]
+) -> None:
+    """Create what indexes are missing in the embedded database.
+
+    Killed while it builds one, it keeps a part of it, which hides documents from queries and which
+    it takes for the whole. So it is noted that some are built, and who finds that drops them all.
+    """
+    wanted, notes = _wanted_by(create_indexes), database["health"]
+    if notes.find_one(BUILDING):
+        logger.warning("indexes were being built when the database was killed: all are built anew")
+        for name in wanted.keys() & set(database.list_collection_names()):
+            database[name].drop_indexes()
+    if _find_missing(database, wanted):
+        notes.update_one(BUILDING, {"$set": {"since": datetime.now(UTC)}}, upsert=True)
+        create_indexes(database)
+        notes.delete_one(BUILDING)
+
+
+def _wanted_by(create_indexes: Callable[[Database[Document]], None]) -> dict[str, set[str]]:
+    """The names of the indexes that are created, by collection."""
+    wanted = _Wanted()
+    create_indexes(wanted)  # type: ignore[arg-type]
+    return wanted.found
+
+
+def _find_missing(database: Database[Document], wanted: dict[str, set[str]]) -> list[str]:
+    return sorted(
+        f"{collection}.{index}"
+        for collection, indexes in wanted.items()
+        for index in indexes - database[collection].index_information().keys()
     )
 
 

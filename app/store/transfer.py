@@ -14,7 +14,7 @@ from app.errors import InvalidQuery
 from app.rules.events import Event
 from app.store.errors import only_duplicates, translate_errors
 from app.store.events import event_of
-from app.store.paging import Document
+from app.store.paging import Document, chunks
 
 BULK = 100
 EVENTS = "events"
@@ -49,24 +49,29 @@ class Transfer:
             for document in self._database[name].find():
                 yield json_util.dumps({"collection": name, "document": document})
 
-    def add(self, rows: Iterable[Row]) -> int:
-        """Put dumped documents back, except events; one whose `_id` is there stays as it is.
+    def count_known(self, rows: Iterable[Row]) -> int:
+        """How many of these documents are there, whatever they hold."""
+        number = 0
+        for name, documents in _by_collection(rows).items():
+            for chunk in chunks([document["_id"] for document in documents]):
+                number += len(list(self._database[name].find({"_id": {"$in": chunk}}, {"_id": 1})))
+        return number
 
-        Returns how many were not there.
-        """
-        by_name: defaultdict[str, list[Document]] = defaultdict(list)
-        for name, document in rows:
-            by_name[name].append(document)
-        added = 0
-        for name, documents in by_name.items():
+    def add(self, rows: Iterable[Row]) -> None:
+        """Put dumped documents back, except events; one whose `_id` is there stays as it is."""
+        for name, documents in _by_collection(rows).items():
             for start in range(0, len(documents), BULK):
-                batch = documents[start : start + BULK]
-                added += len(batch)
                 try:
-                    self._database[name].insert_many(batch, ordered=False)
+                    self._database[name].insert_many(documents[start : start + BULK], ordered=False)
                 except BulkWriteError as error:
-                    added -= len(only_duplicates(error))
-        return added
+                    only_duplicates(error)
+
+
+def _by_collection(rows: Iterable[Row]) -> dict[str, list[Document]]:
+    by_name: defaultdict[str, list[Document]] = defaultdict(list)
+    for name, document in rows:
+        by_name[name].append(document)
+    return by_name
 
 
 def parse_row(line: str) -> Row | Event:

@@ -7,7 +7,8 @@ with the rows made of them. Both outlive their events, which the retention remov
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import msgspec
 from pymongo import UpdateOne
@@ -18,42 +19,58 @@ from app.rules.events import Descriptor, Event
 from app.rules.references import is_digest, namespace_of
 from app.store.catalogue import CatalogueWriter
 from app.store.manifests import MAX_DEPTH, ManifestStore
-from app.store.paging import Document, chunks
+from app.store.paging import Document, chunks, find_oldest
 
-BULK = 500  # documents at once
+
+class Place(NamedTuple):
+    """A part of the work, and the position up to which that is done."""
+
+    part: str
+    after: str
+
+
+class Bulk(NamedTuple):
+    """How many documents are done at once, and where to go on after them."""
+
+    number: int
+    place: Place
+
+
+BULK = 100  # documents at once: longer commands keep others waiting
 OF_0_1: dict[str, Any] = {"registry": {"$exists": False}}  # among the manifests
+MOVES: dict[str, Any] = {"type": "move"}  # in the catalogue
 
 
-def bring_forward_0_1(database: Database[Document]) -> Iterator[int]:
+def count_0_1(database: Database[Document]) -> int:
+    """About how many documents are gone through: events twice, as they are derived anew."""
+    events = database["events"].estimated_document_count()
+    return 2 * events + database["catalogue"].count_documents(MOVES)
+
+
+def bring_forward_0_1(database: Database[Document], place: Place | None) -> Iterator[Bulk]:
     """Give pushes their references and events today's client class, then fill the catalogue.
 
     What 0.1 derived is removed last.
     """
-    for rows in _slices(database, "events", {}):
-        _mend_events(database, rows)
-        yield len(rows)
+    part, after = place or Place("events", "")
+    if part == "events":
+        for rows in _bulks(find_oldest(database["events"], {}, after)):
+            _mend_events(database, rows)
+            yield Bulk(len(rows), Place("events", rows[-1]["position"]))
+        after = ""
     catalogue, manifests = CatalogueWriter(database), ManifestStore(database["manifests"])
-    for rows in _slices(database, "catalogue", {"type": "move"}):
+    for rows in _bulks(find_oldest(database["catalogue"], MOVES, after)):
         told = [_event_of_move(row) for row in rows]
         manifests.learn(_with_children(database, told))
         catalogue.apply(told)
-        yield len(rows)
+        yield Bulk(len(rows), Place("moves", rows[-1]["position"]))
     database["catalogue"].drop()
     database["manifests"].delete_many(OF_0_1)
 
 
-def _slices(
-    database: Database[Document], name: str, query: dict[str, Any]
-) -> Iterator[list[Document]]:
-    """What a query selects in a collection, the oldest first."""
-    after = ""
-    while True:
-        later = {"position": {"$gt": after}}
-        rows = list(database[name].find({**query, **later}).sort("position", 1).limit(BULK))
-        if not rows:
-            return
-        yield rows
-        after = rows[-1]["position"]
+def _bulks(rows: Iterator[Document]) -> Iterator[list[Document]]:
+    while bulk := list(islice(rows, BULK)):
+        yield bulk
 
 
 def _mend_events(database: Database[Document], rows: Sequence[Document]) -> None:

@@ -25,6 +25,7 @@ from app.errors import (
     InvalidQuery,
     NotAuthenticated,
     NotFound,
+    NotReady,
     StoreUnavailable,
     Throttled,
 )
@@ -64,6 +65,8 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 1
 SIGN_IN_SHARE = 4  # one thread in so many may look at a password: that is what costs the most
 STATIC_MAX_AGE_S = 365 * 24 * 3600  # of a file whose address changes with it
+
+OPEN = (notifications.bp.name, health.bp.name, metrics.bp.name)  # to programs, at any time
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -157,6 +160,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected_error)
     app.before_request(_check_host)
+    app.before_request(_check_schema)
     app.after_request(_secure)
     app.teardown_request(_forget_request)
 
@@ -198,9 +202,20 @@ def _check_host() -> None:
     later ones, and a token is what lets them in.
     """
     hosts = runtime().settings.server.hosts
-    is_open = request.blueprint in (notifications.bp.name, health.bp.name, metrics.bp.name)
-    if hosts and not is_open and not host_is_trusted(request.host, hosts):
+    if hosts and request.blueprint not in OPEN and not host_is_trusted(request.host, hosts):
         raise BadRequest("Host: not one of server.hosts in config.yml.")
+
+
+def _check_schema() -> None:
+    """Show nothing of a database that is still brought forward: a list would be a part of it."""
+    if request.blueprint in OPEN or request.endpoint == "static":
+        return
+    try:
+        wait = runtime().stores.schema.find_wait()
+    except StoreUnavailable:
+        return  # what asks the database says so itself
+    if wait:
+        raise NotReady(f"Not ready: {wait}. Events are taken in meanwhile; nothing is lost.")
 
 
 def _secure(response: Response) -> Response:
@@ -218,7 +233,8 @@ def _secure(response: Response) -> Response:
 
 def _app_error(error: AppError) -> Response:
     if isinstance(error, StoreUnavailable):
-        logger.error("%s %s: %s", request.method, request.path, error)
+        if not isinstance(error, NotReady):
+            logger.error("%s %s: %s", request.method, request.path, error)
         told = {"code": error.code}
         return _failure(503, _say_unavailable(error), {"Retry-After": str(RETRY_AFTER_S)}, told)
     if isinstance(error, NotFound) and signin.is_anonymous():
@@ -246,6 +262,8 @@ def _say_unavailable(error: StoreUnavailable) -> str:
     """What went wrong, for somebody who may be anybody."""
     if isinstance(error, AccountsUnavailable):
         return "Nobody can sign in just now; the log of the server says why."
+    if isinstance(error, NotReady):
+        return str(error)
     return "Nothing can be stored or read just now. Nothing was lost; try again in a moment."
 
 

@@ -1,4 +1,4 @@
-"""/healthz: the process answers; /readyz: events that come now are kept."""
+"""/healthz: the process answers; /readyz: events are kept, and pages can be shown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def live() -> Response:
 
 @bp.get("/readyz")
 def ready() -> Response:
-    """200 when events can be stored, else 503 with the reason, which tells a stranger no names."""
+    """200 when events are stored and shown, else 503 with the reason, which names no names."""
     here = runtime()
     steps: list[tuple[str, Callable[[], None]]] = [
         ("too little disk is free", lambda: refuse_without_space(here.settings)),
@@ -39,4 +39,6 @@ def ready() -> Response:
             except StoreUnavailable as error:
                 logger.error("not ready: %s", error)
                 return json_response({"status": "not ready", "reason": reason}, 503)
+        if wait := here.stores.schema.find_wait():
+            return json_response({"status": "not ready", "reason": wait}, 503)
     return json_response({"status": "ready"})

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +21,12 @@ from app.settings import Settings
 from app.store import Stores, schema, version_0_1
 from app.store.catalogue import CatalogueQuery
 from app.store.schema import NEWEST, Step
+from app.store.version_0_1 import Bulk, Place
 
+WRITES = (
+    *("insert_one", "insert_many", "update_one", "bulk_write"),
+    *("delete_one", "delete_many", "drop"),
+)
 BELONGS = {
     "docker-head": "docker-get",
     "index-head": "index-get",
@@ -102,50 +112,148 @@ def test_the_days_of_events_are_summarised_anew(old: Stores) -> None:
     assert days["2026-11-13"]["removed"]
 
 
-def test_what_is_broken_off_anywhere_goes_on(
+class Died(BaseException):
+    """What a kill -9 is to the code that it stops."""
+
+
+class Dying:
+    """A database, or a collection of it, whose server is killed before the n-th write."""
+
+    def __init__(self, real: Any, left: Iterator[int]) -> None:
+        self._real = real
+        self._left = left
+
+    def __getitem__(self, name: str) -> Dying:
+        return Dying(self._real[name], self._left)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._real, name)
+        if name not in WRITES:
+            return value
+
+        def write(*arguments: Any, **options: Any) -> Any:
+            if next(self._left, None) is None:
+                raise Died
+            return value(*arguments, **options)
+
+        return write
+
+    def with_options(self, **options: Any) -> Dying:
+        return Dying(self._real.with_options(**options), self._left)
+
+
+def fill(database: Any, rows: dict[str, list[dict[str, Any]]]) -> None:
+    for name in database.list_collection_names():
+        database[name].delete_many({})
+    for name, documents in rows.items():
+        database[name].insert_many(copy.deepcopy(documents))
+
+
+def go_on(database: Any) -> Stores:
+    """What a server does that starts a minute after another one was killed."""
+    database["leases"].delete_many({})
+    stores = Stores(database)
+    stores.schema.note()
+    bring_forward(stores, Settings())
+    return stores
+
+
+def test_who_is_killed_at_any_write_leaves_nothing_that_another_start_does_not_mend(
     mock_database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fresh() -> Stores:
-        stores = Stores(mock_database)
-        stores.ensure_indexes()
-        return stores
-
+    monkeypatch.setattr("app.notifications.projector.RECENT", timedelta(0))
+    for module, size in ((version_0_1, 8), (loading, 12)):
+        monkeypatch.setattr(module, "BULK", size)
     leave_version_0_1(mock_database)
-    fresh().schema.note()
-    bring_forward(fresh(), Settings())
-    whole = everything(fresh())
-
-    monkeypatch.setattr(version_0_1, "BULK", 2)
-    monkeypatch.setattr(loading, "BULK", 2)
-    for name in mock_database.list_collection_names():
-        mock_database.drop_collection(name)
-    leave_version_0_1(mock_database)
-    fresh().schema.note()
-    tries = 0
-    while fresh().schema.find() < NEWEST:
-        tries += 1
-        _break_off_after(tries, monkeypatch, fresh())
-
-    assert tries > 3
-    assert everything(fresh()) == whole
-
-
-def _break_off_after(number: int, monkeypatch: pytest.MonkeyPatch, stores: Stores) -> None:
-    """Bring a database forward as a server that is killed after so many bulks."""
-    left = iter(range(number))
-    take = stores.leases.take
-
-    def killed(name: str, *arguments: Any) -> bool:
-        if name == upgrade.LEASE and next(left, None) is None:
-            raise KeyboardInterrupt
-        return take(name, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stores.leases, "take", killed)
+    names = mock_database.list_collection_names()
+    rows = {name: list(mock_database[name].find()) for name in names}
+    Stores(mock_database).ensure_indexes()
+    whole = everything(go_on(mock_database))
+    killed = 0
+    while True:
+        fill(mock_database, rows)
+        stores = Stores(Dying(mock_database, iter(range(killed))))
         try:
+            stores.schema.note()
             bring_forward(stores, Settings())
-        except KeyboardInterrupt:
-            stores.leases._collection.delete_many({})  # as a minute later
+            break
+        except Died:
+            killed += 1
+        assert everything(go_on(mock_database)) == whole, f"killed before write {killed}"
+
+    assert killed > 50
+
+
+def test_what_is_broken_off_goes_on_where_it_was(
+    old: Stores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(version_0_1, "BULK", 8)
+    read: list[str] = []
+    mend = version_0_1._mend_events
+
+    def note(database: Any, rows: list[dict[str, Any]]) -> None:
+        read.extend(row["_id"] for row in rows)
+        mend(database, rows)
+
+    monkeypatch.setattr(version_0_1, "_mend_events", note)
+    old.schema.note()
+    ended = threading.Event()
+    ended.set()
+    bulks = 0
+    original = old.schema.note_progress
+
+    def end_after_one(progress: Any) -> None:
+        nonlocal bulks
+        bulks += 1
+        original(progress)
+
+    monkeypatch.setattr(old.schema, "note_progress", end_after_one)
+    with monkeypatch.context() as patch:
+        patch.setattr(ended, "is_set", lambda: bulks > 0)
+        assert bring_forward(old, Settings(), ended) is False
+
+    assert len(read) == 8
+    assert old.schema.find_wait() == (
+        f"the database is brought from schema 1 to {NEWEST}: 8 of about 42 documents are done"
+    )
+    assert old.leases.take(upgrade.LEASE, "another", datetime.now(UTC)), "nobody has to wait"
+    old.leases.give_back(upgrade.LEASE, "another")
+
+    assert bring_forward(old, Settings())
+    assert len(read) == len(set(read)) == 16
+    assert "goes on: 8 of about 42 documents are done" in caplog.text
+    assert old.schema.find_wait() is None
+
+
+def test_a_server_of_before_derives_nothing_once_a_step_is_begun(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.schema.note()
+    older = upgrade.make_projector(Settings(), stores)
+    assert older.turn() is False
+    seen: list[Any] = []
+
+    def run(database: Any, place: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(schema, "NEWEST", NEWEST)  # as the older program has it
+            with pytest.raises(StartupError, match=f"schema {NEWEST + 1}, .* none after {NEWEST}"):
+                seen.append(older.turn())
+        yield Bulk(1, Place("", ""))
+
+    steps = (*schema.STEPS, Step(NEWEST + 1, "a step", run, lambda database: 1, derives=False))
+    monkeypatch.setattr(upgrade, "STEPS", steps)
+    for module in (upgrade, schema):
+        monkeypatch.setattr(module, "NEWEST", NEWEST + 1)
+    server = threading.Thread(target=bring_forward, args=(stores, Settings()))
+    server.start()
+    while server.is_alive():
+        with contextlib.suppress(StartupError):
+            assert older.turn() in (None, False)  # it makes way
+        time.sleep(0.01)
+    server.join()
+
+    assert stores.schema.find() == NEWEST + 1
+    assert seen == []
 
 
 def test_one_of_two_servers_takes_a_step_and_the_other_waits(
@@ -154,19 +262,26 @@ def test_one_of_two_servers_takes_a_step_and_the_other_waits(
     taken: list[int] = []
     waits = threading.Event()
 
-    def run(database: Any) -> Any:
+    class Waiting(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.set()
+            return super().wait(timeout)
+
+    def run(database: Any, place: Any) -> Any:
         taken.append(1)
         assert waits.wait(10)
-        yield 1
+        yield Bulk(1, Place("", ""))
 
     monkeypatch.setattr(upgrade, "LOOK_S", 0.01)
-    monkeypatch.setattr("app.server.upgrade.time.sleep", lambda seconds: waits.set())
     stores.schema.note()
-    steps = (*schema.STEPS, Step(NEWEST + 1, "a step", run, derives=False))
+    steps = (*schema.STEPS, Step(NEWEST + 1, "a step", run, lambda database: 1, derives=False))
     monkeypatch.setattr(upgrade, "STEPS", steps)
     for module in (upgrade, schema):
         monkeypatch.setattr(module, "NEWEST", NEWEST + 1)
-    servers = [threading.Thread(target=bring_forward, args=(stores, Settings())) for _ in range(2)]
+    servers = [
+        threading.Thread(target=bring_forward, args=(stores, Settings(), Waiting()))
+        for _ in range(2)
+    ]
 
     for server in servers:
         server.start()

@@ -789,7 +789,7 @@ def test_demonstration_data_counts_though_its_days_are_closed_and_leaves_nothing
     now, projector = datetime.now(UTC), Projector(stores)
     events = list(islice(parsed_history(now), 400))
     for half in (events[::2], events[1::2]):
-        list(load_events(projector, half))
+        list(load_events(stores, projector, half))
         close_days(stores, datetime.now(UTC) + OPEN)
     recorded = list(stores.events.iterate())
     expected = sum(e.action == "push" and not e.part_of for e in recorded)

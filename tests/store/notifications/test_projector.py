@@ -477,8 +477,8 @@ def test_events_that_are_loaded_another_way_mark_their_days(stores: Stores) -> N
     events = parse_envelope(envelope(push), "default", datetime.now(UTC)).events
     projector = Projector(stores)
 
-    [loaded] = load_events(projector, events)
-    [again] = load_events(projector, events)
+    [loaded] = load_events(stores, projector, events)
+    [again] = load_events(stores, projector, events)
     projector.stop()
 
     assert (loaded.stored, again.duplicate) == (1, 1)

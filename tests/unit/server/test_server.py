@@ -28,7 +28,7 @@ def hooks(
     monkeypatch.setattr("signal.signal", Mock())
     monkeypatch.setattr("logging.config.dictConfig", Mock())
     monkeypatch.setattr("app.server.hooks.Closer", Mock())
-    monkeypatch.setattr("app.server.hooks.connect", lambda settings: mock_stores)
+    monkeypatch.setattr("app.server.hooks.connect", lambda *_, **__: mock_stores)
     monkeypatch.setattr("app.server.hooks.PREPARE_PAUSE_S", 0.001)
     listening = msgspec.structs.replace(settings, server=Server(bind="127.0.0.1:0"))
     return lambda **changes: Hooks(msgspec.structs.replace(listening, **changes))
@@ -186,3 +186,22 @@ def test_an_empty_secret_key_is_told_in_one_line_before_the_workers_start(
 
     told = capsys.readouterr().err
     assert told == f"rns: server.secret_key: {file} is empty; remove it to have one made anew\n"
+
+
+@pytest.mark.parametrize(
+    ("listener", "told"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://0.0.0.0:8000", "http://rns-1:8000"),
+        ("https://[::]:8443", "https://rns-1:8443"),
+    ],
+)
+def test_the_addresses_that_are_told_at_the_start_lead_to_this_host(
+    hooks: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch, listener: str, told: str
+) -> None:
+    monkeypatch.setattr("app.server.hooks.socket.gethostname", lambda: "rns-1")
+    caplog.set_level("INFO", "app")
+
+    hooks().when_ready(Mock(LISTENERS=[listener]))
+
+    assert f"the pages are at {told}/, registries send to {told}/events" in caplog.text
