@@ -12,12 +12,16 @@ run: .venv/run ## Start the server on http://127.0.0.1:8000 with its own databas
 test: .venv/test lint type imports ## Run everything that CI runs
 	$(BIN)/pytest -n 2 --dist worksteal tests/unit tests/store
 	$(BIN)/pytest -n 3 --dist worksteal tests/e2e
+	$(MAKE) ferretdb
 
 unit: .venv/test ## Tests of one process, without servers
 	$(BIN)/pytest tests/unit
 
 store: .venv/test ## Tests of the store, on mongomock and on a wire server
 	$(BIN)/pytest tests/store
+
+ferretdb: .venv/test ## Tests of the store on FerretDB, where .ci/run built it: a second opinion on our queries
+	TEST_ENGINE=ferretdb $(BIN)/pytest -n 3 --dist worksteal -m wire tests/store
 
 e2e: .venv/test ## Tests with a real registry, client and browser
 	CI=true $(BIN)/pytest -n 3 --dist worksteal tests/e2e

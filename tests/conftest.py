@@ -1,7 +1,8 @@
 """Databases for the tests: mongomock, and a server that speaks MongoDB's wire protocol.
 
-The server is the one of RNS_TEST_MONGODB_URI, else the embedded SecantusDB; no test runs on both
-at once. A test that takes `stores` runs on mongomock and on the server.
+The server is the one of RNS_TEST_MONGODB_URI, with TEST_ENGINE=ferretdb a FerretDB, else the
+embedded SecantusDB; no test runs on two at once. A test that takes `stores` runs on mongomock and
+on the server.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import ferretdb
 import mongomock
 import pymongo.message
 import pytest
@@ -54,10 +56,12 @@ mongomock.Database.command = _command_of_disk
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    uri = os.environ.get("RNS_TEST_MONGODB_URI")
-    terminalreporter.write_line(
-        f"wire server: {'RNS_TEST_MONGODB_URI' if uri else 'embedded SecantusDB, not mongod'}"
-    )
+    server = "embedded SecantusDB, not mongod"
+    if os.environ.get("RNS_TEST_MONGODB_URI"):
+        server = "RNS_TEST_MONGODB_URI"
+    elif ferretdb.IS_MEANT:
+        server = "FerretDB with SQLite, not mongod"
+    terminalreporter.write_line(f"wire server: {server}")
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +69,10 @@ def wire_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     uri = os.environ.get("RNS_TEST_MONGODB_URI")
     if uri:
         yield uri
+        return
+    if ferretdb.IS_MEANT:
+        with ferretdb.running(tmp_path_factory.mktemp("ferretdb")) as uri:
+            yield uri
         return
     server = EmbeddedDatabase(tmp_path_factory.mktemp("database"))
     server.start()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
+import ferretdb
 import pytest
 from pymongo import monitoring
 from routing import Routes
@@ -14,6 +15,21 @@ monitoring.register(routes)
 
 def pytest_sessionfinish() -> None:
     routes.end()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if ferretdb.IS_MEANT:
+        ferretdb.leave_out(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if ferretdb.IS_MEANT and report.failed and call.excinfo:
+        ferretdb.explain(report, call.excinfo.value)
+    return report
 
 
 @pytest.fixture(autouse=True)
