@@ -22,6 +22,7 @@ from app.web.forms import UsageFilter
 from app.web.lists import Listing, fields_of
 from app.web.runtime import runtime
 from app.web.signin import viewer
+from app.web.texts import show
 
 MAX_HOURLY_DAYS = 2
 TOP = 10
@@ -297,6 +298,8 @@ def _by_pulls(line: tuple[tuple[str, ...], tuple[int, int]]) -> tuple[int, int, 
 def _name(kind: str, key: tuple[str, ...]) -> str:
     if kind == "accounts":
         return key[0] or gettext("anonymous")
+    if kind == "clients":
+        return show(key[0])
     return f"{key[1]}:{key[2]}" if kind == "tags" else key[-1]
 
 

@@ -23,8 +23,8 @@ def init_app(app: Flask) -> None:
     """Have pages speak the language of who reads them."""
     Babel(app, locale_selector=choose)
     app.jinja_env.globals.update(
-        _=lambda text, **values: texts.speech().gettext(text, **values),
-        gettext=lambda text, **values: texts.speech().gettext(text, **values),
+        _=lambda text, /, **values: texts.speech().gettext(text, **values),
+        gettext=lambda text, /, **values: texts.speech().gettext(text, **values),
         ngettext=lambda *forms, **values: texts.speech().ngettext(*forms, **values),
         pgettext=lambda *forms, **values: texts.speech().pgettext(*forms, **values),
     )

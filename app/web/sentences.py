@@ -273,6 +273,7 @@ SENTENCES = (
     _("Tags that were pushed there stay, also once the plan is started again"),
     _("Tags that were pushed there stay, and become conflicts once the plan is started again"),
     # What is wrong with the wiring, and who was refused.
+    _("embedded, in %(place)s"),
     _("the index %(name)s is missing: restart the server"),
     _("events are refused: %(text)s"),
     _(

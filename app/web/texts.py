@@ -28,7 +28,7 @@ class Speech:
         self._plain: dict[str, Markup] = {}
         self._words: dict[str, str] = {}
 
-    def gettext(self, text: str, **values: Any) -> Markup:
+    def gettext(self, text: str, /, **values: Any) -> Markup:
         """A text of the catalogue; what is put into it is escaped."""
         if values:
             return _markup(self._translations.ugettext(text)) % values
@@ -44,11 +44,11 @@ class Speech:
             self._words[value] = self._translations.ugettext(value)
         return self._words[value]
 
-    def ngettext(self, one: str, many: str, number: int, **values: Any) -> Markup:
+    def ngettext(self, one: str, many: str, count: int, /, **values: Any) -> Markup:
         """The form for a number, which is in it as what is given as one."""
-        return _markup(self._translations.ungettext(one, many, number)) % values
+        return _markup(self._translations.ungettext(one, many, count)) % values
 
-    def pgettext(self, context: str, text: str, **values: Any) -> Markup:
+    def pgettext(self, context: str, text: str, /, **values: Any) -> Markup:
         """A text that means something else elsewhere."""
         return _markup(self._translations.upgettext(context, text)) % values
 
