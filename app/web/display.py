@@ -103,8 +103,8 @@ def ago(when: datetime) -> str:
     for unit_s, text, least in _UNITS:
         number = seconds // unit_s
         if number >= least:
-            return speech().gettext(text, number=number)
-    return gettext("just now")
+            return speech().say(text, number=number)
+    return speech().say(_("just now"))
 
 
 def shifted(when: datetime, seconds: int) -> str:

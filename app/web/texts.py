@@ -36,6 +36,10 @@ class Speech:
             self._plain[text] = _markup(self._translations.ugettext(text) % ())
         return self._plain[text]
 
+    def say(self, text: str, **values: Any) -> str:
+        """As `gettext`, as plain text."""
+        return str(self._translations.ugettext(text) % values)
+
     def show(self, value: str) -> str:
         """A value; there are few, and what is remembered is bounded by `MAX_WORDS`."""
         if value not in self._words:
@@ -65,6 +69,8 @@ def speech() -> Speech:
     except AttributeError:
         g.speech = _speech_of(str(get_locale()))
         return g.speech
+    except RuntimeError:  # outside of a request
+        return _speech_of("")
 
 
 @lru_cache(maxsize=8)
