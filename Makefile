@@ -39,6 +39,12 @@ imports: .venv/test ## Check which module imports which
 mutants: .venv/test ## Which changed conditions of MODULE its TESTS do not notice; in a copy of the checkout
 	$(BIN)/python benchmarks/mutants.py $(MODULE) $(TESTS)
 
+translations: .venv/test ## Take new texts of pages into the catalogues, and compile them
+	@mkdir -p build
+	$(BIN)/pybabel -q extract -F babel.cfg -k lazy_gettext --no-location -o build/messages.pot .
+	$(BIN)/pybabel -q update -i build/messages.pot -d app/translations --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date -w 100
+	$(BIN)/pybabel -q compile -d app/translations
+
 screenshots: .venv/test ## Every page as it looks with the demonstration data, into build/screenshots/
 	$(BIN)/python benchmarks/screenshots.py
 
@@ -61,4 +67,4 @@ requirements: .venv/test ## Pin the newest releases anew
 clean: ## Remove what was installed and built; data/ stays
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help run test unit store e2e lint type imports mutants screenshots requirements clean
+.PHONY: help run test unit store e2e lint type imports mutants translations screenshots requirements clean

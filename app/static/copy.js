@@ -1,5 +1,6 @@
 // Shows the buttons that copy a text. Without this script there are none.
 for (const button of document.querySelectorAll("button[data-copy]")) {
+  const label = button.textContent;
   button.hidden = false;
   button.addEventListener("click", async () => {
     // The clipboard is closed to pages that did not come over https or from this machine.
@@ -13,7 +14,7 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
       area.remove();
       button.focus();
     }
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+    button.textContent = button.dataset.copied;
+    setTimeout(() => { button.textContent = label; }, 2000);
   });
 }

@@ -16,5 +16,6 @@ if (document.documentElement.dataset.times === "local" && zone !== "UTC") {
     const walker = document.createTreeWalker(time, NodeFilter.SHOW_TEXT);
     while (walker.nextNode()) walker.currentNode.data = walker.currentNode.data.replace(utcTime, text);
   }
-  document.getElementById("zone").textContent = `times of events are in ${zone}, filters are UTC`;
+  const line = document.getElementById("zone");
+  line.textContent = line.dataset.zone.replace("{zone}", zone);
 }

@@ -46,6 +46,7 @@ from app.web import (
     display,
     find,
     health,
+    languages,
     lists,
     metrics,
     migration,
@@ -58,7 +59,7 @@ from app.web import (
 )
 from app.web.base_path import BasePath
 from app.web.client import ClientAddress
-from app.web.runtime import Runtime, json_response, runtime
+from app.web.runtime import Runtime, json_response, runtime, wants_json
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
         api.page_bp,
     ):
         app.register_blueprint(blueprint)
+    languages.init_app(app)
     display.init_app(app)
     app.jinja_env.globals["empty_case"] = wiring.empty_case
     app.config["ASSETS"] = _fingerprint(Path(app.static_folder or ""))
@@ -222,6 +224,7 @@ def _secure(response: Response) -> Response:
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["X-Request-Id"] = request_id.get()
+    languages.name_language(response)
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     if request.endpoint != "static" or response.status_code >= 400:
@@ -239,7 +242,7 @@ def _app_error(error: AppError) -> Response:
         return _failure(503, _say_unavailable(error), {"Retry-After": str(RETRY_AFTER_S)}, told)
     if isinstance(error, NotFound) and signin.is_anonymous():
         error = NotAuthenticated(signin.SIGN_IN)  # the account may see it, if it exists
-    is_program = _wants_json() or lists.asks_for_file() or bool(request.authorization)
+    is_program = wants_json() or lists.asks_for_file() or bool(request.authorization)
     is_browser = request.method in ("GET", "HEAD") and not is_program
     if isinstance(error, NotAuthenticated) and is_browser:
         return redirect(url_for("signin.login", next=_this_path()))  # type: ignore[return-value]
@@ -293,14 +296,9 @@ def _unexpected_error(error: Exception) -> Response:
     )
 
 
-def _wants_json() -> bool:
-    is_program = request.path.startswith(("/events", "/api/v1/", "/healthz", "/readyz"))
-    return is_program or request.mimetype.endswith(("/json", "+json"))
-
-
 def _failure(status: int, message: str, headers: dict[str, Any], told: dict[str, str]) -> Response:
     """The page of an error, or to programs a problem (RFC 9457) with what is `told` besides."""
-    if _wants_json():
+    if wants_json():
         title = HTTP_STATUS_CODES.get(status, "Error")
         problem = {"type": "about:blank", "title": title, "status": status, "detail": message}
         response = json_response({**problem, **told}, status)

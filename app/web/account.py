@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template, request, session, url_for
+from flask_babel import gettext, ngettext
 from werkzeug.wrappers import Response
 
 from app.errors import InvalidQuery, NotAuthorized
@@ -22,6 +23,7 @@ from app.web.signin import (
     sign_in,
     viewer,
 )
+from app.web.texts import told
 
 bp = Blueprint("account", __name__)
 
@@ -59,7 +61,7 @@ def make_token() -> Any:
             owner.name, form.name.data, timedelta(days=form.days.data), now()
         )
     except InvalidQuery as error:
-        form.name.errors = [str(error).removeprefix("name: ")]
+        form.name.errors = [told(str(error).removeprefix("name: "))]
         return _page(token_form=form), 400
     record(owner.name, f"token {form.name.data}", NEW_TOKEN)
     # Not by way of a redirect: between the two it would have to be kept somewhere.
@@ -72,7 +74,7 @@ def revoke_token() -> Response:
     owner, name = viewer(), request.form.get("name", "")
     if runtime().stores.tokens.remove(owner.name, name):
         record(owner.name, f"token {name}", REVOKED)
-        flash(f"Revoked the token {name}.", "success")
+        flash(gettext("Revoked the token %(name)s.", name=name), "success")
     return _back()
 
 
@@ -81,7 +83,10 @@ def end_sessions() -> Response:
     """End one session of one's own, or all but this one: 303 back."""
     owner = viewer()
     number = _end_sessions(owner.name, request.form.get("id"))
-    flash(f"Ended {number} {'session' if number == 1 else 'sessions'}.", "success")
+    text = ngettext(
+        "Ended %(number)s session.", "Ended %(number)s sessions.", number, number=number
+    )
+    flash(text, "success")
     return _back()
 
 
@@ -107,13 +112,19 @@ def change_password() -> Any:
     if not form.validate():
         return _page(password_form=form), 400
     if sign_in(owner.name, form.present.data):
-        form.present.errors = ["is wrong"]
+        form.present.errors = [gettext("is wrong")]
         return _page(password_form=form), 400
     accounts.set_password(owner.name, form.new.data)
     renew_session()
     number = _end_sessions(owner.name)
     record(owner.name, FORM, NEW_PASSWORD)
-    flash(f"Changed the password, and ended {number} other sessions.", "success")
+    text = ngettext(
+        "Changed the password, and ended %(number)s other session.",
+        "Changed the password, and ended %(number)s other sessions.",
+        number,
+        number=number,
+    )
+    flash(text, "success")
     return _back()
 
 
@@ -141,5 +152,6 @@ def revoke_any_token() -> Response:
     account, name = request.form.get("account", ""), request.form.get("name", "")
     if runtime().stores.tokens.remove(account, name):
         record(who, f"token {name} of {account}", REVOKED)
-        flash(f"Revoked the token {name} of {account}.", "success")
+        text = gettext("Revoked the token %(name)s of %(account)s.", name=name, account=account)
+        flash(text, "success")
     return redirect(url_for("account.tokens"), 303)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from flask import Blueprint, flash, redirect, render_template, request
+from flask_babel import gettext
 from werkzeug.datastructures import MultiDict
 
 from app.analysis.recall import Consumer, Recall, recall_digest, recall_tag
@@ -73,7 +74,12 @@ def unused() -> Any:
     is_first_look = form.is_empty and not lists.asks_for_file()
     if is_first_look and fewer and not report.judged and not report.missing:
         asked = form.query().days
-        flash(f"Judged by the whole days of use that are known so far: {fewer}, not {asked}.")
+        text = gettext(
+            "Judged by the whole days of use that are known so far: %(fewer)s, not %(asked)s.",
+            fewer=fewer,
+            asked=asked,
+        )
+        flash(text)
         return redirect(lists.url_with(days=str(fewer)))
     listing = unused_listing(form, report)
     exported = lists.export(listing)

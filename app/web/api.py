@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from flask import Blueprint, Response, current_app, render_template, request
+from flask_babel import force_locale
 from werkzeug.exceptions import NotFound
 
 from app.errors import InvalidQuery, UnknownParameter
@@ -152,7 +153,9 @@ def page() -> str:
     """The API for people, made of its description; for everybody, as that is."""
     if request.authorization is None:
         is_signed_in(visitor)  # for the head of the page
-    return render_template("api.html", api=describe(request.script_root))
+    with force_locale("en"):  # what it describes is
+        described = describe(request.script_root)
+    return render_template("api.html", api=described)
 
 
 @bp.get("/unused")

@@ -1,4 +1,4 @@
-"""Bars over time as the server draws them: stacked, beside those of the period before. Pure."""
+"""Bars over time as the server draws them: stacked, beside those of the period before."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
+from flask_babel import LazyString, format_decimal, gettext
 
 STEP = 10  # the width of a day (or hour) in the drawing
 HEIGHT = 100  # of a bar as high as the scale
@@ -17,7 +18,7 @@ class Series(NamedTuple):
     """One colour of the bars; `filters` (beside the action) select its records, if any do."""
 
     style: str
-    label: str
+    label: LazyString | str
     action: str
     filters: Mapping[str, str] | None
 
@@ -100,10 +101,12 @@ class Chart(msgspec.Struct, frozen=True):
 def change(number: int, before: int) -> str:
     """How a number differs from the one before, in words."""
     if number == before:
-        return "as many as before" if number else "none, as before"
+        return gettext("as many as before") if number else gettext("none, as before")
     if not before:
-        return "none before"
-    percent = round(100 * abs(number - before) / before)
-    if not percent:
-        return "about as many as before"
-    return f"{percent:,} % {'more' if number > before else 'fewer'} than before"
+        return gettext("none before")
+    percent = format_decimal(round(100 * abs(number - before) / before))
+    if percent == "0":
+        return gettext("about as many as before")
+    if number > before:
+        return gettext("%(percent)s %% more than before", percent=percent)
+    return gettext("%(percent)s %% fewer than before", percent=percent)

@@ -8,6 +8,7 @@ from heapq import nsmallest
 from typing import NamedTuple
 
 import msgspec
+from flask_babel import gettext
 
 from app.rules.clients import CLIENTS
 from app.rules.usage import PULL
@@ -16,6 +17,7 @@ from app.web.figures import MAX_HOURLY_DAYS, Figures, Slot, period_before
 from app.web.forms import ACTION, CLIENT, DashboardFilter, UsageFilter
 from app.web.runtime import runtime
 from app.web.signin import viewer
+from app.web.texts import show
 
 MAX_CLIENTS = 6  # as many colours can be told apart
 MAX_WEEK_DAYS = 100  # of which hours are added up by weekday: a document each
@@ -91,10 +93,11 @@ def find_chart(form: DashboardFilter, figures: Figures) -> Chart:
     shown = nsmallest(MAX_CLIENTS, totals, key=lambda name: (-totals[name], name))
     rest = totals.keys() - set(shown)
     series = [
-        Series(f"client-{place}", name, PULL, {"client": name}) for place, name in enumerate(shown)
+        Series(f"client-{place}", show(name), PULL, {"client": name})
+        for place, name in enumerate(shown)
     ]
     if rest:
-        series.append(Series("others", "all others", PULL, None))
+        series.append(Series("others", gettext("all others"), PULL, None))
     groups = [{name} for name in shown] + ([set(rest)] if rest else [])
     return Chart(
         series=series,

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import humanize
 from flask import Flask, Response
+from flask_babel import gettext, ngettext
 from markupsafe import Markup
 
 from app.store.events import address_key
 from app.store.paging import Count
 from app.version import VERSION
-from app.web import lists, preferences
+from app.web import languages, lists, preferences
 from app.web.charts import change
 from app.web.runtime import find_up_to
+from app.web.sentences import _
 from app.web.signin import account_name, is_administrator, is_visitor, shown_of_others
+from app.web.texts import speech
 
 AHEAD_S = 60  # a registry's clock may be ahead by so much
 _DAY_S = 86_400
 # The least number from which on each is used: with 2 there is no singular.
 _UNITS = (
-    (365 * _DAY_S, "years", 2),
-    (30 * _DAY_S, "months", 2),
-    (_DAY_S, "days", 2),
-    (3600, "h", 1),
-    (60, "min", 1),
+    (365 * _DAY_S, _("%(number)s years ago"), 2),
+    (30 * _DAY_S, _("%(number)s months ago"), 2),
+    (_DAY_S, _("%(number)s days ago"), 2),
+    (3600, _("%(number)s h ago"), 1),
+    (60, _("%(number)s min ago"), 1),
 )
 
 
@@ -96,12 +99,12 @@ def ago(when: datetime) -> str:
     """How long ago, rounded down, as `3 h ago`."""
     seconds = int((datetime.now(UTC) - when).total_seconds())
     if seconds <= -AHEAD_S:
-        return "in the future"
-    for unit_s, name, least in _UNITS:
+        return gettext("in the future")
+    for unit_s, text, least in _UNITS:
         number = seconds // unit_s
         if number >= least:
-            return f"{number} {name} ago"
-    return "just now"
+            return speech().say(text, number=number)
+    return speech().say(_("just now"))
 
 
 def shifted(when: datetime, seconds: int) -> str:
@@ -119,13 +122,15 @@ def duration(seconds: float) -> str:
     """A length of time in words, to about one part in ten."""
     minutes = round(seconds / 60)
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return gettext("%(number)s s", number=languages.number(seconds, "0.0"))
     if seconds < 120:
-        return f"{seconds:.0f} s"
+        return gettext("%(number)s s", number=round(seconds))
     if minutes < 120:
-        return f"{minutes} min"
+        return gettext("%(number)s min", number=minutes)
     hours = round(seconds / 3600)
-    return f"{hours} h" if hours < 72 else f"{round(hours / 24):,} days"
+    if hours < 72:
+        return gettext("%(number)s h", number=hours)
+    return gettext("%(number)s days", number=languages.number(round(hours / 24)))
 
 
 def size(number: int | None) -> str:
@@ -146,8 +151,8 @@ def bars(numbers: Sequence[int], height: int = 20) -> str:
 def last_day(numbers: Sequence[int]) -> str:
     """How long ago something happened last, of the numbers of days that end with today."""
     ago = next((place for place, number in enumerate(reversed(numbers)) if number), None)
-    words = {None: "–", 0: "today", 1: "yesterday"}
-    return words.get(ago, f"{ago} days ago")
+    words = {None: "–", 0: gettext("today"), 1: gettext("yesterday")}
+    return words.get(ago) or gettext("%(number)s days ago", number=ago)
 
 
 def short_digest(digest: str | None) -> str:
@@ -155,10 +160,31 @@ def short_digest(digest: str | None) -> str:
     return digest.partition(":")[2][:12] if digest else ""
 
 
+_NUMBERED: dict[str, Callable[[int, str], str]] = {
+    "consumers": lambda number, text: ngettext(
+        "%(number)s consumer", "%(number)s consumers", number, number=text
+    ),
+    "differences": lambda number, text: ngettext(
+        "%(number)s difference", "%(number)s differences", number, number=text
+    ),
+    "jobs": lambda number, text: ngettext("%(number)s job", "%(number)s jobs", number, number=text),
+    "records": lambda number, text: ngettext(
+        "%(number)s record", "%(number)s records", number, number=text
+    ),
+    "rejected events": lambda number, text: ngettext(
+        "%(number)s rejected event", "%(number)s rejected events", number, number=text
+    ),
+    "repositories": lambda number, text: ngettext(
+        "%(number)s repository", "%(number)s repositories", number, number=text
+    ),
+    "sign-ins": lambda number, text: ngettext(
+        "%(number)s sign-in", "%(number)s sign-ins", number, number=text
+    ),
+    "tags": lambda number, text: ngettext("%(number)s tag", "%(number)s tags", number, number=text),
+}
+
+
 def total(count: Count, noun: str) -> str:
-    """A count and what is counted, given in the plural; `more than` where counting stopped."""
-    if count.at_least:
-        return f"more than {count.number:,} {noun}"
-    if count.number == 1:
-        noun = noun.removesuffix("ies") + "y" if noun.endswith("ies") else noun.removesuffix("s")
-    return f"{count.number:,} {noun}"
+    """A count and what is counted; `more than` where counting stopped."""
+    text = _NUMBERED[noun](count.number, languages.number(count.number))
+    return gettext("more than %(what)s", what=text) if count.at_least else text

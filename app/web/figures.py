@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 from flask import url_for
+from flask_babel import gettext
+from flask_babel import lazy_gettext as _
 
 from app.rules.usage import CHECK, DELETE, PULL, PUSH, Counts, Span, Sums, days_between
 from app.store.catalogue import CatalogueQuery
@@ -20,6 +22,7 @@ from app.web.forms import UsageFilter
 from app.web.lists import Listing, fields_of
 from app.web.runtime import runtime
 from app.web.signin import viewer
+from app.web.texts import show
 
 MAX_HOURLY_DAYS = 2
 TOP = 10
@@ -245,10 +248,10 @@ def _slot(start: datetime, end: datetime, counts: Counts) -> Slot:
 
 
 _ACTIONS = (
-    Series("pull", "Pulls", PULL, {}),
-    Series("push", "Pushes", PUSH, {}),
-    Series("check", "Checks", CHECK, {}),
-    Series("delete", "Deletes", DELETE, {}),
+    Series("pull", _("Pulls"), PULL, {}),
+    Series("push", _("Pushes"), PUSH, {}),
+    Series("check", _("Checks"), CHECK, {}),
+    Series("delete", _("Deletes"), DELETE, {}),
 )
 
 
@@ -294,7 +297,9 @@ def _by_pulls(line: tuple[tuple[str, ...], tuple[int, int]]) -> tuple[int, int, 
 
 def _name(kind: str, key: tuple[str, ...]) -> str:
     if kind == "accounts":
-        return key[0] or "anonymous"
+        return key[0] or gettext("anonymous")
+    if kind == "clients":
+        return show(key[0])
     return f"{key[1]}:{key[2]}" if kind == "tags" else key[-1]
 
 

@@ -15,6 +15,7 @@ from flask import (
     request,
     url_for,
 )
+from flask_babel import gettext, ngettext
 
 from app.errors import AppError, InvalidQuery, NotFound
 from app.migration import Plan, states
@@ -24,11 +25,12 @@ from app.migration.readiness import Check, find_checks
 from app.migration.runbook import warn_of_start
 from app.store.migrations import WORKED, Drift, Job, MigrationStore, present
 from app.store.paging import Page
-from app.web import lists
+from app.web import languages, lists
 from app.web.forms import DriftFilter, JobFilter
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
 from app.web.signin import administrator, local_path
+from app.web.texts import told
 
 bp = Blueprint("migration", __name__, url_prefix="/migration")
 
@@ -135,7 +137,7 @@ def act(name: str, action: str) -> Any:
     except AppError as error:
         if error.transient:
             raise
-        flash(str(error), "danger")
+        flash(told(error), "danger")
     back = local_path(request.form.get("back", ""))
     return redirect(back or url_for("migration.plan", name=found.name), 303)
 
@@ -156,17 +158,20 @@ def carry_out(plan: Plan, action: str, given: Mapping[str, str | int]) -> str:
         return _start(plan, who)
     if action == "pause":
         migrations.plans.pause(plan.name, who, now)
-        return "Paused."
+        return gettext("Paused.")
     if action == "resume":
         deletes = _number(texts.get("allow_deletes") or "0")
         migrations.plans.resume(plan.name, who, now, deletes)
-        return f"Resumed, {deletes:,} deletes allowed." if deletes else "Resumed."
+        if not deletes:
+            return gettext("Resumed.")
+        number = languages.number(deletes)
+        return gettext("Resumed, %(number)s deletes allowed.", number=number)
     if action == "lift-brake":
         migrations.plans.lift_brake(plan.name, who, now)
-        return "Deletes are braked no more."
+        return gettext("Deletes are braked no more.")
     if action == "verify":
         states.verify(migrations, plan, who, now)
-        return "A worker compares both sides."
+        return gettext("A worker compares both sides.")
     return _change_jobs(plan, who, action, texts)
 
 
@@ -177,10 +182,15 @@ def _change_jobs(plan: Plan, who: str, action: str, texts: Mapping[str, str]) ->
         if bool(key) == bool(error_class):
             raise InvalidQuery("id, class: expected one of the two")
         number = migrations.jobs.retry(plan.name, who, now, id=key, error_class=error_class)
-        return f"{number:,} {'job begins' if number == 1 else 'jobs begin'} anew."
+        return ngettext(
+            "%(number)s job begins anew.",
+            "%(number)s jobs begin anew.",
+            number,
+            number=languages.number(number),
+        )
     if not migrations.jobs.waive(plan.name, who, key, now):
         raise InvalidQuery(f"id: there is no job {key[:400]!r} that is not running")
-    return f"Skipped {key.partition(' ')[2]} until it is pushed again."
+    return gettext("Skipped %(name)s until it is pushed again.", name=key.partition(" ")[2])
 
 
 def _start(plan: Plan, who: str) -> str:
@@ -191,8 +201,8 @@ def _start(plan: Plan, who: str) -> str:
     else:
         states.start(migrations, plan, who, now)
     if warning:
-        return f"Started. Beware: {warning}."
-    return "Started: a worker crawls the source and copies what is missing."
+        return gettext("Started. Beware: %(warning)s.", warning=told(warning))
+    return gettext("Started: a worker crawls the source and copies what is missing.")
 
 
 def _number(text: str) -> int:

@@ -11,20 +11,24 @@ from statistics import median
 
 import msgspec
 from flask import url_for
+from flask_babel import gettext, ngettext
+from flask_babel import lazy_gettext as _
 
 from app.rules.events import Event
 from app.rules.usage import DELETE, PULL, PUSH, Sums
 from app.store.events import CONTENT, RecordQuery
-from app.store.migrations import WORKED
+from app.store.migrations import WORKED, PlanStatus
 from app.store.usage import UsageQuery
+from app.web import languages
 from app.web.figures import Top, records_linker, top_repositories
 from app.web.runtime import runtime
 from app.web.signin import is_administrator, viewer
+from app.web.texts import word
 
 DAYS = 7  # before today: what is usual is their median
 BUSIEST = 5
 SILENT = timedelta(days=1)
-WORDS = {PULL: "Pulls", PUSH: "Pushes", DELETE: "Deletes"}
+WORDS = {PULL: _("Pulls today"), PUSH: _("Pushes today"), DELETE: _("Deletes today")}
 
 
 class Today(msgspec.Struct, frozen=True):
@@ -92,7 +96,7 @@ def _today(sums: Sums, today: date) -> list[Today]:
     return [
         Today(
             action=action,
-            name=name,
+            name=str(name),
             number=sums.days.get(today, {}).get(action, 0),
             usual=round(median(sums.days.get(day, {}).get(action, 0) for day in usual_days))
             if usual_days
@@ -112,7 +116,7 @@ def _find_heard(newest: Event | None, sums: Sums) -> list[Heard]:
     last = {newest.registry: newest.timestamp} if newest else {}
     for sender in stores.wiring.find_senders():
         last[sender.registry] = max(sender.at, last.get(sender.registry, sender.at))
-    for name in {registry for registry, _ in sums.tops["repositories"]} - last.keys():
+    for name in {registry for registry, __ in sums.tops["repositories"]} - last.keys():
         if event := stores.events.find_newest_of(name):
             last[name] = event.timestamp
     configured = [row.name for row in runtime().settings.registries]
@@ -126,26 +130,49 @@ def _find_notices(registries: Sequence[Heard], now: datetime) -> Iterator[Notice
     stores = runtime().stores
     wiring = url_for("wiring.home")
     others = ", ".join(heard.registry for heard in registries if not heard.is_configured)
-    instead = f"; what is on record is of {others}, not in the configuration" if others else ""
     for heard in registries:
         if heard.at is None:
-            yield Notice(f"{heard.registry} never sent anything{instead}", wiring)
+            yield Notice(_say_never(heard.registry, others), wiring)
         elif heard.is_configured and now - heard.at > SILENT:
-            yield Notice(f"{heard.registry} sent nothing lately, last", wiring, heard.at)
+            text = gettext("%(registry)s sent nothing lately, last", registry=heard.registry)
+            yield Notice(text, wiring, heard.at)
     if refusals := stores.wiring.find_refusals():
-        yield Notice("Notifications were refused, last", wiring, refusals[0].at)
+        yield Notice(gettext("Notifications were refused, last"), wiring, refusals[0].at)
     if rejected := stores.rejected.count():
-        noun = "event was" if rejected == 1 else "events were"
-        yield Notice(f"{rejected:,} {noun} not understood", url_for("wiring.rejected"))
+        text = ngettext(
+            "%(number)s event was not understood",
+            "%(number)s events were not understood",
+            rejected,
+            number=languages.number(rejected),
+        )
+        yield Notice(text, url_for("wiring.rejected"))
     yield from _find_differences()
     for plan in runtime().plans:
         status = stores.migrations.plans.get(plan.name)
         url = url_for("migration.plan", name=plan.name)
         if status.state in WORKED:
-            halt = "" if status.is_worked_on else ", and stands still"
-            yield Notice(f"Migration {plan.name} is {status.state}{halt}", url)
+            yield Notice(_say_state(plan.name, status), url)
         if status.deletes_braked:
-            yield Notice(f"Migration {plan.name}: deletes wait for a person", url)
+            text = gettext("Migration %(plan)s: deletes wait for a person", plan=plan.name)
+            yield Notice(text, url)
+
+
+def _say_never(registry: str, others: str) -> str:
+    if not others:
+        return gettext("%(registry)s never sent anything", registry=registry)
+    return gettext(
+        "%(registry)s never sent anything; what is on record is of %(others)s, not in the "
+        "configuration",
+        registry=registry,
+        others=others,
+    )
+
+
+def _say_state(plan: str, status: PlanStatus) -> str:
+    values = {"plan": plan, "state": word(status.state)}
+    if status.is_worked_on:
+        return gettext("Migration %(plan)s is %(state)s", **values)
+    return gettext("Migration %(plan)s is %(state)s, and stands still", **values)
 
 
 def _find_differences() -> Iterator[Notice]:
@@ -154,8 +181,17 @@ def _find_differences() -> Iterator[Notice]:
         check = checks.get(registry.name)
         left = sum(check.differences.values()) - check.repaired if check else 0
         if left > 0:
-            noun = "tag differs" if left == 1 else "tags differ"
-            yield Notice(f"{left:,} {noun} between {registry.name} and what is on record", url)
+            text = ngettext(
+                "%(number)s tag differs between %(registry)s and what is on record",
+                "%(number)s tags differ between %(registry)s and what is on record",
+                left,
+                number=languages.number(left),
+                registry=registry.name,
+            )
+            yield Notice(text, url)
         if gaps := checks.find_open_gaps(registry.name):
-            text = f"Events of {registry.name} may be missing, of a time that ended"
+            text = gettext(
+                "Events of %(registry)s may be missing, of a time that ended",
+                registry=registry.name,
+            )
             yield Notice(text, url, gaps[0].ended)

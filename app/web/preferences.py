@@ -1,4 +1,4 @@
-"""How pages look to this browser: the theme, the zone of times, the rows of a list.
+"""How pages look to this browser: language, theme, the zone of times, the rows of a list.
 
 Each is a cookie with one of a few words. None says anything of an account, so none needs a session.
 """
@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 from flask import Blueprint, redirect, request, url_for
+from flask_babel import LazyString
+from flask_babel import lazy_gettext as _
 from werkzeug.wrappers import Response
 
 from app.errors import InvalidQuery
@@ -20,17 +22,21 @@ bp = Blueprint("preferences", __name__)
 KEPT_S = 365 * 24 * 3600
 
 
+LANGUAGES = {"en": "English", "zh-Hans": "简体中文"}
+
+
 class Preference(msgspec.Struct, frozen=True):
     """What can be chosen; `choices` are the labels by value, the first of them the default."""
 
-    label: str
-    choices: Mapping[str, str]
+    label: LazyString
+    choices: Mapping[str, LazyString | str]
 
 
 PREFERENCES = {
-    "theme": Preference("Theme", {"auto": "Auto", "light": "Light", "dark": "Dark"}),
-    "times": Preference("Times", {"local": "My zone", "utc": "UTC"}),
-    "rows": Preference("Rows", {"50": "50", "100": "100", "200": "200"}),
+    "language": Preference(_("Language"), {"auto": _("Auto"), **LANGUAGES}),
+    "theme": Preference(_("Theme"), {"auto": _("Auto"), "light": _("Light"), "dark": _("Dark")}),
+    "times": Preference(_("Times"), {"local": _("My zone"), "utc": "UTC"}),
+    "rows": Preference(_("Rows"), {"50": "50", "100": "100", "200": "200"}),
 }
 
 

@@ -48,6 +48,12 @@ def json_response(value: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, mimetype="application/json")
 
 
+def wants_json() -> bool:
+    """Whether a program asks, which is answered in JSON."""
+    is_program = request.path.startswith(("/events", "/api/v1/", "/healthz", "/readyz"))
+    return is_program or request.mimetype.endswith(("/json", "+json"))
+
+
 def find_up_to() -> datetime | None:
     """Until when the figures go, where that is more than 10 s ago; else None."""
     progress = runtime().stores.inbox.find_progress()

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from flask import Blueprint, redirect, render_template, request, url_for
+from flask_babel import gettext
 from werkzeug.datastructures import MultiDict
 
 from app.errors import InvalidQuery, NotAuthenticated, NotFound
@@ -136,7 +137,7 @@ def results(
 def _sign_in_and_redirect(template: str, form: FilterForm, who: Callable[[], Viewer]) -> Any:
     sign_in_form = SignInForm()
     if not is_signed_in(who) or sign_in_form.username.data:
-        message: str | None = "Fill in user name and password."
+        message: str | None = gettext("Fill in user name and password.")
         if sign_in_form.validate():
             message = sign_in(sign_in_form.username.data, sign_in_form.password.data)
         if message:

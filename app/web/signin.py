@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from flask import Blueprint, current_app, g, redirect, render_template, request, session, url_for
+from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from app.errors import NotAuthenticated, NotAuthorized
@@ -27,6 +28,7 @@ from app.web.credentials import (
 )
 from app.web.forms import SignInForm
 from app.web.runtime import runtime
+from app.web.texts import told
 
 bp = Blueprint("signin", __name__)
 
@@ -67,7 +69,7 @@ def visitor() -> Viewer:
         g.viewer = _find_viewer()
     if g.viewer is None:
         raise NotAuthenticated(SIGN_IN)
-    return g.viewer  # type: ignore[no-any-return]
+    return g.viewer
 
 
 def administrator() -> Viewer:
@@ -131,11 +133,11 @@ def sign_in(name: str, password: str) -> str | None:
     """Start a session; returns None, or the message to show when it did not work."""
     is_long = len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES
     if is_long and runtime().stores.accounts.place != "token_url":
-        return TOO_LONG
+        return told(TOO_LONG)
     session_id = secrets.token_urlsafe(16)
     signed_in = check_password(name, password, FORM, session_id)
     if signed_in is None:
-        return WRONG
+        return told(WRONG)
     start_session(signed_in, session_id)
     g.viewer = _viewer_for(signed_in.account, FORM)
     return None
@@ -238,7 +240,7 @@ def login() -> Any:
     target = local_path(request.values.get("next", "")) or url_for("search.home")
     if request.method != "POST":
         return render_template("login.html", form=form, next=target)
-    message = "Fill in user name and password."
+    message = gettext("Fill in user name and password.")
     if form.validate():
         message = sign_in(form.username.data, form.password.data) or ""
         if not message:

@@ -14,6 +14,7 @@ from flask import (
     request,
     url_for,
 )
+from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from app.errors import InvalidQuery, NotFound
@@ -23,11 +24,12 @@ from app.rules.events import Rejected
 from app.settings import find_file
 from app.store.paging import Count, Page
 from app.version import VERSION
-from app.web import lists
+from app.web import languages, lists
 from app.web.lists import Item, Listing, fields_of
 from app.web.preferences import page_size
 from app.web.runtime import runtime
 from app.web.signin import administrator, is_administrator
+from app.web.texts import told
 
 bp = Blueprint("wiring", __name__, url_prefix="/wiring")
 
@@ -134,12 +136,18 @@ def carry_out(action: str, event_id: str = "") -> str:
     if event_id and not events:
         raise NotFound("There is no such rejected event.")
     if action == "drop":
-        return f"Dropped {sum(store.drop(event.id) for event in events)}."
+        dropped = sum(store.drop(event.id) for event in events)
+        return gettext("Dropped %(number)s.", number=dropped)
     reasons = take_in_again(runtime().stores, events)
-    done = f"Took in {len(events) - len(reasons):,} again"
+    done = languages.number(len(events) - len(reasons))
     if not reasons:
-        return f"{done}."
-    return f"{done}; {len(reasons):,} are still not understood: {reasons[0]}"
+        return gettext("Took in %(number)s again.", number=done)
+    return gettext(
+        "Took in %(number)s again; %(left)s are still not understood: %(reason)s",
+        number=done,
+        left=languages.number(len(reasons)),
+        reason=told(reasons[0]),
+    )
 
 
 def empty_case() -> EmptyCase:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from flask_babel import gettext
+from flask_babel import lazy_gettext as _
 from wtforms import Field, IntegerField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import NumberRange, Optional, ValidationError
@@ -26,13 +28,14 @@ from app.web.forms.fields import (
     PeriodField,
     SwitchField,
     any_of,
+    days_long,
     digest_start,
     or_empty,
     text_field,
     whole_digest,
 )
 
-PERIODS = {"1": "Today", "2": "2 days", "7": "7 days", "30": "30 days", "90": "90 days"}
+PERIODS = {"1": _("Today"), **{str(days): days_long(days) for days in (2, 7, 30, 90)}}
 ACTION, CLIENT = "action", "client"  # what bars are stacked by
 DEFAULT_PERIOD = "30"
 MAX_PERIOD_DAYS = 1100
@@ -43,30 +46,32 @@ class RecordFilter(FilterForm):
     """Filters of the record list."""
 
     action = ChoiceField(
-        "Action",
+        _("Action"),
         choices=any_of(ACTIONS),
         default="",
     )
-    namespace = text_field("Namespace", description="as team; - for names without one")
-    repository = text_field("Repository", description="the whole name, as team/app")
-    tag = text_field("Tag", description="the whole tag; - for none")
-    digest = text_field("Digest", digest_start, description="whole, or 6 digits of it or more")
-    actor = text_field("Account", description="whom the registry saw; - for nobody")
-    address = text_field("Address", description="an address or a network: 10.0.0.0/8")
+    namespace = text_field(_("Namespace"), description=_("as team; - for names without one"))
+    repository = text_field(_("Repository"), description=_("the whole name, as team/app"))
+    tag = text_field(_("Tag"), description=_("the whole tag; - for none"))
+    digest = text_field(
+        _("Digest"), digest_start, description=_("whole, or 6 digits of it or more")
+    )
+    actor = text_field(_("Account"), description=_("whom the registry saw; - for nobody"))
+    address = text_field(_("Address"), description=_("an address or a network: 10.0.0.0/8"))
     client = ChoiceField(
-        "Client",
-        choices=[*any_of(CLIENTS), SelectChoice(OWN_CLIENT, "own (migrations)")],
+        _("Client"),
+        choices=[*any_of(CLIENTS), SelectChoice(OWN_CLIENT, _("own (migrations)"))],
         default="",
     )
-    since = MomentField("From (UTC)", name="from")
-    until = MomentField("To (UTC)", name="to", is_end=True)
-    registry = text_field("Registry")
+    since = MomentField(_("From (UTC)"), name="from")
+    until = MomentField(_("To (UTC)"), name="to", is_end=True)
+    registry = text_field(_("Registry"))
     kind = ChoiceField(
-        "Kind",
-        choices=[*any_of(KINDS), SelectChoice(CONTENT, "what figures count")],
+        _("Kind"),
+        choices=[*any_of(KINDS), SelectChoice(CONTENT, _("what figures count"))],
         default="",
     )
-    parts = SwitchField("Show the parts of pulls and pushes")
+    parts = SwitchField(_("Show the parts of pulls and pushes"))
 
     def validate_address(self, field: Field) -> None:
         """An address, or a network whose host bits are ignored."""
@@ -74,12 +79,14 @@ class RecordFilter(FilterForm):
             try:
                 _parse_network(field.data)
             except ValueError:
-                raise ValidationError("expected an address or a network, as 10.0.0.0/8") from None
+                raise ValidationError(
+                    gettext("expected an address or a network, as 10.0.0.0/8")
+                ) from None
 
     def validate_until(self, field: Field) -> None:
         """The range must not be empty."""
         if self.since.data and field.data and field.data <= self.since.data:
-            raise ValidationError("is not after from")
+            raise ValidationError(gettext("is not after from"))
 
     def query(self) -> RecordQuery:
         """The store's query."""
@@ -109,29 +116,31 @@ class UsageFilter(FilterForm):
     """Filters of the figures."""
 
     days = PeriodField(
-        "Period",
+        _("Period"),
         longest=MAX_PERIOD_DAYS,
         choices=[SelectChoice(value, label) for value, label in PERIODS.items()],
         default=DEFAULT_PERIOD,
     )
-    first = DayField("From", name="from")
-    last = DayField("To", name="to")
-    registry = text_field("Registry")
-    namespace = text_field("Namespace", description="as team; - for names without one")
-    repository = text_field("Repository", description="the whole name, as team/app")
-    tag = text_field("Tag", description="the whole tag")
-    digest = text_field("Digest", description="the whole digest")
-    client = ChoiceField("Client", choices=any_of(CLIENTS), default="")
-    actor = text_field("Account", description="whom the registry saw; - for nobody")
-    supplements = SwitchField("Count signatures, attestations and SBOMs too")
+    first = DayField(_("From"), name="from")
+    last = DayField(_("To"), name="to")
+    registry = text_field(_("Registry"))
+    namespace = text_field(_("Namespace"), description=_("as team; - for names without one"))
+    repository = text_field(_("Repository"), description=_("the whole name, as team/app"))
+    tag = text_field(_("Tag"), description=_("the whole tag"))
+    digest = text_field(_("Digest"), description=_("the whole digest"))
+    client = ChoiceField(_("Client"), choices=any_of(CLIENTS), default="")
+    actor = text_field(_("Account"), description=_("whom the registry saw; - for nobody"))
+    supplements = SwitchField(_("Count signatures, attestations and SBOMs too"))
 
     def validate_last(self, field: Field) -> None:
         """The period must not be empty or absurdly long."""
         if self.first.data and field.data:
             if field.data < self.first.data:
-                raise ValidationError("is before from")
+                raise ValidationError(gettext("is before from"))
             if (field.data - self.first.data).days >= MAX_PERIOD_DAYS:
-                raise ValidationError(f"a period has at most {MAX_PERIOD_DAYS} days")
+                raise ValidationError(
+                    gettext("a period has at most %(most)s days", most=MAX_PERIOD_DAYS)
+                )
 
     def period(self, today: date) -> tuple[date, date]:
         """The first and the last day, both included."""
@@ -149,7 +158,10 @@ class UsageFilter(FilterForm):
         """
         this = today.replace(day=1)
         end = this - timedelta(days=1)
-        found = (("This month", this, None), ("Last month", end.replace(day=1), end))
+        found = (
+            (gettext("This month"), this, None),
+            (gettext("Last month"), end.replace(day=1), end),
+        )
         here = self.first.data, self.last.data
         return [(label, first, last, here == (first, last)) for label, first, last in found]
 
@@ -184,8 +196,8 @@ class DashboardFilter(UsageFilter):
     """The filters of the figures, and what the bars are stacked by."""
 
     by = ChoiceField(
-        "Bars by",
-        choices=[SelectChoice(ACTION, "action"), SelectChoice(CLIENT, "client")],
+        _("Bars by"),
+        choices=[SelectChoice(ACTION, _("action")), SelectChoice(CLIENT, _("client"))],
         default=ACTION,
     )
 
@@ -194,24 +206,29 @@ class UnusedFilter(FilterForm):
     """Filters of the unused tags."""
 
     days = IntegerField(
-        "Not used for days",
+        _("Not used for days"),
         [Optional(), NumberRange(1, MAX_PERIOD_DAYS)],
         default=DEFAULT_UNUSED_DAYS,
-        description=f"1 to {MAX_PERIOD_DAYS}",
+        description=_("1 to %(most)s", most=MAX_PERIOD_DAYS),
     )
-    registry = text_field("Registry")
-    namespace = text_field("Namespace", description="as team; - for names without one")
-    repository = text_field("Repository", description="the whole name, as team/app")
+    registry = text_field(_("Registry"))
+    namespace = text_field(_("Namespace"), description=_("as team; - for names without one"))
+    repository = text_field(_("Repository"), description=_("the whole name, as team/app"))
     clients = text_field(
-        "Clients that count",
-        description="as docker,containerd; if empty all but scanner, replication and updater",
+        _("Clients that count"),
+        description=_("as docker,containerd; if empty all but scanner, replication and updater"),
     )
 
     def validate_clients(self, field: Field) -> None:
         """Known classes."""
         for name in self.client_classes():
             if name not in CLIENTS:
-                raise ValidationError(f"no such client: {name[:40]}; known: {', '.join(CLIENTS)}")
+                known = ", ".join(CLIENTS)
+                raise ValidationError(
+                    gettext(
+                        "no such client: %(name)s; known: %(known)s", name=name[:40], known=known
+                    )
+                )
 
     def client_classes(self) -> list[str]:
         """The classes that are named; none if all count that use images."""
@@ -231,40 +248,40 @@ class UnusedFilter(FilterForm):
 class RecallFilter(FilterForm):
     """What to recall: a digest, or a tag between two times."""
 
-    digest = text_field("Digest", description="the whole digest")
-    repository = text_field("or repository", description="the whole name, as team/app")
-    tag = text_field("and tag")
-    since = MomentField("which pointed to it from (UTC)", name="from")
-    until = MomentField("to (UTC)", name="to", is_end=True)
-    registry = text_field("Registry")
+    digest = text_field(_("Digest"), description=_("the whole digest"))
+    repository = text_field(_("or repository"), description=_("the whole name, as team/app"))
+    tag = text_field(_("and tag"))
+    since = MomentField(_("which pointed to it from (UTC)"), name="from")
+    until = MomentField(_("to (UTC)"), name="to", is_end=True)
+    registry = text_field(_("Registry"))
 
     def validate_digest(self, field: Field) -> None:
         """Whole, and not beside a tag, nor a time: whoever pulled it at any time has it."""
         if field.data:
             if self.repository.data or self.tag.data:
-                raise ValidationError("give a digest, or a repository and tag")
+                raise ValidationError(gettext("give a digest, or a repository and tag"))
             if self.since.data or self.until.data:
                 raise ValidationError(
-                    "from and to are when a tag pointed to it: give a repository and tag"
+                    gettext("from and to are when a tag pointed to it: give a repository and tag")
                 )
             try:
                 parse_digest(field.data)
             except InvalidReference:
-                raise ValidationError("expected a whole digest, as sha256:…") from None
+                raise ValidationError(gettext("expected a whole digest, as sha256:…")) from None
         elif not self.repository.data and not self.tag.data:
-            raise ValidationError("is missing; or give a repository and tag")
+            raise ValidationError(gettext("is missing; or give a repository and tag"))
 
     def validate_tag(self, field: Field) -> None:
         """A repository alone is not enough."""
         if self.repository.data and not field.data:
-            raise ValidationError("is missing")
+            raise ValidationError(gettext("is missing"))
 
     def validate_repository(self, field: Field) -> None:
         """Nor is a tag."""
         if self.tag.data and not field.data:
-            raise ValidationError("is missing")
+            raise ValidationError(gettext("is missing"))
 
     def validate_until(self, field: Field) -> None:
         """The range must not be empty."""
         if self.since.data and field.data and field.data <= self.since.data:
-            raise ValidationError("is not after from")
+            raise ValidationError(gettext("is not after from"))

@@ -7,15 +7,20 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from flask_babel import LazyString, gettext
+from flask_babel import lazy_gettext as _
+from flask_wtf.i18n import translations
 from werkzeug.datastructures import MultiDict
 from wtforms import BooleanField, Field, Form, SelectField, StringField
 from wtforms.fields.choices import SelectChoice
+from wtforms.meta import DefaultMeta
 from wtforms.validators import Length, ValidationError
 
 from app.errors import InvalidQuery
 from app.rules.events import MAX_ACTOR_LENGTH
 from app.rules.references import MAX_REPOSITORY_LENGTH
 from app.store.events import NONE
+from app.web.texts import word
 
 MAX_WILDCARDS = 8  # more make a pattern needlessly slow to match
 
@@ -46,7 +51,7 @@ class MomentField(Field):
             self.data = moment.astimezone(UTC)
         except (ValueError, OverflowError):
             raise ValueError(
-                "expected a day or a time in UTC, as 2026-11-23 or 2026-11-23T18:04"
+                gettext("expected a day or a time in UTC, as 2026-11-23 or 2026-11-23T18:04")
             ) from None
 
 
@@ -68,7 +73,7 @@ class DayField(Field):
             if not 1990 <= self.data.year <= 2200:
                 raise ValueError
         except ValueError:
-            raise ValueError("expected a day, as 2026-11-23") from None
+            raise ValueError(gettext("expected a day, as 2026-11-23")) from None
 
 
 class ChoiceField(SelectField):
@@ -79,7 +84,7 @@ class ChoiceField(SelectField):
         values = [choice.value for choice in self.choices or ()]
         if self.data not in values:
             known = ", ".join(value for value in values if value)
-            raise ValidationError(f"expected one of {known}")
+            raise ValidationError(gettext("expected one of %(known)s", known=known))
 
 
 class PeriodField(ChoiceField):
@@ -95,12 +100,14 @@ class PeriodField(ChoiceField):
         super().process_formdata([text.strip() for text in valuelist])
         offered = list(self.choices or ())
         if self._is_number() and self.data not in [choice.value for choice in offered]:
-            self.choices = [*offered, SelectChoice(self.data, f"{self.data} days")]
+            self.choices = [*offered, SelectChoice(self.data, days_long(self.data))]
 
     def pre_validate(self, form: Form) -> None:
         """Raise ValidationError for what is no number of days."""
         if not self._is_number():
-            raise ValidationError(f"expected a number of days, 1 to {self.longest}")
+            raise ValidationError(
+                gettext("expected a number of days, 1 to %(most)s", most=self.longest)
+            )
 
     def _is_number(self) -> bool:
         text = self.data or ""
@@ -115,12 +122,18 @@ class SwitchField(BooleanField):
         """Read `1` or `0`; a checkbox sends `y`."""
         text = valuelist[0].strip().lower() if valuelist else ""
         if text not in ("", "0", "1", "n", "y", "no", "yes", "false", "true"):
-            raise ValueError("expected 1 or 0")
+            raise ValueError(gettext("expected 1 or 0"))
         self.data = text in ("1", "y", "yes", "true")
 
 
 class FilterForm(Form):
     """A form read from the query string; wrong values are kept for the page to show."""
+
+    class Meta(DefaultMeta):
+        """Has WTForms' own messages in the language of the page."""
+
+        def get_translations(self, form: Form) -> Any:
+            return translations
 
     def __init__(self, given: MultiDict[str, str]) -> None:
         super().__init__(given)
@@ -134,7 +147,7 @@ class FilterForm(Form):
         """The fields that narrow the list, each with its value as given."""
         texts = ((field, getattr(field, "text", field.data)) for field in self)
         return [
-            (field, "yes" if text is True else str(text))
+            (field, gettext("yes") if text is True else str(text))
             for field, text in texts
             if text and text != field.default
         ]
@@ -152,7 +165,7 @@ class FilterForm(Form):
 
 def _refuse_nul(form: Form, field: Field) -> None:
     if any("\0" in text for text in field.raw_data or () if isinstance(text, str)):
-        raise ValidationError("has a NUL character, which no name has")
+        raise ValidationError(gettext("has a NUL character, which no name has"))
 
 
 def strip(text: str | None) -> str:
@@ -163,9 +176,9 @@ def strip(text: str | None) -> str:
 def pattern(form: Form, field: Field) -> None:
     """A validator: a pattern that is quick to match."""
     if len(field.data) > MAX_REPOSITORY_LENGTH + 129:
-        raise ValidationError("longer than any name")
+        raise ValidationError(gettext("longer than any name"))
     if sum(field.data.count(wildcard) for wildcard in "*?") > MAX_WILDCARDS:
-        raise ValidationError(f"at most {MAX_WILDCARDS} wildcards")
+        raise ValidationError(gettext("at most %(most)s wildcards", most=MAX_WILDCARDS))
 
 
 def text_field(label: str, *validators: Any, **kwargs: Any) -> StringField:
@@ -180,7 +193,9 @@ def digest_start(form: Form, field: Field) -> None:
     """A validator: a digest, or enough of its beginning to be told from others."""
     if field.data and not DIGEST_START.fullmatch(field.data):
         raise ValidationError(
-            "expected a digest, as sha256:…, or the first 6 or more of its hexadecimal digits"
+            gettext(
+                "expected a digest, as sha256:…, or the first 6 or more of its hexadecimal digits"
+            )
         )
 
 
@@ -191,7 +206,12 @@ def whole_digest(text: str) -> str:
 
 def any_of(values: Sequence[str]) -> list[SelectChoice]:
     """The choices of a field that may be left open."""
-    return [SelectChoice("", "Any"), *(SelectChoice(value, value) for value in values)]
+    return [SelectChoice("", _("Any")), *(SelectChoice(value, word(value)) for value in values)]
+
+
+def days_long(number: int | str) -> LazyString:
+    """A period, as a choice names it."""
+    return _("%(number)s days", number=number)
 
 
 def or_empty(text: str | None) -> str | None:

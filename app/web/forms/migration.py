@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from flask_babel import lazy_gettext as _
+
 from app.migration.advice import ADVICE
 from app.store.migrations import DRIFT_KINDS, JOB_STATES
 from app.web.forms.fields import ChoiceField, FilterForm, any_of, text_field
@@ -10,9 +12,9 @@ from app.web.forms.fields import ChoiceField, FilterForm, any_of, text_field
 class JobFilter(FilterForm):
     """Filters of the jobs of a migration."""
 
-    state = ChoiceField("State", choices=any_of(JOB_STATES), default="")
-    error_class = ChoiceField("Class", choices=any_of(list(ADVICE)), default="", name="class")
-    repository = text_field("Repository", description="the whole name, as team/app")
+    state = ChoiceField(_("State"), choices=any_of(JOB_STATES), default="")
+    error_class = ChoiceField(_("Class"), choices=any_of(list(ADVICE)), default="", name="class")
+    repository = text_field(_("Repository"), description=_("the whole name, as team/app"))
 
     def filters(self) -> dict[str, str]:
         """The store's filters."""
@@ -26,8 +28,8 @@ class JobFilter(FilterForm):
 class DriftFilter(FilterForm):
     """Filters of the differences that a verification found."""
 
-    kind = ChoiceField("Kind", choices=any_of(DRIFT_KINDS), default="")
-    repository = text_field("Repository", description="the whole name, as team/app")
+    kind = ChoiceField(_("Kind"), choices=any_of(DRIFT_KINDS), default="")
+    repository = text_field(_("Repository"), description=_("the whole name, as team/app"))
 
     def filters(self) -> dict[str, str]:
         """The store's filters."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from flask_babel import gettext
+from flask_babel import lazy_gettext as _
 from wtforms import Field, StringField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import InputRequired, ValidationError
@@ -21,22 +23,26 @@ from app.web.forms.fields import (
 )
 
 _DIGEST_START = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:?[A-Za-z0-9=_-]*")
-_SORTS = [SelectChoice("name", "Name"), SelectChoice("pushed", "Last push")]
+_SORTS = [SelectChoice("name", _("Name")), SelectChoice("pushed", _("Last push"))]
 
 
 class RegistryFilter(FilterForm):
     """Of which registry one resource is."""
 
-    registry = text_field("Registry", description="if not given, the first of the configuration")
+    registry = text_field(
+        _("Registry"), description=_("if not given, the first of the configuration")
+    )
 
 
 class RepositoryFilter(FilterForm):
     """Filters of the repository list."""
 
-    q = text_field("Repository", pattern, description="part of a name, ^begin, or a glob: team/*")
-    registry = text_field("Registry")
-    sort = ChoiceField("Sort by", choices=_SORTS, default="name")
-    pulls = SwitchField("Count pulls to this minute")
+    q = text_field(
+        _("Repository"), pattern, description=_("part of a name, ^begin, or a glob: team/*")
+    )
+    registry = text_field(_("Registry"))
+    sort = ChoiceField(_("Sort by"), choices=_SORTS, default="name")
+    pulls = SwitchField(_("Count pulls to this minute"))
 
     def query(self) -> CatalogueQuery:
         """The store's query."""
@@ -49,30 +55,32 @@ class TagFilter(FilterForm):
     """Filters of the tag list."""
 
     q = StringField(
-        "Repository",
+        _("Repository"),
         [pattern],
         [strip],
-        description="part of a name, ^begin, a glob, or name:tag as in app:1.*",
+        description=_("part of a name, ^begin, a glob, or name:tag as in app:1.*"),
     )
-    tag = text_field("Tag", pattern, description="part of a tag, ^begin, or a glob: 1.*")
-    namespace = text_field("Namespace", description="as team; - for names without one")
-    repository = text_field("Exact repository")
-    digest = text_field("Digest", description="sha256:… or its beginning")
-    registry = text_field("Registry")
-    sort = ChoiceField("Sort by", choices=_SORTS, default="name")
-    since = MomentField("First pushed from (UTC)", name="from")
-    until = MomentField("First pushed to (UTC)", name="to", is_end=True)
-    deleted = SwitchField("Show deleted tags")
+    tag = text_field(_("Tag"), pattern, description=_("part of a tag, ^begin, or a glob: 1.*"))
+    namespace = text_field(_("Namespace"), description=_("as team; - for names without one"))
+    repository = text_field(_("Exact repository"))
+    digest = text_field(_("Digest"), description=_("sha256:… or its beginning"))
+    registry = text_field(_("Registry"))
+    sort = ChoiceField(_("Sort by"), choices=_SORTS, default="name")
+    since = MomentField(_("First pushed from (UTC)"), name="from")
+    until = MomentField(_("First pushed to (UTC)"), name="to", is_end=True)
+    deleted = SwitchField(_("Show deleted tags"))
 
     def validate_until(self, field: Field) -> None:
         """The range must not be empty."""
         if self.since.data and field.data and field.data <= self.since.data:
-            raise ValidationError("is not after from")
+            raise ValidationError(gettext("is not after from"))
 
     def validate_digest(self, field: Field) -> None:
         """A digest may be cut short anywhere."""
         if field.data and not _DIGEST_START.fullmatch(field.data):
-            raise ValidationError("expected sha256: and hexadecimal digits, or their beginning")
+            raise ValidationError(
+                gettext("expected sha256: and hexadecimal digits, or their beginning")
+            )
 
     def query(self) -> CatalogueQuery:
         """The store's query."""
@@ -97,7 +105,7 @@ class HistoryFilter(FilterForm):
     """Whose history is asked for: one tag's."""
 
     repository = text_field(
-        "Repository", InputRequired(), description="the whole name, as team/app"
+        _("Repository"), InputRequired(), description=_("the whole name, as team/app")
     )
-    tag = text_field("Tag", InputRequired(), description="the whole tag")
-    registry = text_field("Registry")
+    tag = text_field(_("Tag"), InputRequired(), description=_("the whole tag"))
+    registry = text_field(_("Registry"))
