@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,7 @@ import ferretdb
 import mongomock
 import pymongo.message
 import pytest
-from mongomock.collection import BulkOperationBuilder
+from mongomock.collection import BulkOperationBuilder, Collection, Cursor
 from pymongo import MongoClient
 from pymongo.database import Database
 
@@ -42,6 +43,23 @@ def _without_sort(method: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name in ("add_update", "add_replace"):
     setattr(BulkOperationBuilder, _name, _without_sort(getattr(BulkOperationBuilder, _name)))
+
+
+# mongomock writes documents while other threads of a test read them.
+_one_at_a_time = threading.RLock()
+
+
+def _alone(method: Callable[..., Any]) -> Callable[..., Any]:
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with _one_at_a_time:
+            return method(*args, **kwargs)
+
+    return called
+
+
+for _name in ("_update", "_insert", "_delete", "_find_and_modify"):
+    setattr(Collection, _name, _alone(getattr(Collection, _name)))
+Cursor._compute_results = _alone(Cursor._compute_results)
 
 
 _command = mongomock.Database.command

@@ -228,10 +228,11 @@ def test_no_write_is_lost_when_the_database_is_killed_and_restarts(data_dir: Pat
     written: list[int] = []
     with running(data_dir, log) as database:
         with connect(database.uri) as client, contextlib.suppress(PyMongoError):
-            threading.Timer(0.5, kill_child, [data_dir]).start()
             for number in range(100_000):
                 client["registry"]["events"].insert_one({"_id": number})
                 written.append(number)
+                if number == 20:
+                    threading.Timer(0.2, kill_child, [data_dir]).start()
         wait_until(lambda: works(database.uri))
 
         with connect(database.uri) as client:
