@@ -163,6 +163,7 @@ def _records(stores: Stores, scope: Scope, sample: Sample, now: datetime) -> Ite
         yield partial(events.count, query, scope, cap=CAP)
     yield partial(events.find, event.id, scope)
     yield partial(events.find_last_pull, RecordQuery(repository=event.repository), scope)
+    yield partial(events.find_last_pull, RecordQuery(digest=event.digest), scope)
     yield partial(events.find_registry, event.digest or "", scope)
 
 
