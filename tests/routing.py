@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pymongo import monitoring
 
+from app.store.explaining import find_method, leading_matches
 from app.store.sharding import SHARD_KEYS
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 HEAD = "| Collection | Query | Goes to |\n| --- | --- | --- |\n"
-STORE = str(Path("app", "store"))
-# What is not ours or asks for whole collections, and helpers: who called them asks.
-NOT_OURS = {"accounts.py", "auth_config.py", "original.py"}
-HELPERS = {"errors.py", "paging.py", "known.py", "documents.py"}
 ONE, ALL, EITHER = "targeted", "broadcast", "either, by its filter"
 
 Query = Mapping[str, Any]
@@ -113,16 +109,6 @@ def read_command(name: str, command: Query) -> Iterator[Command]:
         yield Command(flat({"$and": leading_matches(command["pipeline"])}))
 
 
-def leading_matches(pipeline: Iterable[Query]) -> list[Query]:
-    """The conditions at the head of an aggregation, which mongod joins."""
-    found = []
-    for stage in pipeline:
-        if "$match" not in stage:
-            break
-        found.append(stage["$match"])
-    return found
-
-
 def flat(query: Query) -> dict[str, Any]:
     """A filter without $and."""
     found: dict[str, Any] = {}
@@ -148,21 +134,6 @@ def is_targeted(collection: str, query: Query) -> bool:
     if is_equal(value) or (isinstance(value, Mapping) and "$in" in value):
         return True
     return order == 1 and isinstance(value, Mapping) and value.keys() >= {"$gte", "$lt"}
-
-
-def find_method() -> str | None:
-    """The innermost public method of the store that is at work."""
-    frame = sys._getframe(2)
-    while frame := frame.f_back:  # type: ignore[assignment]
-        code = frame.f_code
-        file = Path(code.co_filename)
-        if STORE not in code.co_filename or file.name in HELPERS:
-            continue
-        if file.name in NOT_OURS:
-            return None
-        if not code.co_name.startswith(("_", "<")):
-            return code.co_qualname.partition(".<locals>")[0]
-    return None
 
 
 def read_table(page: str) -> dict[Asked, str]:

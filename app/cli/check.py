@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from app.cli.accounts import ACTIONS, order_lines
+from app.cli.explain import explain_queries
 from app.cli.shared import as_json, configuration_in_use, open_stores
 from app.errors import AppError
 from app.migration import load_plans
@@ -41,13 +42,23 @@ class Finding(NamedTuple):
     metavar="SECONDS",
     help="Then wait for the next push or pull, and say what came; exit 1 if nothing.",
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Only say how the database carries out each query, the worst first. It reads much.",
+)
 @as_json
 @click.pass_obj
-def check(settings: Settings, wait_s: int | None, as_json: bool) -> None:
+def check(settings: Settings, wait_s: int | None, explain: bool, as_json: bool) -> None:
     """Check configuration, database, accounts, ACL and wiring; exit 1 if the server cannot work.
 
     What is ignored, refused or odd is listed; it is no error.
     """
+    if explain:
+        if wait_s:
+            raise click.UsageError("--explain and --wait are different questions")
+        explain_queries(settings, as_json=as_json)
+        return
     errors = []
     for finding in _check(settings, wait_s):
         if finding.level == "error":

@@ -19,11 +19,14 @@ from app.notifications.projector import Projector
 from app.server.projecting import make_projector
 from app.settings import Settings, find_file
 from app.store import PATIENT_TIMEOUT_MS, Stores, connect
+from app.store.explaining import QueryListener
 from app.store.schema import NEWEST
 
 
-def open_stores(settings: Settings) -> Stores:
+def open_stores(settings: Settings, listener: QueryListener | None = None) -> Stores:
     """The stores, until the command ends; runs the embedded database for it if no server does.
+
+    A `listener` hears what is sent.
 
     Raises:
         StartupError: there is no embedded database, or it does not start, or it has the schema of
@@ -41,7 +44,7 @@ def open_stores(settings: Settings) -> Stores:
                 "new one run rns serve first"
             )
         uri = context.with_resource(running_or_started(Path(settings.mongodb.data_dir)))
-    stores = connect(settings, uri, timeout_ms=PATIENT_TIMEOUT_MS)
+    stores = connect(settings, uri, timeout_ms=PATIENT_TIMEOUT_MS, listener=listener)
     context.call_on_close(stores.close)
     if (number := stores.schema.note()) < NEWEST:
         raise StartupError(

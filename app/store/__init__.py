@@ -29,11 +29,13 @@ from app.store.catalogue import Catalogue, CatalogueWriter
 from app.store.checks import CheckStore
 from app.store.errors import translate_errors
 from app.store.events import EventStore
+from app.store.explaining import QueryListener, SentQuery, explain
 from app.store.inbox import DURABLE, InboxStore
 from app.store.leases import LeaseStore
 from app.store.manifests import ManifestStore
 from app.store.migrations import MigrationStore
 from app.store.paging import Document
+from app.store.query_plans import QueryPlan
 from app.store.rejected import RejectedStore
 from app.store.schema import SchemaStore
 from app.store.sharding import Sharding
@@ -121,6 +123,10 @@ class Stores:
         """Version, schema, indexes and disk of the database."""
         return find_state(self._database, _create_indexes, self.schema.find())
 
+    def explain(self, query: SentQuery) -> QueryPlan:
+        """How the database carries out a query that a listener heard."""
+        return explain(self._database, query)
+
     def close(self) -> None:
         """Close the connections."""
         for database in (self._database, self._people):
@@ -137,12 +143,16 @@ def deadline(seconds: float) -> contextlib.AbstractContextManager[Any]:
 
 
 def connect(
-    settings: Settings, uri: str | None = None, *, timeout_ms: int = CONNECT_TIMEOUT_MS
+    settings: Settings,
+    uri: str | None = None,
+    *,
+    timeout_ms: int = CONNECT_TIMEOUT_MS,
+    listener: QueryListener | None = None,
 ) -> Stores:
     """Stores on the configured databases; connects lazily, so this never waits.
 
     `uri` replaces `mongodb.uri`; without it `embedded` is the one that runs on `data_dir`. A
-    connection may take `timeout_ms`.
+    connection may take `timeout_ms`. A `listener` hears what is sent.
 
     Raises:
         ConfigError: a URI that cannot be read.
@@ -150,7 +160,7 @@ def connect(
     """
     if uri is None and settings.is_embedded:
         uri = recorded_uri(Path(settings.mongodb.data_dir))
-    client = _client(uri or settings.mongodb.uri, "mongodb.uri", timeout_ms)
+    client = _client(uri or settings.mongodb.uri, "mongodb.uri", timeout_ms, listener)
     there = settings.docker_auth
     people = _client(there.uri, "docker_auth.uri", timeout_ms) if there.uri else client
     primary = ReadPreference.PRIMARY  # what was just written is read, whatever the URI prefers
@@ -184,7 +194,9 @@ class _PlainInt(TypeDecoder):
 TYPES = TypeRegistry([_PlainInt()])
 
 
-def _client(uri: str, key: str, timeout_ms: int) -> MongoClient[Document]:
+def _client(
+    uri: str, key: str, timeout_ms: int, listener: QueryListener | None = None
+) -> MongoClient[Document]:
     try:
         return MongoClient(
             uri,
@@ -194,6 +206,7 @@ def _client(uri: str, key: str, timeout_ms: int) -> MongoClient[Document]:
             serverSelectionTimeoutMS=SERVER_SELECTION_TIMEOUT_MS,
             connectTimeoutMS=timeout_ms,
             appname="registry-notification-server",
+            event_listeners=[listener] if listener else [],
         )
     except (InvalidURI, PyMongoError, ValueError) as error:
         # The message may quote the URI with its password.
