@@ -28,7 +28,7 @@ class BasePath:
             if path == prefix or path.startswith(f"{prefix}/"):
                 environ["PATH_INFO"] = path.removeprefix(prefix) or "/"
             environ["SCRIPT_NAME"] = prefix
-        return self._application(environ, start_response)
+        return self._application(environ, start_response)  # type: ignore[no-any-return]
 
     def _find_forwarded(self, environ: dict[str, Any]) -> str:
         """What the outermost trusted proxy says in X-Forwarded-Prefix; "" for what is no path."""

@@ -25,4 +25,4 @@ class ClientAddress:
             environ.get("HTTP_X_FORWARDED_FOR", ""),
             self._trusted_proxies,
         )
-        return self._application(environ, start_response)
+        return self._application(environ, start_response)  # type: ignore[no-any-return]

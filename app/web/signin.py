@@ -69,7 +69,7 @@ def visitor() -> Viewer:
         g.viewer = _find_viewer()
     if g.viewer is None:
         raise NotAuthenticated(SIGN_IN)
-    return g.viewer
+    return g.viewer  # type: ignore[no-any-return]
 
 
 def administrator() -> Viewer:

@@ -65,10 +65,10 @@ def _markup(text: str) -> Markup:
 def speech() -> Speech:
     """That of the page; Flask-Babel's own takes as long for the texts as all else of a list."""
     try:
-        return g.speech
+        return g.speech  # type: ignore[no-any-return]
     except AttributeError:
         g.speech = _speech_of(str(get_locale()))
-        return g.speech
+        return g.speech  # type: ignore[no-any-return]
     except RuntimeError:  # outside of a request
         return _speech_of("")
 
