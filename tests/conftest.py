@@ -18,6 +18,7 @@ import ferretdb
 import mongomock
 import pymongo.message
 import pytest
+from mongomock.aggregate import process_pipeline
 from mongomock.collection import BulkOperationBuilder, Collection, Cursor
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -60,6 +61,20 @@ def _alone(method: Callable[..., Any]) -> Callable[..., Any]:
 for _name in ("_update", "_insert", "_delete", "_find_and_modify"):
     setattr(Collection, _name, _alone(getattr(Collection, _name)))
 Cursor._compute_results = _alone(Cursor._compute_results)
+
+
+_aggregate = Collection.aggregate
+
+
+def _aggregate_what_matches(self: Any, pipeline: Any, *args: Any, **kwargs: Any) -> Any:
+    """As mongomock does it, but for copying the whole collection before the first $match."""
+    first, *rest = pipeline
+    if "$match" not in first:
+        return _aggregate(self, pipeline, *args, **kwargs)
+    return process_pipeline(list(self.find(first["$match"])), self.database, rest, None)
+
+
+Collection.aggregate = _aggregate_what_matches
 
 
 _command = mongomock.Database.command

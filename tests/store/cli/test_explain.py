@@ -20,7 +20,12 @@ pytestmark = pytest.mark.wire
 
 # What pages, API and background read of these collections; writers are not asked.
 READERS = ("Catalogue.", "EventStore.", "ManifestStore.")
-WRITES = {"EventStore.remove_registry", "ManifestStore.learn", "ManifestStore.remove_registry"}
+WRITES = {
+    "EventStore.find_known",
+    "EventStore.remove_registry",
+    "ManifestStore.learn",
+    "ManifestStore.remove_registry",
+}
 SECRETS = ("hidden", "v7.7.7", digest("image"), "mallory", "10.66.77.88")
 
 
