@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -44,25 +44,48 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     return report
 
 
-@pytest.fixture(scope="session")
-def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Make a server in a directory of its own; the caller starts it."""
+@contextmanager
+def servers(directories: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Makes servers, each in a directory of its own; the caller starts them. All end with it."""
     with ExitStack() as stack:
 
         def make(**config: Any) -> Server:
-            server = Server(tmp_path_factory.mktemp("rns"), config)
+            server = Server(directories.mktemp("rns"), config)
             return stack.enter_context(cleaned_up(server))
 
         yield make
 
 
+@pytest.fixture
+def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Make a server for one test."""
+    with servers(tmp_path_factory) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Make a server for the tests of a module."""
+    with servers(tmp_path_factory) as make:
+        yield make
+
+
 @pytest.fixture(scope="session")
-def server(make_server: Callable[..., Server]) -> Server:
+def make_session_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., Server]]:
+    """Make a server for all tests."""
+    with servers(tmp_path_factory) as make:
+        yield make
+
+
+@pytest.fixture(scope="session")
+def server(make_session_server: Callable[..., Server]) -> Server:
     """A running server: `alice` may see team/*, `bob` all of two parts, `mallory` nothing.
 
     It has a migration that nobody works on, of one repository.
     """
-    server = make_server()
+    server = make_session_server()
     endpoints = {
         side: {"url": f"http://127.0.0.1:{port}", "plain_http": True}
         for side, port in (("source", 9), ("target", 10))

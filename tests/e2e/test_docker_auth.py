@@ -103,9 +103,9 @@ def docker_auth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerAuth
 
 
 @pytest.fixture(scope="module")
-def asking(make_server: Callable[..., Server], docker_auth: DockerAuth) -> Server:
+def asking(make_module_server: Callable[..., Server], docker_auth: DockerAuth) -> Server:
     """A server whose accounts are docker_auth's, with a repository for each."""
-    server = make_server(
+    server = make_module_server(
         server={"workers": 1},  # two would see a changed file some seconds apart
         docker_auth={
             "token_url": docker_auth.url,

@@ -78,9 +78,9 @@ def kill_everything(server: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def endangered(make_server: Callable[..., Server]) -> Server:
+def endangered(make_module_server: Callable[..., Server]) -> Server:
     """A running server that may be killed; `alice` may see team/*."""
-    server = make_server()
+    server = make_module_server()
     server.start()
     server.add_account("alice")
     server.add_acl_entry(1, "alice", "team/*")

@@ -173,8 +173,8 @@ CLIENTS: dict[str, tuple[str, list[Step]]] = {
 
 
 @pytest.fixture(scope="module")
-def server(make_server: Callable[..., Server]) -> Server:
-    server = make_server()
+def server(make_module_server: Callable[..., Server]) -> Server:
+    server = make_module_server()
     server.start()
     server.rns("accounts", "passwd", "admin", "--password-stdin", given=f"{PASSWORDS['admin']}\n")
     return server
