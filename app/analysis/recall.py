@@ -10,6 +10,7 @@ import msgspec
 from app.errors import NotFound
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Move, SeenBy
+from app.store.manifests import MAX_DEPTH
 from app.store.scope import Scope
 
 
@@ -114,7 +115,7 @@ def _with_children(stores: Stores, registries: Iterable[str], digests: Iterable[
     found = dict.fromkeys(digests)
     for registry in registries:
         level = list(found)
-        while level:
+        for _ in range(MAX_DEPTH):
             manifests = stores.manifests.find(registry, level).values()
             named = (child for manifest in manifests for child in manifest.children)
             level = [child for child in named if child not in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from traceback import walk_stack
 from typing import Any
 
 import msgspec
@@ -78,8 +79,7 @@ class QueryListener(monitoring.CommandListener):
 
 def find_method() -> str | None:
     """The innermost public method of the store that is at work, but for NOT_OURS."""
-    frame = sys._getframe(1)
-    while frame := frame.f_back:  # type: ignore[assignment]
+    for frame, _ in walk_stack(sys._getframe(1)):
         code = frame.f_code
         file = Path(code.co_filename)
         if not code.co_filename.startswith(STORE) or file.name in HELPERS:

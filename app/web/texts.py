@@ -65,12 +65,12 @@ def _markup(text: str) -> Markup:
 def speech() -> Speech:
     """That of the page; Flask-Babel's own takes as long for the texts as all else of a list."""
     try:
-        return g.speech  # type: ignore[no-any-return]
+        found: Speech = g.speech
     except AttributeError:
-        g.speech = _speech_of(str(get_locale()))
-        return g.speech  # type: ignore[no-any-return]
+        found = g.speech = _speech_of(str(get_locale()))
     except RuntimeError:  # outside of a request
-        return _speech_of("")
+        found = _speech_of("")
+    return found
 
 
 @lru_cache(maxsize=8)
