@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 from werkzeug.datastructures import MultiDict
-from wtforms import BooleanField, IntegerField, SelectField
+from wtforms import IntegerField, SelectField
+from wtforms.validators import NumberRange
 
 from app.analysis.explain import Answer
 from app.analysis.recall import Consumer, Interval
@@ -25,7 +26,7 @@ from app.web import forms
 from app.web.analysis import INTERNAL, PROOFS
 from app.web.figures import Figures
 from app.web.lists import FILES, MAX_PAGE_SIZE, PAGE_SIZE
-from app.web.migration import SECRET, TAKES
+from app.web.migration import MAX_DELETES, SECRET, TAKES
 
 Schema = dict[str, Any]
 
@@ -113,7 +114,8 @@ REJECTED_ACTIONS = {
     "retry": "Take the rejected event `id` in again, or all that are understood now.",
     "drop": "Forget the rejected event `id`, or all.",
 }
-INTEGERS = {"allow_deletes"}  # also as a text
+NUMBER = {"minimum": 0, "maximum": MAX_DELETES}
+TYPES = {"allow_deletes": {"anyOf": [{"type": "integer", **NUMBER}, {"type": "string"}]}}
 
 
 class List(msgspec.Struct, frozen=True):
@@ -281,10 +283,7 @@ def _list(path: str, entry: List) -> Schema:
 
 
 def _action(summary: str, takes: set[str], parameters: list[Schema]) -> Schema:
-    fields = {
-        name: {"type": ["integer", "string"] if name in INTEGERS else "string"}
-        for name in sorted(takes)
-    }
+    fields = {name: TYPES.get(name, {"type": "string"}) for name in sorted(takes)}
     body = {"type": "object", "properties": fields, "additionalProperties": False}
     return {
         **_operation(summary, _ref("Message"), parameters),
@@ -361,10 +360,16 @@ def _field_schema(field: Any) -> Schema:
         }
     if isinstance(field, SelectField):
         return {"enum": [choice.value for choice in field.choices if choice.value]}
-    if isinstance(field, BooleanField):
-        return {"enum": ["0", "1"]}
+    if isinstance(field, forms.SwitchField):
+        return {"enum": [*field.OFF, *field.ON]}
     if isinstance(field, IntegerField):
-        return {"type": "integer", "default": field.default}
+        within = next(each for each in field.validators if isinstance(each, NumberRange))
+        return {
+            "type": "integer",
+            "minimum": within.min,
+            "maximum": within.max,
+            "default": field.default,
+        }
     if isinstance(field, forms.DayField):
         return {"type": "string", "format": "date"}
     return {"type": "string", "minLength": 1} if field.flags.required else {"type": "string"}

@@ -15,7 +15,7 @@ from app.web.forms.analysis import (
     UnusedFilter,
     UsageFilter,
 )
-from app.web.forms.fields import DayField, FilterForm, PeriodField
+from app.web.forms.fields import DayField, FilterForm, PeriodField, SwitchField
 from app.web.forms.migration import DriftFilter, JobFilter
 from app.web.forms.search import HistoryFilter, RegistryFilter, RepositoryFilter, TagFilter
 
@@ -37,6 +37,7 @@ __all__ = [
     "RepositoryFilter",
     "SignInFilter",
     "SignInForm",
+    "SwitchField",
     "TagFilter",
     "TokenFilter",
     "TokenForm",

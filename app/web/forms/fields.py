@@ -118,12 +118,15 @@ class PeriodField(ChoiceField):
 class SwitchField(BooleanField):
     """On or off; anything that could mean either is refused."""
 
+    OFF = ("0", "n", "no", "false", "False")
+    ON = ("1", "y", "yes", "true", "True")  # a checkbox sends `y`
+
     def process_formdata(self, valuelist: Sequence[str]) -> None:
-        """Read `1` or `0`; a checkbox sends `y`."""
-        text = valuelist[0].strip().lower() if valuelist else ""
-        if text not in ("", "0", "1", "n", "y", "no", "yes", "false", "true"):
+        """Read one of OFF and ON; empty is off."""
+        text = valuelist[0].strip() if valuelist else ""
+        if text and text not in self.OFF + self.ON:
             raise ValueError(gettext("expected 1 or 0"))
-        self.data = text in ("1", "y", "yes", "true")
+        self.data = text in self.ON
 
 
 class FilterForm(Form):
