@@ -15,7 +15,7 @@ from app.errors import IllegalState
 from app.migration.plan import Plan
 from app.migration.readiness import find_checks
 from app.store import Stores
-from app.store.migrations import WORKED, MigrationStore
+from app.store.migrations import ASKED_FOR, WORKED, MigrationStore
 
 
 def start(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
@@ -50,7 +50,7 @@ def crawl(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> No
     if state == "draft":
         start(migrations, plan, who, now)
     elif state in WORKED:
-        migrations.plans.want_crawl(plan.name, "asked for", who, now)
+        migrations.plans.want_crawl(plan.name, ASKED_FOR, who, now)
     else:
         raise IllegalState(f"{plan.name} is {state}; rns migrate start begins it anew")
 

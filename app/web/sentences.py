@@ -200,6 +200,7 @@ SENTENCES = (
     _("both registries answer"),
     _("source.debug_url tells nothing"),
     _("%(number)s events wait there"),
+    _("a folder sends none"),
     _("no server ran yet that events could come to"),
     _("what came in the last %(seconds)s s is not worked in: does rns serve run?"),
     _("the clock of rns serve is %(seconds)s s ahead of the database's"),
@@ -210,6 +211,11 @@ SENTENCES = (
     _("the crawl saw %(number)s tags so far"),
     _("the crawl saw %(number)s tags so far; it stopped: %(text)s"),
     _("the source does not list the tags of %(names)s"),
+    _(
+        "the crawl saw %(number)s tags, the one before it %(before)s: if the source lists all "
+        "that it has, rns migrate crawl looks once more"
+    ),
+    _("the crawl saw no tag that this plan takes: see its repos and tags, and the source"),
     _("the source shows no catalogue: only repositories known from events were seen"),
     _("%(number)s tags seen"),
     _("no verification of everything is complete"),

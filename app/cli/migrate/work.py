@@ -166,8 +166,9 @@ def carry_through(stores: Stores, plan: Plan, look: Callable[[], bool]) -> None:
                 is_stopped = conductor.failed or why_stopped(queue.plans.get(plan.name))
                 if is_stopped or (is_drained and not is_changed):
                     break
-        except AppError as error:
-            print(f"rns: {error}", file=sys.stderr)  # a thread that hangs may end this process
+        except (AppError, click.Abort) as error:
+            if isinstance(error, AppError):  # a thread that hangs may end this process
+                print(f"rns: {error}", file=sys.stderr)
             _stop(worker, status=1)
             raise
         _stop(worker, status=1)
