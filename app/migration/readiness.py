@@ -28,6 +28,7 @@ from app.store.migrations import (
 
 NAMED = 3  # repositories or tags in a reason
 LOOK_AGE = timedelta(seconds=45)  # after which nobody knows whether a registry answers
+NOT_ASKED = f"nobody asked the registries within {LOOK_AGE.total_seconds():.0f} s"
 VERIFIED_FOR = timedelta(minutes=10)  # from its end: later, a push may have been missed since
 BEHIND_S = 10.0  # of the inbox; it is about a second where nothing waits
 COUNTED = tuple(kind for kind in DRIFT_KINDS if kind not in HARMLESS)
@@ -99,8 +100,7 @@ def _worked(migrations: MigrationStore, plan: Plan, now: datetime) -> Check:
 
 def _reached(look: Look | None) -> Check:
     if look is None:
-        reason = f"nobody asked the registries within {LOOK_AGE.total_seconds():.0f} s"
-        return Check("reached", False, reason)
+        return Check("reached", False, NOT_ASKED)
     errors = [error for error in (look.source, look.target) if error]
     return Check("reached", not errors, "; ".join(errors) or "both registries answer")
 
@@ -109,7 +109,9 @@ def _sent(plan: Plan, look: Look | None) -> Check:
     """Whether the source has told us everything that it knows."""
     if not plan.registry:
         return Check("events", True, "a folder sends none")
-    if look is None or look.pending is None:
+    if look is None:
+        return Check("events", None, NOT_ASKED)
+    if look.pending is None:
         return Check("events", None, "source.debug_url tells nothing")
     return Check("events", not look.pending, f"{look.pending} events wait there")
 
@@ -167,7 +169,9 @@ def _verified(
         return Check("verified", False, f"no verification of everything is complete{stopped}")
     drift = {kind: number for kind, number in run.drift.items() if kind not in HARMLESS}
     if drift:
-        text = ", ".join(f"{number} {kind}" for kind, number in sorted(drift.items()))
+        text = ", ".join(
+            f"{number} {kind.replace('_', ' ')}" for kind, number in sorted(drift.items())
+        )
         named = _name_drift(migrations, status.name, sum(drift.values()))
         return Check("verified", False, f"the last verification found {text}{named}")
     if crawl and run.tags < LEAST_SHARE * crawl.tags:
