@@ -7,6 +7,7 @@ catalogue has it from the lists in `app.web.sentences`.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -126,7 +127,11 @@ def _translate_found(locale: str, text: str) -> str:
 
 
 # By the name of a hole: what stands there is put into the other language, too.
-_PARTS = {"text": _translate, "what": _translate_state, "found": _translate_found}
+_PARTS: dict[str, Callable[[str, str], str]] = {
+    "text": _translate,
+    "what": _translate_state,
+    "found": _translate_found,
+}
 
 
 @lru_cache(maxsize=1)
