@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from app.migration import load_plans
 from app.notifications.wiring import Wiring, find_arrival, find_wiring
 from app.registry.token_server import TokenServer
 from app.rules.access import find_disorder
-from app.server.preparation import token_server_of
+from app.server.preparation import PASSWORD_FILE, first_account_name, token_server_of
 from app.settings import Settings
 from app.store import Stores
 from app.version import VERSION
@@ -114,8 +115,20 @@ def _check_accounts(settings: Settings, stores: Stores) -> Iterator[Finding]:
     if access.anonymous and accounts.find_anonymous() is None:
         text = 'access.anonymous has no effect: no account "" without password'
         yield Finding("anonymous", "warning", text)
+    yield from _check_first_password(settings)
     for line in accounts.find_problems():
         yield Finding("htpasswd" if accounts.htpasswd else "account", "warning", line)
+
+
+def _check_first_password(settings: Settings) -> Iterator[Finding]:
+    file = os.path.join(settings.mongodb.data_dir, PASSWORD_FILE)
+    if os.path.exists(file):  # not of a Path, which raises where it may not look
+        name = first_account_name(settings)
+        text = (
+            f"{os.path.abspath(file)} has the first password of {name} for who can read it: change "
+            f"it with rns accounts passwd {name}, if nobody did, and remove the file"
+        )
+        yield Finding("accounts", "warning", text)
 
 
 def _check_token_server(token_server: TokenServer) -> Iterator[Finding]:

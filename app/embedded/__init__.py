@@ -15,7 +15,7 @@ as its user exists, and any other user found in it afterwards is dropped.
 """
 
 from app.embedded.database import EmbeddedDatabase
-from app.embedded.running import has_database, recorded_uri, running_or_started
+from app.embedded.running import has_database, recorded_uri, running_or_started, running_uri
 from app.embedded.space import free_bytes, refuse_without_space
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "recorded_uri",
     "refuse_without_space",
     "running_or_started",
+    "running_uri",
 ]

@@ -20,7 +20,7 @@ from app.migration.verifier import RECHECK_S, Extent
 from app.registry import RegistryError
 from app.rules.references import is_digest
 from app.store import Stores
-from app.store.migrations import BACKFILL, PlanStatus, Run, Wish, present
+from app.store.migrations import BACKFILL, LEAST_SHARE, PlanStatus, Run, Wish, present
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,7 @@ class Conductor:
 
     def _crawl(self, run: Run, *, is_new: bool) -> None:
         if is_new:
+            run = msgspec.structs.replace(run, why=self._status().recrawl_why)
             self._migrations.plans.clear_recrawl(self._plan.name)
         logger.info("plan %s: the crawl begins after %r", self._plan.name, run.cursor)
         crawler = Crawler(
@@ -178,7 +179,7 @@ class Conductor:
             self._migrations.runs.release(run, self._owner, present(), why)
 
     def _end_crawl(self, ended: Run) -> None:
-        if ended.tags < 0.8 * ended.tags_before and self._plan.deletes != "off":
+        if ended.tags < LEAST_SHARE * ended.tags_before and self._plan.deletes != "off":
             why = f"a crawl saw {ended.tags} tags, the one before it {ended.tags_before}"
             self._migrations.plans.brake_deletes(self._plan.name, why, present())
         self._enqueue_untagged()

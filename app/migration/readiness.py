@@ -17,6 +17,7 @@ from app.store.migrations import (
     BROKEN,
     DRIFT_KINDS,
     HARMLESS,
+    LEAST_SHARE,
     WORKED,
     DriftKind,
     Look,
@@ -27,10 +28,11 @@ from app.store.migrations import (
 
 NAMED = 3  # repositories or tags in a reason
 LOOK_AGE = timedelta(seconds=45)  # after which nobody knows whether a registry answers
+NOT_ASKED = f"nobody asked the registries within {LOOK_AGE.total_seconds():.0f} s"
 VERIFIED_FOR = timedelta(minutes=10)  # from its end: later, a push may have been missed since
-LEAST_SHARE = 0.8  # of the tags of a crawl: a source that lists fewer may not read its storage
 BEHIND_S = 10.0  # of the inbox; it is about a second where nothing waits
 COUNTED = tuple(kind for kind in DRIFT_KINDS if kind not in HARMLESS)
+NO_TAGS = "the crawl saw no tag that this plan takes: see its repos and tags, and the source"
 NO_CATALOGUE = "the source shows no catalogue: only repositories known from events were seen"
 
 
@@ -74,7 +76,7 @@ def find_checks(
         Check("healthy", not failed, f"{failed} jobs are dead or in conflict"),
         _heard(stores, migrations.runs.get(plan.name, "verify"), now),
         _verified(stores, plan, status, crawl, now),
-        _sent(look),
+        _sent(plan, look),
         Check("deletes", not status.deletes_braked, status.deletes_braked or "not braked"),
     ]
 
@@ -98,15 +100,18 @@ def _worked(migrations: MigrationStore, plan: Plan, now: datetime) -> Check:
 
 def _reached(look: Look | None) -> Check:
     if look is None:
-        reason = f"nobody asked the registries within {LOOK_AGE.total_seconds():.0f} s"
-        return Check("reached", False, reason)
+        return Check("reached", False, NOT_ASKED)
     errors = [error for error in (look.source, look.target) if error]
     return Check("reached", not errors, "; ".join(errors) or "both registries answer")
 
 
-def _sent(look: Look | None) -> Check:
+def _sent(plan: Plan, look: Look | None) -> Check:
     """Whether the source has told us everything that it knows."""
-    if look is None or look.pending is None:
+    if not plan.registry:
+        return Check("events", True, "a folder sends none")
+    if look is None:
+        return Check("events", None, NOT_ASKED)
+    if look.pending is None:
         return Check("events", None, "source.debug_url tells nothing")
     return Check("events", not look.pending, f"{look.pending} events wait there")
 
@@ -140,8 +145,16 @@ def _crawled(status: PlanStatus, crawl: Run | None) -> Check:
         more = len(crawl.passed_over) - NAMED
         named = ", ".join(crawl.passed_over[:NAMED]) + (f" and {more} more" if more > 0 else "")
         return Check("crawled", False, f"the source does not list the tags of {named}")
+    if crawl.is_short:
+        reason = (
+            f"the crawl saw {crawl.tags} tags, the one before it {crawl.tags_before}: if the "
+            "source lists all that it has, rns migrate crawl looks once more"
+        )
+        return Check("crawled", False, reason)
     if crawl.names_from_events:
         return Check("crawled", None, NO_CATALOGUE)
+    if not crawl.tags:
+        return Check("crawled", None, NO_TAGS)
     return Check("crawled", True, f"{crawl.tags} tags seen")
 
 
@@ -156,7 +169,9 @@ def _verified(
         return Check("verified", False, f"no verification of everything is complete{stopped}")
     drift = {kind: number for kind, number in run.drift.items() if kind not in HARMLESS}
     if drift:
-        text = ", ".join(f"{number} {kind}" for kind, number in sorted(drift.items()))
+        text = ", ".join(
+            f"{number} {kind.replace('_', ' ')}" for kind, number in sorted(drift.items())
+        )
         named = _name_drift(migrations, status.name, sum(drift.values()))
         return Check("verified", False, f"the last verification found {text}{named}")
     if crawl and run.tags < LEAST_SHARE * crawl.tags:

@@ -15,7 +15,7 @@ from app.errors import IllegalState
 from app.migration.plan import Plan
 from app.migration.readiness import find_checks
 from app.store import Stores
-from app.store.migrations import WORKED, MigrationStore
+from app.store.migrations import ASKED_FOR, WORKED, MigrationStore
 
 
 def start(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
@@ -29,7 +29,7 @@ def start(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> No
     """
     status = migrations.plans.get(plan.name)
     if status.state == "closed":
-        raise IllegalState(f"{plan.name} is closed; give the migration another name to begin anew")
+        raise _closed(plan)
     other = migrations.plans.get(plan.counterpart) if plan.counterpart else None
     if other and (other.state in WORKED or (plan.is_way_back and other.state == "draft")):
         first = "rns migrate rollback" if other.state in WORKED else "rns migrate start"
@@ -50,7 +50,9 @@ def crawl(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> No
     if state == "draft":
         start(migrations, plan, who, now)
     elif state in WORKED:
-        migrations.plans.want_crawl(plan.name, "asked for", who, now)
+        migrations.plans.want_crawl(plan.name, ASKED_FOR, who, now)
+    elif state == "closed":
+        raise _closed(plan)
     else:
         raise IllegalState(f"{plan.name} is {state}; rns migrate start begins it anew")
 
@@ -119,6 +121,10 @@ def close(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> No
     """
     if not migrations.close(plan.name, who, now):
         raise _refusal(migrations, plan, "there is nothing to close")
+
+
+def _closed(plan: Plan) -> IllegalState:
+    return IllegalState(f"{plan.name} is closed; give the migration another name to begin anew")
 
 
 def _refusal(migrations: MigrationStore, plan: Plan, rule: str) -> IllegalState:

@@ -59,6 +59,7 @@ BEAT_S = LEASE.total_seconds() / 3
 STATUS_S = 1.0  # for which the status of a plan is remembered
 SILENT_S = 6.0  # until a registry that does not answer is asked whether it is there at all
 GRACE_S = 20.0  # for running jobs to end after SIGTERM
+ABORTED_S = 2.0  # for what is told to end in the middle of a request
 
 
 class PlanWorker:
@@ -442,7 +443,9 @@ class Worker:
             logger.warning("%s; what runs here is begun anew when its lease runs out", error)
         self._stopped.set()
         if not is_idle:
-            is_idle = wait_until(lambda: not any(plan.running for plan in self.plans), 2)
+            is_idle = wait_until(lambda: not any(plan.running for plan in self.plans), ABORTED_S)
+        # Else they find connections closed that are not theirs to close.
+        wait_until(lambda: not any(thread.is_alive() for thread in self._threads), ABORTED_S)
         if is_idle:
             for plan in self.plans:
                 plan.close()

@@ -52,8 +52,13 @@ def prepare(stores: Stores, settings: Settings, ended: Event | None = None) -> b
     return True
 
 
+def first_account_name(settings: Settings) -> str:
+    """The account that a server adds where there is none."""
+    return next(iter(settings.access.administrators), "admin")
+
+
 def _add_first_account(stores: Stores, settings: Settings) -> None:
-    name = next(iter(settings.access.administrators), "admin")
+    name = first_account_name(settings)
     password = secrets.token_urlsafe(12)
     if sys.stdout.isatty():
         if stores.accounts.add(name, password, {}):

@@ -182,7 +182,8 @@ def _check_migrations(settings: Settings) -> None:
             continue
         for side, endpoint in (("source", migration.source), ("target", migration.target)):
             _check_endpoint(endpoint, f"{path}.{side}")
-            if endpoint.registry_id not in registries | ({""} if side == "target" else set()):
+            known = registries | ({""} if side == "target" else set())
+            if not endpoint.oci_dir and endpoint.registry_id not in known:
                 raise ConfigError(
                     f"{path}.{side}.registry_id: no registry in registries has this name"
                 )

@@ -135,9 +135,14 @@ class CheckStore:
         return max(rows, key=lambda row: row["last_at"], default=None)
 
     def add_gap(self, gap: Gap) -> None:
-        """Note a gap; idempotent."""
+        """Note a gap in the place of shorter ones that began with it; idempotent.
+
+        So it is one, however many processes of a server note since when none ran.
+        """
+        fields = msgspec.structs.asdict(gap)
         key = f"{gap.registry} {gap.ended.isoformat()}"
-        self._gaps.update_one({"_id": key}, {"$set": msgspec.structs.asdict(gap)}, upsert=True)
+        self._gaps.update_one({"_id": key}, {"$set": fields}, upsert=True)
+        self._gaps.delete_many(fields | {"ended": {"$lt": gap.ended}})
 
     def find_gaps(self, registry: str, limit: int = 20) -> list[Gap]:
         """The newest gaps of a registry, the newest first."""

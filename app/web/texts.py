@@ -7,6 +7,7 @@ catalogue has it from the lists in `app.web.sentences`.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -106,11 +107,31 @@ def _translate(locale: str, text: str) -> str:
     for sentence, pattern in _patterns():
         if match := pattern.fullmatch(text):
             parts = {
-                name: _translate(locale, part) if name in ("text", "what") else part
+                name: _PARTS[name](locale, part) if name in _PARTS else part
                 for name, part in match.groupdict().items()
             }
             return gettext(sentence, **parts)
     return text
+
+
+def _translate_state(locale: str, text: str) -> str:
+    return _translate(locale, text.replace("_", " "))
+
+
+def _translate_found(locale: str, text: str) -> str:
+    """What a verification found: `2 broken blob, 1 missing: team/app:v1`."""
+    numbers, colon, names = text.partition(": ")
+    counted = [part.partition(" ") for part in numbers.split(", ")]
+    kinds = ", ".join(f"{number} {_translate(locale, kind)}" for number, _, kind in counted)
+    return f"{kinds}{colon}{names}"
+
+
+# By the name of a hole: what stands there is put into the other language, too.
+_PARTS: dict[str, Callable[[str, str], str]] = {
+    "text": _translate,
+    "what": _translate_state,
+    "found": _translate_found,
+}
 
 
 @lru_cache(maxsize=1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import click
 import msgspec
@@ -47,7 +49,22 @@ def migrate_run(settings: Settings, name: str | None, on_error: str) -> None:
 def ask(what: str, choices: list[str]) -> str:
     """Let the person at the terminal choose."""
     click.echo(what, err=True)
-    return str(click.prompt("What now?", type=click.Choice(choices), err=True))
+    with _interruptible():
+        return str(click.prompt("What now?", type=click.Choice(choices), err=True))
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end a question; what runs beside it only takes note of them."""
+    before = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Attendant:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from app.cli.migrate.shared import migrate, of_plan, open_plan, until_signal, who, why_stopped
 from app.cli.shared import open_stores
-from app.embedded import recorded_uri
+from app.embedded import has_database, recorded_uri, running_uri
 from app.errors import AppError, ConfigError, StartupError, StoreUnavailable
 from app.logs import logging_config
 from app.migration import Plan, load_plans, states
@@ -31,6 +31,24 @@ POLL_S = 0.2
 MOVED_EVERY_S = 1.0  # between two looks where the embedded database is
 NICE = 10  # of a worker, by default
 LONGEST_STOP_S = GRACE_S + 10  # of a worker
+
+
+def find_server(ended: threading.Event, settings: Settings) -> bool:
+    """Wait for a server whose embedded database a worker can take; False if the end comes first.
+
+    A worker that ran the database itself would let no server start.
+    """
+    data_dir = Path(settings.mongodb.data_dir)
+    if not settings.is_embedded or not has_database(data_dir):
+        return True
+    is_told = False
+    while running_uri(data_dir) is None:
+        if not is_told:
+            is_told = True
+            logger.warning("no server runs on %s; waiting for rns serve", data_dir.absolute())
+        if ended.wait(MOVED_EVERY_S):
+            return False
+    return True
 
 
 def _wait_for(ended: threading.Event, settings: Settings, place: str) -> str:
@@ -95,15 +113,17 @@ def _end_within(seconds: float) -> None:
 def migrate_worker(settings: Settings, names: tuple[str, ...], nice: int) -> None:
     """Carry out the plans that are started; any number of workers may run.
 
-    It follows the embedded database of a server that is restarted.
+    It takes the embedded database of the server, waits for that, and follows it over restarts.
     """
     logging.config.dictConfig(logging_config(settings.log.format, settings.log.level))
     plans = load_plans(settings, names)
     if not plans:
         raise ConfigError("migrations: none is configured")
-    stores = open_stores(settings)
-    _give_way(nice)  # now: a database that was started above is not meant
     with until_signal() as ended:
+        if not find_server(ended, settings):
+            return
+        stores = open_stores(settings)
+        _give_way(nice)
         place = _find_place(settings)
         while True:
             worker = Worker(stores, plans)
@@ -166,8 +186,9 @@ def carry_through(stores: Stores, plan: Plan, look: Callable[[], bool]) -> None:
                 is_stopped = conductor.failed or why_stopped(queue.plans.get(plan.name))
                 if is_stopped or (is_drained and not is_changed):
                     break
-        except AppError as error:
-            print(f"rns: {error}", file=sys.stderr)  # a thread that hangs may end this process
+        except (AppError, click.Abort) as error:
+            if isinstance(error, AppError):  # a thread that hangs may end this process
+                print(f"rns: {error}", file=sys.stderr)
             _stop(worker, status=1)
             raise
         _stop(worker, status=1)

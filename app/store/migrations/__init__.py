@@ -21,12 +21,14 @@ from app.store.migrations.jobs import JobStore
 from app.store.migrations.plans import PlanStore
 from app.store.migrations.runs import RunStore
 from app.store.migrations.values import (
+    ASKED_FOR,
     BACKFILL,
     BROKEN,
     DRIFT_KINDS,
     HARMLESS,
     JOB_STATES,
     LEASE,
+    LEAST_SHARE,
     LIVE,
     SETTLED,
     WORKED,
@@ -49,12 +51,14 @@ from app.store.migrations.workers import WorkerStore
 from app.store.paging import Document
 
 __all__ = [
+    "ASKED_FOR",
     "BACKFILL",
     "BROKEN",
     "DRIFT_KINDS",
     "HARMLESS",
     "JOB_STATES",
     "LEASE",
+    "LEAST_SHARE",
     "LIVE",
     "SETTLED",
     "WORKED",

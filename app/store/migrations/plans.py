@@ -13,6 +13,7 @@ from pymongo.database import Database
 from app.store.errors import translate_errors
 from app.store.migrations.documents import fields_from
 from app.store.migrations.values import (
+    STARTED,
     AuditRow,
     Breaker,
     Look,
@@ -74,7 +75,7 @@ class PlanStore:
 
         Whether that may be is decided by app.migration.states.
         """
-        self._set_plan(name, {"recrawl": True, "recrawl_why": "started"})
+        self._set_plan(name, {"recrawl": True, "recrawl_why": STARTED})
         self.add_audit(AuditRow(plan=name, who=who, what="start", at=now))
         before = ("draft", "frozen", "rolled_back")
         self.set_state(name, "backfill", who, now, before=before)

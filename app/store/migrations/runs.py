@@ -56,6 +56,7 @@ class RunStore:
         """
         key = f"{plan} {kind}"
         last = self._runs.find_one({"_id": key})
+        before = Run(**fields_from(Run, last)) if last else None
         lease = {"owner": owner, "lease_until": now + LEASE}
         expired = {"_id": key, "state": "running", "lease_until": {"$lt": now}}
         is_interrupted = last is not None and last["state"] == "running"
@@ -68,7 +69,7 @@ class RunStore:
             plan=plan,
             kind=kind,
             started_at=now,
-            tags_before=last["tags"] if last else 0,
+            tags_before=(before.tags_before if before.is_short else before.tags) if before else 0,
             deep=deep,
             hashed=hashed,
             part=part,

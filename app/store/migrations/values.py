@@ -26,6 +26,9 @@ HARMLESS: tuple[DriftKind, ...] = ("extra", "left_out")
 # What only a deep verification finds.
 BROKEN: tuple[DriftKind, ...] = ("broken_child", "broken_blob")
 SETTLED: tuple[JobState, ...] = ("done", "skipped", "conflict", "dead")
+# Why a crawl was begun, if a person wants it to be taken for all that there is.
+STARTED, ASKED_FOR = BY_A_PERSON = ("started", "asked for")
+LEAST_SHARE = 0.8  # of the tags of before: a source that lists fewer may not read its storage
 WORKED: tuple[PlanState, ...] = ("backfill", "live", "frozen", "cut_over")
 TARGET_LEADS: tuple[PlanState, ...] = ("cut_over", "rolled_back", "closed")
 
@@ -193,7 +196,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str = ""  # the last repository that is done
     repositories: int = 0
     tags: int = 0
-    tags_before: int = 0  # that the crawl before this one saw
+    tags_before: int = 0  # that the crawl before this one saw, or the one before if it is_short
+    why: str = ""  # a crawl was begun
     message: str = ""  # what stopped it, until it goes on
     deep: bool = False  # everything that manifests name was asked for
     hashed: bool = False  # every blob of the target was read
@@ -201,6 +205,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     names_from_events: bool = False  # the source shows no catalogue: there may be more
     passed_over: list[str] = []  # repositories that could not be listed; the first hundred
     drift: dict[str, int] = {}
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a crawl that no person asked for saw so few tags that one has to look."""
+        return self.why not in BY_A_PERSON and self.tags < LEAST_SHARE * self.tags_before
 
     @property
     def broken(self) -> int:

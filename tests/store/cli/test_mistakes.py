@@ -114,6 +114,23 @@ def test_check_sees_what_was_stored_wrong(run: Run, wire_database: Any) -> None:
     assert ("warning", names) in found
 
 
+def test_check_reminds_of_the_first_password_until_its_file_is_gone(
+    run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "data" / "first_password"
+    file.parent.mkdir()
+    file.write_text("secret\n")
+
+    text = next(text for level, text in findings(run) if "first_password" in text)
+
+    assert text == (
+        f"{file} has the first password of admin for who can read it: change it with "
+        "rns accounts passwd admin, if nobody did, and remove the file"
+    )
+    file.unlink()
+    assert "first_password" not in str(findings(run))
+
+
 def test_check_tells_who_was_refused_and_what_is_odd(run: Run, wire_database: Any) -> None:
     stores = Stores(wire_database)
     stores.ensure_indexes()

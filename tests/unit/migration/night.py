@@ -51,7 +51,7 @@ class Night:
         """Have a run that began so long ago and is over."""
         begun = self.queue.runs.begin("dc2", kind, "test", self.now - ago)
         assert begun
-        ended = msgspec.structs.replace(begun, tags=2, **fields)
+        ended = msgspec.structs.replace(begun, **{"tags": 2, **fields})
         assert self.queue.runs.end(ended, "test", self.now - ago + took)
 
     def end_job(self, state: Any, at: datetime) -> None:

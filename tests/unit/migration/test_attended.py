@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 
+import click
 import pytest
 from test_migration_jobs import Setting, breaker
 
-from app.cli.migrate.attended import RETRIES, SHOWN, Attendant
+from app.cli.migrate.attended import RETRIES, SHOWN, Attendant, ask
+from app.cli.migrate.shared import until_signal
 from app.errors import AppError
 from app.store.migrations import present
 
@@ -60,6 +64,24 @@ def test_a_person_retries_skips_and_aborts_one_after_the_other(
     assert "team/app:v1: server" in what
     assert "The registry failed" in what  # advice
     assert "command line" in setting.queue.plans.find_audit("dc2")[0].who
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_question_ends_by_a_signal(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait_for_the_person(prompt: str) -> str:
+        os.kill(os.getpid(), number)
+        return "skip"
+
+    monkeypatch.setattr(click.termui, "visible_prompt_func", wait_for_the_person)
+
+    with until_signal() as ended:
+        with pytest.raises(click.Abort):
+            ask("v1 failed", ["retry", "skip"])
+        assert not ended.is_set()
+        os.kill(os.getpid(), number)  # anywhere else it is taken note of
+        assert ended.is_set()
 
 
 def test_a_conflict_is_decided_about_too(make: Callable[..., Setting]) -> None:

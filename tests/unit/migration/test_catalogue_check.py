@@ -480,6 +480,15 @@ def test_a_server_that_starts_notes_since_when_none_listened(
     assert spans(mock_stores) == ([(-silent_s, 0, "no server listened")] if is_gap else [])
 
 
+def test_a_silence_that_every_process_of_a_server_notes_is_one(mock_stores: Stores) -> None:
+    mock_stores.inbox.note_progress(Progress(until=NOON - timedelta(seconds=60)))
+
+    for second in (0, 1, 2):
+        note_silence(mock_stores, ["default"], NOON + timedelta(seconds=second))
+
+    assert spans(mock_stores) == [(-60, 2, "no server listened")]
+
+
 def test_differences_are_kept_until_the_next_check(mock_stores: Stores) -> None:
     row = Difference(repository="team/app", tag="v1", kind="gone", recorded=digest("a"))
     mock_stores.checks.set_differences("default", [row])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -1284,7 +1285,42 @@ def test_a_worker_copies_what_is_there_and_then_what_is_pushed(
     assert setting.queue.workers.find(present()) == []
 
 
+def test_nothing_of_a_worker_runs_once_it_is_stopped(
+    make: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = make()
+    begun = threading.Event()
+
+    def take_a_while() -> None:
+        begun.set()
+        time.sleep(0.3)
+
+    monkeypatch.setattr(setting.worker.conductor, "conduct_once", take_a_while)
+    process = Worker(setting.stores, [])
+    process.plans.append(setting.worker)
+    process.start()
+    assert begun.wait(20)
+
+    process.stop()
+
+    assert not any(thread.is_alive() for thread in process._threads)
+
+
 # Crawls
+
+
+def test_a_crawl_says_why_it_was_begun(make: Callable[..., Setting]) -> None:
+    setting = make()
+    setting.source.push("team/app", "v1")
+    setting.worker.conductor.conduct_once()
+    first = setting.queue.runs.get("dc2", "crawl")
+    setting.queue.plans.want_crawl("dc2", "the source was restarted", "test", present())
+    setting.worker.conductor.conduct_once()
+    second = setting.queue.runs.get("dc2", "crawl")
+
+    assert first
+    assert second
+    assert (first.why, second.why) == ("started", "the source was restarted")
 
 
 def test_a_crawl_goes_on_where_it_stopped(make: Callable[..., Setting]) -> None:

@@ -11,11 +11,13 @@ import pytest
 from night import NEW, Night
 
 from app.errors import IllegalState
-from app.migration import states
+from app.migration import Plan, states
 from app.migration.readiness import LOOK_AGE, VERIFIED_FOR, find_checks, lag_s
+from app.settings import Migration
 from app.store import Stores
 from app.store.checks import Gap
 from app.store.migrations import (
+    ASKED_FOR,
     Breaker,
     Drift,
     present,
@@ -192,7 +194,7 @@ def test_a_plan_that_nobody_crawled_or_looked_at_yet_is_told_so(night: Night) ->
     night.queue.plans._plans.update_one({"_id": "dc2"}, {"$set": {"look": None}})
     assert night.unmet() == {
         "reached": "nobody asked the registries within 45 s",
-        "events": "source.debug_url tells nothing",
+        "events": "nobody asked the registries within 45 s",
     }
 
 
@@ -215,9 +217,44 @@ def test_what_the_registries_said_long_ago_does_not_count(
 
     told = {
         "reached": "nobody asked the registries within 45 s",
-        "events": "source.debug_url tells nothing",
+        "events": "nobody asked the registries within 45 s",
     }
     assert night.unmet() == ({} if counts else told)
+
+
+def test_a_source_that_lists_less_than_before_is_looked_at_by_a_person(night: Night) -> None:
+    reason = (
+        "the crawl saw 1 tags, the one before it 2: if the source lists all that it has, "
+        "rns migrate crawl looks once more"
+    )
+    for _ in range(2):  # as after a restart without its storage; the second must not hide the first
+        night.run("crawl", 9 * MINUTE, tags=1, why="the source was restarted")
+        assert night.unmet() == {"crawled": reason}
+
+    night.run("crawl", 9 * MINUTE, tags=1, why=ASKED_FOR)
+    assert night.unmet() == {}
+    night.run("crawl", 9 * MINUTE, tags=1, why="the source was restarted")
+    assert night.unmet() == {}
+
+
+def test_a_plan_that_takes_no_tag_needs_force(night: Night) -> None:
+    night.run("crawl", 9 * MINUTE, tags=0, why=ASKED_FOR)
+
+    assert night.unmet() == {
+        "crawled": "the crawl saw no tag that this plan takes: "
+        "see its repos and tags, and the source"
+    }
+    with pytest.raises(IllegalState, match="not ready: crawled"):
+        states.cut_over(night.stores, night.plan, "test", night.now)
+    states.cut_over(night.stores, night.plan, "test", night.now, force=True)
+
+
+def test_no_events_can_wait_in_a_folder(night: Night) -> None:
+    night.look()
+    document = {"name": "dc2", "source": {"oci_dir": "/export"}, "target": {"url": NEW}}
+    plan = Plan(msgspec.convert(document, Migration))
+
+    assert all(check.is_met for check in find_checks(night.stores, plan, night.now))
 
 
 @pytest.mark.parametrize("source_tells", [True, False])
@@ -283,7 +320,7 @@ def test_what_a_deep_verification_found_broken_stands_until_one_looks_as_closely
         f"2 tags are equal; a verification of all blobs, begun {begun}, found nothing broken"
     )
     assert verified(drift={}).endswith("found nothing broken")
-    assert "found 2 broken_blob: team/app:v1, team/app:v2" in verified(
+    assert "found 2 broken blob: team/app:v1, team/app:v2" in verified(
         drift={"broken_blob": 2}, deep=True
     )
     assert verified(drift={}) == (

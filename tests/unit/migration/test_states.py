@@ -53,7 +53,7 @@ Move = Callable[[MigrationStore, Plan, str, Any], None]
         (
             states.crawl,
             {"draft": "backfill", **{state: state for state in WORKED}},
-            "rns migrate start begins it anew",
+            "rolled_back; rns migrate start begins it anew|closed; give the migration another name",
         ),
         (states.verify, {"live": "live", "frozen": "frozen"}, "only a plan that is live or frozen"),
         (states.freeze, {"live": "frozen"}, "only a live plan can be frozen"),

@@ -176,3 +176,16 @@ def test_a_time_is_a_number_and_a_unit(text: str) -> None:
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^.*$"):
         parse_duration(text)
+
+
+def test_a_folder_needs_no_name_in_registries(load: Load) -> None:
+    text = yaml.safe_dump(
+        {
+            "registries": [{"name": "new", "token": "a-long-random-text"}],
+            "migrations": [
+                {"name": "in", "source": {"oci_dir": "/export"}, "target": {"url": "https://new"}}
+            ],
+        }
+    )
+
+    assert load(text).migrations[0].source.oci_dir == "/export"

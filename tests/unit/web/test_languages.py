@@ -135,6 +135,9 @@ def test_a_sentence_from_below_keeps_what_varies(app: Flask) -> None:
             "需要再遍历一次：没有服务器在接收"
         )
         assert told("its debug server does not answer: push") == "它的调试服务器没有响应：push"
+        found = "the last verification found 2 broken blob, 1 missing: team/app:v1 and 2 more"
+        assert told(found) == "上次校验发现：2 blob 损坏, 1 缺失: team/app:v1 and 2 more"
+        assert told("state cut_over") == "状态：已切换"
         assert told("something new") == "something new"
         assert told("") == ""
     with app.test_request_context():

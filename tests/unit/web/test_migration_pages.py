@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, get_args
 
 import msgspec
@@ -156,7 +156,7 @@ def test_a_plan_shows_why_it_is_not_ready_and_what_to_do_about_failures(
     assert "not ready" in text
     assert "1 jobs are dead or in conflict" in text
     assert "no verification of everything is complete" in text
-    assert "source.debug_url tells nothing" in text
+    assert text.count("nobody asked the registries within 45 s") == 2  # registries, and events
     assert ADVICE["forbidden"] in text
     assert "alice start" in text
     assert "No worker is alive" not in text
@@ -180,6 +180,40 @@ def test_a_plan_that_waits_shows_for_what(admin: FlaskClient, queue: MigrationSt
         text = text_of(admin.get(path).text)
         for expected in ("Paused by bob", "down Connection refused", "21 deletes within 10"):
             assert expected in text, path
+
+
+@pytest.mark.parametrize(
+    ("error_class", "told"),
+    [("auth", "It is tried again at 2026-11-28 13:00:00 UTC"), ("down", "every 8 seconds")],
+)
+def test_a_plan_that_waits_tells_when_it_is_tried_again(
+    admin: FlaskClient, queue: MigrationStore, error_class: str, told: str
+) -> None:
+    queue.plans.start("dc2", "alice", present())
+    broken = Breaker(
+        registry="https://new.invalid",
+        error_class=error_class,
+        message="no",
+        since=present(),
+        probe_at=datetime(2026, 11, 28, 13, tzinfo=UTC),
+    )
+    queue.plans.open_breaker("dc2", broken)
+
+    text = text_of(admin.get("/migration/dc2").text)
+
+    assert told in text
+    assert ("every 8 seconds" in text) is (error_class == "down")
+
+
+def test_a_crawl_that_found_no_tag_is_told_from_one_to_come(
+    admin: FlaskClient, queue: MigrationStore
+) -> None:
+    assert "nothing is known yet" in admin.get("/migration/").text
+    run = queue.runs.begin("dc2", "crawl", "worker", present())
+    assert run
+    queue.runs.end(run, "worker", present())
+
+    assert "the crawl saw no tag that this plan takes" in admin.get("/migration/").text
 
 
 def test_the_page_shows_itself_anew_only_when_asked_to_and_while_work_goes_on(
@@ -500,7 +534,7 @@ def test_the_api_tells_what_a_cutover_still_needs(
     assert events == {
         "name": "events",
         "is_met": None,
-        "reason": "source.debug_url tells nothing",
+        "reason": "nobody asked the registries within 45 s",
     }
 
 
