@@ -135,6 +135,13 @@ def test_a_sentence_from_below_keeps_what_varies(app: Flask) -> None:
             "需要再遍历一次：没有服务器在接收"
         )
         assert told("its debug server does not answer: push") == "它的调试服务器没有响应：push"
+        assert told(
+            "Not ready: the database is brought from schema 1 to 2: 3,000 of about 9,000 documents "
+            "are done. Events are taken in meanwhile; nothing is lost."
+        ) == (
+            "尚未就绪：数据库正从结构版本 1 升级到 2：约 9,000 个文档中已完成 3,000 个。"
+            "其间照常接收事件，不会丢失。"
+        )
         assert told("something new") == "something new"
         assert told("") == ""
     with app.test_request_context():
