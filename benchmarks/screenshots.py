@@ -3,8 +3,8 @@
     make screenshots
 
 A server of its own is started on a free port, with an embedded database in a temporary directory.
-Each page is taken at 360, 768 and 1440 px, light and dark. Printed are its height, and a page that
-is wider than its window.
+Each page is taken in every language, at 360, 768 and 1440 px, light and dark. Printed are its
+height, and a page that is wider than its window.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import requests
 from playwright.sync_api import Browser, Page, sync_playwright
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TARGET = CHECKOUT / "build" / "screenshots"
+LANGUAGES = ("en", "zh-Hans")
 WIDTHS = (360, 768, 1440)
 READY_S = 120
 PAGES = {
     "home": "/search/",
     "repositories": "/search/user/login/",
     "tags": "/search/user/repo/login/",
-    "search": "/search/all?q=app",
+    "search": "/search/all?q=api",
     "records": "/analysis/user/login/",
     "dashboard": "/analysis/",
     "unused": "/analysis/unused",
@@ -58,6 +61,14 @@ LINKED = {
 }
 
 
+class Look(NamedTuple):
+    """How a reader has the pages."""
+
+    language: str
+    width: int
+    scheme: str
+
+
 def main() -> None:
     """Start, take all, stop."""
     with TemporaryDirectory() as directory, served(Path(directory)) as url:
@@ -65,9 +76,8 @@ def main() -> None:
         with sync_playwright() as playwright:
             program = shutil.which("chromium")
             browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-            for width in WIDTHS:
-                for scheme in ("light", "dark"):
-                    take_all(browser, url, password, width, scheme)
+            for look in product(LANGUAGES, WIDTHS, ("light", "dark")):
+                take_all(browser, url, password, Look(*look))
 
 
 @contextmanager
@@ -102,21 +112,26 @@ def wait_until_ready(url: str) -> None:
     raise TimeoutError(f"{url} is not ready")
 
 
-def take_all(browser: Browser, url: str, password: str, width: int, scheme: str) -> None:
-    """Every page in a window of that width, in the light or dark theme."""
-    window = {"width": width, "height": 900}
-    context = browser.new_context(base_url=url, viewport=window, color_scheme=scheme)  # type: ignore[arg-type]
+def take_all(browser: Browser, url: str, password: str, look: Look) -> None:
+    """Every page of one look."""
+    context = browser.new_context(
+        base_url=url,
+        viewport={"width": look.width, "height": 900},
+        color_scheme=look.scheme,  # type: ignore[arg-type]
+        locale=look.language,
+    )
+    context.set_default_timeout(1000 * READY_S)
     page = context.new_page()
     page.goto("/login")
-    take(page, "login", width, scheme)
-    page.get_by_label("User name").fill("admin")
-    page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Sign in").click()
-    page.get_by_role("button", name="Sign out").wait_for()
+    take(page, "login", look)
+    page.locator("#username").fill("admin")
+    page.locator("#password").fill(password)
+    page.locator("#password").press("Enter")
+    page.locator('form[action="/logout"]').wait_for()
     found: dict[str, str] = {}
     for name, path in PAGES.items():
         page.goto(path)
-        take(page, name, width, scheme)
+        take(page, name, look)
         for linked, (on, begin) in LINKED.items():
             link = page.locator(f'main a[href^="{begin}"]').first
             if on == name and link.count():
@@ -124,21 +139,21 @@ def take_all(browser: Browser, url: str, password: str, width: int, scheme: str)
     for name in LINKED:
         if name in found:
             page.goto(found[name])
-            take(page, name, width, scheme)
+            take(page, name, look)
         else:
             print(f"{name}: no link to one was found")
     context.close()
 
 
-def take(page: Page, name: str, width: int, scheme: str) -> None:
+def take(page: Page, name: str, look: Look) -> None:
     """Write the picture of the page that is shown, and print its height."""
-    folder = TARGET / f"{width}-{scheme}"
+    folder = TARGET / f"{look.language}-{look.width}-{look.scheme}"
     folder.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=folder / f"{name}.png", full_page=True)
     root = "document.documentElement"
     height, wide = page.evaluate(f"[{root}.scrollHeight, {root}.scrollWidth]")
-    remark = f"  WIDER THAN ITS WINDOW: {wide} px" if wide > width else ""
-    print(f"{width:5} {scheme:5} {name:14} {height:6} px{remark}", flush=True)
+    remark = f"  WIDER THAN ITS WINDOW: {wide} px" if wide > look.width else ""
+    print(f"{folder.name:20} {name:14} {height:6} px{remark}", flush=True)
 
 
 if __name__ == "__main__":

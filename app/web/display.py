@@ -10,7 +10,7 @@ from typing import Any
 import humanize
 from flask import Flask, Response
 from flask_babel import gettext, ngettext
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from app.store.events import address_key
 from app.store.paging import Count
@@ -64,6 +64,7 @@ def _page_names() -> dict[str, Any]:
         "following_url": lists.following_url,
         "is_administrator": is_administrator,
         "is_visitor": is_visitor,
+        "page_url": lists.page_url,
         "shown_of_others": shown_of_others,
         "preferred": preferences.preferred,
         "preferences": preferences.PREFERENCES,
@@ -74,25 +75,35 @@ def _page_names() -> dict[str, Any]:
     }
 
 
+_NO_TIME = Markup('<span class="text-body-secondary">–</span>')
+
+
 def moment(when: datetime | None) -> Markup:
     """A time to the second with its zone; machine-readable, with the age as a tooltip."""
     if when is None:
-        return Markup('<span class="text-body-secondary">–</span>')
-    utc = when.astimezone(UTC)
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        utc.isoformat().replace("+00:00", "Z"), ago(when), f"{utc:%Y-%m-%d %H:%M:%S} UTC"
-    )
+        return _NO_TIME
+    iso, text = _written(when)
+    return _time(iso, escape(ago(when)), text)
 
 
 def age(when: datetime | None, *, exact: bool = True) -> Markup:
     """How long ago, with the time as a tooltip, and, if `exact`, beside it where there is room."""
     if when is None:
-        return Markup('<span class="text-body-secondary">–</span>')
-    utc = when.astimezone(UTC)
-    text = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
-    beside = Markup(' <span class="exact">{}</span>').format(text) if exact else ""
-    iso = utc.isoformat().replace("+00:00", "Z")
-    return Markup('<time datetime="{}" title="{}">{}{}</time>').format(iso, text, ago(when), beside)
+        return _NO_TIME
+    iso, text = _written(when)
+    beside = f' <span class="exact">{text}</span>' if exact else ""
+    return _time(iso, text, f"{escape(ago(when))}{beside}")
+
+
+def _written(when: datetime) -> tuple[str, str]:
+    """A time for programs, and for people."""
+    iso = when.astimezone(UTC).isoformat()
+    return iso.replace("+00:00", "Z"), f"{iso[:10]} {iso[11:19]} UTC"
+
+
+def _time(iso: str, title: str, content: str) -> Markup:
+    """All of them are escaped: Markup.format would take as long as the rest of a row."""
+    return Markup(f'<time datetime="{iso}" title="{title}">{content}</time>')  # noqa: S704
 
 
 def ago(when: datetime) -> str:

@@ -19,7 +19,7 @@ from app.store.paging import Count, Page
 from app.store.usage import Proof, Puller, UsageQuery, Who
 from app.web.charts import Chart, Column, Series
 from app.web.forms import UsageFilter
-from app.web.lists import Listing, fields_of
+from app.web.lists import Listing, fields_of, page_url
 from app.web.runtime import runtime
 from app.web.signin import viewer
 from app.web.texts import show
@@ -321,8 +321,7 @@ def records_linker(filters: Mapping[str, str], first: date, last: date) -> Calla
         action: str, start: datetime | None = None, end: datetime | None = None, **more: str
     ) -> str:
         times = {"from": _utc(start or begin), "to": _utc(end or over)}
-        arguments: dict[str, Any] = {**filters, "action": action, **more, **times}
-        return url_for("analysis.records", **arguments)
+        return page_url("analysis.records", **{**filters, "action": action, **more, **times})
 
     return link
 

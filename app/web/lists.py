@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
-from flask import Response, request, stream_with_context, url_for
+from flask import Response, g, request, stream_with_context, url_for
 
 from app.errors import InvalidCursor, InvalidQuery
 from app.store.paging import Count, Page
@@ -25,6 +25,7 @@ MAX_PAGE_SIZE = 500
 EXPORT_PAGE_SIZE = 500
 PAGE_COUNT_CAP = 500  # a page says "more than 500": counting is most of what a page costs
 API_COUNT_CAP = 10_000
+_SAFE = "!$'()*,/:;?@"  # as url_for leaves them in a query
 MAX_WAY_BACK = 20  # pages that one can go back to, by links
 FILES = {"csv": "text/csv", "ndjson": "application/x-ndjson"}  # with their content types
 
@@ -98,6 +99,18 @@ def url_with(*, external: bool = False, **changes: str | None) -> str:
     if place := changes.get("cursor"):
         changes["cursor"] = _seal(place)
     return same_query(_here(external=external), **changes)
+
+
+def page_url(endpoint: str, /, **query: str | None) -> str:
+    """The URL of a page whose address has no variable part: as url_for, in a fraction of its time.
+
+    A list has some hundred of them.
+    """
+    bases: dict[str, str] = g.setdefault("page_urls", {})
+    if endpoint not in bases:
+        bases[endpoint] = url_for(endpoint)
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"{bases[endpoint]}?{urlencode(given, safe=_SAFE)}" if given else bases[endpoint]
 
 
 def _here(*, external: bool = False) -> str:

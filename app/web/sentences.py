@@ -122,6 +122,12 @@ SENTENCES = (
     _("%(header)s: the proxy in front of this server names no account that can be."),
     _("%(header)s: there is no account %(name)s on this server."),
     _("Nobody can sign in just now; the log of the server says why."),
+    _("Not ready: %(text)s. Events are taken in meanwhile; nothing is lost."),
+    _("the database is brought from schema %(old)s to %(new)s"),
+    _(
+        "the database is brought from schema %(old)s to %(new)s: %(done)s of about %(total)s "
+        "documents are done"
+    ),
     _("Nothing can be stored or read just now. Nothing was lost; try again in a moment."),
     _("Something went wrong here; the log of the server says what."),
     _("The body is larger than it may be."),

@@ -138,6 +138,13 @@ def test_a_sentence_from_below_keeps_what_varies(app: Flask) -> None:
         found = "the last verification found 2 broken blob, 1 missing: team/app:v1 and 2 more"
         assert told(found) == "上次校验发现：2 blob 损坏, 1 缺失: team/app:v1 and 2 more"
         assert told("state cut_over") == "状态：已切换"
+        assert told(
+            "Not ready: the database is brought from schema 1 to 2: 3,000 of about 9,000 documents "
+            "are done. Events are taken in meanwhile; nothing is lost."
+        ) == (
+            "尚未就绪：数据库正从结构版本 1 升级到 2：约 9,000 个文档中已完成 3,000 个。"
+            "其间照常接收事件，不会丢失。"
+        )
         assert told("something new") == "something new"
         assert told("") == ""
     with app.test_request_context():
