@@ -12,12 +12,15 @@ import random
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any
 
 import ferretdb
 import mongomock
 import pymongo.message
 import pytest
+from flask import Flask
+from jinja2.bccache import Bucket, BytecodeCache
 from mongomock.aggregate import process_pipeline
 from mongomock.collection import BulkOperationBuilder, Collection, Cursor
 from pymongo import MongoClient
@@ -30,6 +33,23 @@ from app.store import TYPES, Stores, accounts
 # state has to stand still while hypothesis draws.
 pymongo.message.random = random.Random()
 accounts.BCRYPT_ROUNDS = 4  # bcrypt's least: tests sign in hundreds of times
+
+
+class _CompiledOnce(BytecodeCache):
+    """Templates for all applications of the tests: each test makes one, and compiling is dear."""
+
+    def __init__(self) -> None:
+        self._codes: dict[tuple[str, str], CodeType] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._codes.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        if bucket.code:
+            self._codes[bucket.key, bucket.checksum] = bucket.code
+
+
+Flask.jinja_options = {"bytecode_cache": _CompiledOnce()}
 
 
 def _without_sort(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -42,6 +42,8 @@ class Verdict(NamedTuple):
             return "look"
         if not plan.is_told:
             return "not told"
+        if plan.refusal:
+            return "look"
         if (plan.read or 0) < FEW:
             return "ok"
         is_searched = plan.is_whole and bool(self.query.fields)
@@ -58,11 +60,11 @@ class Verdict(NamedTuple):
     def text(self) -> str:
         """The plan in words."""
         plan = self.plan
-        if plan.is_too_slow:
-            return f"took longer than {MAX_TIME_MS // 1000} s"
+        words = [f"took longer than {MAX_TIME_MS // 1000} s"] if plan.is_too_slow else []
+        words += [plan.refusal] if plan.refusal else []
         if not plan.is_told:
-            return plan.refusal or "not told"
-        words = ["whole collection"] if plan.is_whole else []
+            return ", ".join(words) or "not told"
+        words += ["whole collection"] if plan.is_whole else []
         words += [f"index {', '.join(plan.indexes)}"] if plan.indexes else []
         words += ["sorted in memory"] if plan.is_sorted else []
         if plan.read is not None:

@@ -18,12 +18,14 @@ SORTING = ("SORT",)  # not SORT_MERGE, which joins what indexes give in order
 BY_ID = ("IDHACK", "CLUSTERED_IXSCAN", "EXPRESS_CLUSTERED_IXSCAN")  # without the index's name
 CHILD = ("inputStage", "outerStage", "innerStage", "thenStage", "elseStage", "winningPlan")
 CHILDREN = ("inputStages", "shards")
+TOO_SLOW = 50  # MaxTimeMSExpired
 
 
 class QueryPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What the database did to answer. `read` are documents or keys, whichever is more.
 
-    None where it does not tell. Of shards the sum, and the slowest one's time.
+    None where it does not tell. Of shards the sum, and the slowest one's time. With a `refusal`
+    and what `is_too_slow`, the numbers are those until it was broken off.
     """
 
     is_told: bool = False
@@ -42,6 +44,7 @@ def read_plan(answer: Node) -> QueryPlan:
     parts = list(_parts(answer))
     stages = [stage for part in parts for stage in _stages(part["queryPlanner"])]
     names = {str(stage["stage"]) for stage in stages}
+    failures = {code for part in parts for code in _failures(part.get("executionStats"))}
     stats = [part["executionStats"] for part in parts if part.get("executionStats")]
     indexes = [
         str(stage.get("indexName", "_id" if stage["stage"] in BY_ID else "")) for stage in stages
@@ -61,6 +64,8 @@ def read_plan(answer: Node) -> QueryPlan:
             (int(one["executionTimeMillis"]) for one in stats if "executionTimeMillis" in one),
             default=None,
         ),
+        is_too_slow=TOO_SLOW in failures,
+        refusal=next((f"failed with code {code}" for code in failures - {TOO_SLOW}), ""),
     )
 
 
@@ -75,6 +80,19 @@ def _parts(answer: Node) -> Iterator[Node]:
             yield from _parts(shard)
     elif "queryPlanner" in answer:
         yield answer
+
+
+def _failures(stats: Any) -> Iterator[Any]:
+    """The codes of what broke off: mongod answers that with a plan, and says so beside it only.
+
+    mongos does among its stages, by shard.
+    """
+    if not isinstance(stats, Mapping):
+        return
+    if stats.get("executionSuccess") is False:
+        yield stats.get("errorCode")
+    for shard in (stats.get("executionStages") or {}).get("shards") or ():
+        yield from _failures(shard)
 
 
 def _has_sort(answer: Node) -> bool:

@@ -20,8 +20,10 @@ import bcrypt
 import pytest
 import requests
 import yaml
+from click.testing import CliRunner
 from pymongo import MongoClient
 
+from app.cli import cli
 from app.embedded import recorded_uri
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -264,6 +266,15 @@ class Server:
         assert finished.returncode == status, f"rns {arguments}: {finished.stderr}"
         return finished.stdout
 
+    def ask(self, *arguments: str, given: str = "") -> str:
+        """What `rns` prints, in this process: starting one costs a second.
+
+        For set-up, and for what is asked again and again.
+        """
+        clean = {key: None for key in os.environ if key.startswith("RNS_")}
+        command = ["--config", str(self.config_file), *arguments]
+        return CliRunner().invoke(cli, command, given, env=clean, catch_exceptions=False).stdout
+
     def run_rns(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "app", *arguments],
@@ -277,7 +288,7 @@ class Server:
         )
 
     def add_account(self, name: str) -> None:
-        self.rns("accounts", "add", name, "--password-stdin", given=f"{PASSWORDS[name]}\n")
+        self.ask("accounts", "add", name, "--password-stdin", given=f"{PASSWORDS[name]}\n")
 
     def add_account_of_administrator(self) -> None:
         """Give `admin` the password of these tests."""
@@ -287,7 +298,7 @@ class Server:
     def add_acl_entry(self, seq: int, account: str, name: str) -> None:
         """Let an account pull the repositories that match `name`."""
         match = ["--account", account, "--name", name]
-        self.rns("acl", "add", "--seq", str(seq), *match, "--actions", "pull")
+        self.ask("acl", "add", "--seq", str(seq), *match, "--actions", "pull")
 
 
 def database_pids(data_dir: Path) -> list[int]:

@@ -78,10 +78,10 @@ class Migration:
 
     def jobs(self, **filters: str) -> Rows:
         options = [text for key, value in filters.items() for text in (f"--{key}", value)]
-        return _rows(self.server.rns("migrate", "jobs", "--json", *options))
+        return _rows(self.server.ask("migrate", "jobs", "--json", *options))
 
     def status(self) -> dict[str, Any]:
-        (row,) = _rows(self.server.rns("migrate", "status", "--json"))
+        (row,) = _rows(self.server.ask("migrate", "status", "--json"))
         return row
 
 
@@ -203,7 +203,7 @@ def test_every_failure_is_told_with_its_reason_and_stops_nothing_else(failing: M
     worker = failing.worker()
 
     def plans() -> dict[str, Any]:
-        return {row["plan"]: row for row in _rows(server.rns("migrate", "status", "--json"))}
+        return {row["plan"]: row for row in _rows(server.ask("migrate", "status", "--json"))}
 
     def are_over() -> Any:
         rows = plans()

@@ -219,7 +219,7 @@ def test_the_wrong_protocol_stops_the_plan_and_says_so(
         for name, words in (("plain", "write https://"), ("secret", "plain_http: true")):
 
             def stopped(name: str = name) -> Any:
-                text = migration.server.rns("migrate", "status", "--plan", name)
+                text = migration.server.ask("migrate", "status", "--plan", name)
                 return text if "tls: " in text else None
 
             assert words in eventually(stopped, SHOWN_S, f"{name} stops", every=0.5)

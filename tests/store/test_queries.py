@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import random
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -35,6 +36,7 @@ REPOSITORIES = [
     "alicia/x",
     "other/y",
 ]
+TOGETHER = 25  # events of one envelope
 LIST = digest("one").replace(":", "-")
 ATTESTED = [{"mediaType": "application/vnd.in-toto+json", "digest": digest("note"), "size": 1}]
 ACLS: dict[str, tuple[str, list[dict[str, Any]]]] = {
@@ -60,8 +62,8 @@ ACLS: dict[str, tuple[str, list[dict[str, Any]]]] = {
 }
 
 
-def fill(stores: Stores, seed: int = 3) -> None:
-    chance = random.Random(seed)
+def make_events() -> Iterator[dict[str, Any]]:
+    chance = random.Random(3)
     for number in range(250):
         kind = chance.choice(["push", "push", "pull", "pull", "check", "delete"])
         event = wire_event(
@@ -80,7 +82,7 @@ def fill(stores: Stores, seed: int = 3) -> None:
             event["target"]["references"] = ATTESTED
         if kind == "delete" and event["target"].get("tag"):
             event["target"].pop("digest", None)
-        deliver(stores, envelope(event), "default", NOW)
+        yield event
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +93,10 @@ def filled(wire_client: Any) -> Any:
         wire_client.drop_database(name)
     indexed, bare = (Stores(wire_client[name]) for name in names)
     indexed.ensure_indexes()
+    events = list(make_events())
     for stores in (indexed, bare):
-        fill(stores)
+        for first in range(0, len(events), TOGETHER):
+            deliver(stores, envelope(*events[first : first + TOGETHER]), "default", NOW)
     yield indexed, bare
     for name in names:
         wire_client.drop_database(name)

@@ -38,6 +38,9 @@ def verdict(*, counted: bool = False, fields: tuple[str, ...] = QUERY.fields, **
         (verdict(is_whole=True, is_sorted=True, read=900, returned=1), "ok"),
         (verdict(is_told=False), "not told"),
         (verdict(is_told=False, is_too_slow=True), "look"),
+        (verdict(indexes=("a",), is_too_slow=True, read=9, counted=True), "look"),
+        (verdict(indexes=("a",), refusal="failed with code 292", read=9), "look"),
+        (verdict(is_told=False, refusal="refused with code 13"), "not told"),
     ],
 )
 def test_what_reads_much_for_little_is_to_be_looked_at(one: Verdict, level: str) -> None:
@@ -57,6 +60,14 @@ def test_what_reads_much_for_little_is_to_be_looked_at(one: Verdict, level: str)
         (verdict(is_told=False), "not told"),
         (verdict(is_told=False, refusal="refused with code 13"), "refused with code 13"),
         (verdict(is_told=False, is_too_slow=True), "took longer than 10 s"),
+        (
+            verdict(is_whole=True, is_too_slow=True, read=1_200, returned=0),
+            "took longer than 10 s, whole collection, read 1,200 for 0",
+        ),
+        (
+            verdict(is_sorted=True, refusal="failed with code 292", read=12, returned=0),
+            "failed with code 292, sorted in memory, read 12 for 0",
+        ),
     ],
 )
 def test_a_plan_in_words(one: Verdict, text: str) -> None:

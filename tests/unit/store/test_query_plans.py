@@ -155,6 +155,42 @@ def test_an_aggregation_on_shards_is_added_up() -> None:
     assert found.is_told
 
 
+def test_a_query_that_was_broken_off_is_told_though_the_explain_succeeds() -> None:
+    broken_off = answer(FETCH, 0, 9_000_000, 9_000_000, 10_001)
+    broken_off["executionStats"] |= {
+        "executionSuccess": False,
+        "errorMessage": "operation exceeded time limit",
+        "errorCode": 50,
+    }
+
+    found = read_plan(broken_off)
+
+    assert (found.is_told, found.is_too_slow, found.refusal) == (True, True, "")
+    assert (found.read, found.ms) == (9_000_000, 10_001)
+
+
+def test_what_one_shard_breaks_off_is_broken_off() -> None:
+    shards = [
+        {"shardName": "a", "executionSuccess": True, "executionStages": {"stage": "FETCH"}},
+        {
+            "shardName": "b",
+            "executionSuccess": False,
+            "errorMessage": "Sort exceeded memory limit of 104857600 bytes",
+            "errorCode": 292,
+            "executionStages": {"stage": "SORT", "inputStage": {"stage": "COLLSCAN"}},
+        },
+    ]
+    plan = {"stage": "SHARD_MERGE_SORT", "shards": [{"shardName": "b", "winningPlan": SORT}]}
+    merged = answer(plan, 0, 0, 800_000)
+    del merged["executionStats"]["executionSuccess"]  # mongos says it of each shard only
+    merged["executionStats"]["executionStages"] = {"stage": "SHARD_MERGE_SORT", "shards": shards}
+
+    found = read_plan(merged)
+
+    assert (found.is_too_slow, found.refusal) == (False, "failed with code 292")
+    assert found.is_sorted
+
+
 def test_a_collection_that_is_not_there_has_nothing_to_read() -> None:
     found = read_plan(answer({"stage": "EOF"}, 0, 0, 0))
 
