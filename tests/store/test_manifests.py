@@ -177,12 +177,13 @@ def test_in_any_order_and_batches_the_same_is_known(
 class Interrupted:
     """A collection; before anything is written, others write."""
 
-    def __init__(self, collection: Any, others: Callable[[], None]) -> None:
+    def __init__(self, collection: Any, others: Callable[[], None], *before: str) -> None:
         self._collection = collection
         self._others = others
+        self._before = before
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("insert_many", "bulk_write"):
+        if name in self._before:
             self._others()
         return getattr(self._collection, name)
 
@@ -200,7 +201,8 @@ def test_whoever_learns_at_the_same_time_the_same_is_known(
     def learn() -> None:
         if waiting:
             batch = waiting.pop()
-            interrupted: Any = Interrupted(database["manifests"], learn)
+            writes = ("insert_many", "bulk_write")
+            interrupted: Any = Interrupted(database["manifests"], learn, *writes)
             taught.update(ManifestStore(interrupted).learn(batch))
 
     while waiting:
@@ -216,9 +218,12 @@ def test_who_learns_while_another_does_overwrites_nothing_that_came_first(stores
     collection: Any = stores.manifests._collection
     stores.manifests.learn([told(at=5)])
     other = [told(at=1, references=named(10))]
-    interrupted: Any = Interrupted(
-        collection, lambda: other and stores.manifests.learn([other.pop()]) and None
-    )
+
+    def learn() -> None:
+        if other:
+            stores.manifests.learn([other.pop()])
+
+    interrupted: Any = Interrupted(collection, learn, "bulk_write")
 
     ManifestStore(interrupted).learn([told(at=3, references=named(20))])
 
