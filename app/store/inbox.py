@@ -64,8 +64,15 @@ class InboxStore:
     it is, and of how many; one that does not concerns them all.
     """
 
-    def __init__(self, collection: Collection[Document], progress: Collection[Document]) -> None:
+    def __init__(
+        self,
+        collection: Collection[Document],
+        progress: Collection[Document],
+        *,
+        is_embedded: bool = False,
+    ) -> None:
         self._collection = collection
+        self._is_embedded = is_embedded
         self._progress = progress
         self._durable = collection.with_options(write_concern=DURABLE)
 
@@ -95,8 +102,11 @@ class InboxStore:
         )
 
     def ensure_indexes(self, of: int) -> None:
-        """Create what `of` projectors need to find their own; idempotent."""
-        if of > 1:
+        """Create what `of` projectors need to find their own; idempotent.
+
+        Not in the embedded database: it hides documents where it is killed while it builds one.
+        """
+        if of > 1 and not self._is_embedded:
             self._collection.create_index([("of", 1), ("share", 1), ("_id", 1)])
 
     def find_oldest(self, limit: int, max_bytes: int, share: Share = WHOLE) -> list[Letter]:

@@ -264,3 +264,33 @@ def test_however_many_projectors_work_and_whoever_dies_all_follows_as_one_makes_
         assert differing(documents(world.database, name), documents(one, name)) == {}, name
     assert [*documents(world.database, "usage_days")] == [*documents(one, "usage_days")]
     assert world.deaths + world.losses + world.nested > 0
+
+
+@pytest.mark.wire
+def test_two_projectors_on_a_server(wire_database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RENEWED_S", 0.0)
+    stores = Stores(wire_database)
+    stores.ensure_indexes()
+    stores.schema.note()
+    stores.schema.want_projectors(2)
+    assert agree(stores, 2, Held(stores, passing=True))
+    two = [Projector(Stores(wire_database), share=Share(number, 2)) for number in range(2)]
+    renaming = {"type": "name", "from": "team/app-0", "to": "team/renamed"}
+    index = {"of": "outer", "media_type": INDEX}
+    sent = [
+        wire_event("pull", "team/app-4", id="index", at=1, **index),
+        wire_event("pull", "team/app-4", id="child", at=2, of="inner", media_type=INDEX),
+        wire_event("push", "team/app-0", id="push", tag="v1", children=["inner"], **index),
+        wire_event("push", at=5) | {"action": "rename", "target": {"rename": renaming}},
+    ]
+
+    for event in sent:
+        Intake(stores, 2**30).receive(envelope(event), "default")
+        while [projector.turn() for projector in two] != [False, False]:
+            pass
+
+    stored = {event.id: event for event in stores.events.iterate()}
+    assert (len(stored), stored["child"].part_of) == (4, "index")
+    assert [row["repository"] for row in wire_database["tags"].find()] == ["team/renamed"]
+    progress = stores.inbox.find_progress()
+    assert (stores.inbox.count(), progress and progress.of) == (0, 2)
