@@ -157,7 +157,7 @@ class InboxStore:
             return None
         of = first.get("of", 1)
         keys = map(_progress_key, range(of))
-        own = [row for key in keys if (row := rows.get(key)) and row.get("of", 1) == of]
+        own = [row for key in keys if (row := rows.get(key))]
         return Progress(
             until=min(row["until"] for row in own),
             batch_s=max(row["batch_s"] for row in own),

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
-from builders import INDEX, digest, envelope, wire_event, work_in
+from builders import INDEX, deliver, digest, envelope, wire_event, work_in
 
 from app.notifications import crew as crews
 from app.notifications import projector as module
@@ -294,6 +295,21 @@ def test_what_is_worked_in_while_something_is_learned_is_looked_at_again(
     assert pulling.turn() is True
     assert stored(stores, "child").part_of == "index"
     assert stores.inbox.count() == 0
+
+
+def test_who_takes_over_folds_anew_what_is_its_own(
+    mock_stores: Stores, two: list[Projector]
+) -> None:
+    now = datetime.now(UTC) - timedelta(seconds=30)
+    check = wire_event("check", THERE, tag="v1", at=now, id="check")
+    deliver(mock_stores, envelope(check, wire_event("pull", THERE, at=now, id="pull")))
+    half_done = msgspec.structs.replace(stored(mock_stores, "check"), part_of=None)
+    mock_stores.events.set_derived([half_done])
+
+    two[0].turn()
+    assert stored(mock_stores, "check") == half_done
+    two[1].turn()
+    assert stored(mock_stores, "check").part_of == "pull"
 
 
 # Progress
