@@ -136,8 +136,8 @@ def test_four_processes_of_two_servers_that_share_the_work_lose_nothing_when_the
     with busy.in_use(events_s=60):
         for server, kill in [
             (servers[0], kill_a_worker),
-            (servers[1], kill_the_server),
             (servers[1], kill_a_worker),
+            (servers[1], kill_the_server),
         ]:
             time.sleep(1)
             sent = len(busy.acknowledged)
