@@ -15,10 +15,11 @@ import msgspec
 from app.notifications.recent import CHANGES, Neighbourhood, Place, Recent, is_foldable, place
 from app.rules.events import Event, position_at
 from app.rules.folding import AFTER, BEFORE, LONGEST, SKEW, UPLOAD, Fold, fold
+from app.rules.shares import WHOLE, Share
 from app.store import Stores
 from app.store.catalogue import Repointed
 from app.store.events import DERIVED
-from app.store.manifests import Manifest
+from app.store.manifests import Key, Manifest
 
 MAX_MANIFESTS = 10_000  # that are at hand
 # Events of a repository that lie further apart change nothing in common, and are folded apart.
@@ -28,11 +29,13 @@ After = Callable[[Sequence[Event]], None]
 
 
 class Derivation:
-    """Works events in. Only one process may do so at a time.
+    """Works events in. Only one process may do so at a time, for each `share` of the repositories.
 
     `after` is called with the events once they are stored, also if they were stored before.
     `before_write` is called before anything is written, and stops all by what it raises.
     """
+
+    share: Share = WHOLE
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class Derivation:
         self._after = after
         self._before_write = before_write
         self._recent = Recent(stores.events)
-        self._manifests: OrderedDict[tuple[str, str], Manifest] = OrderedDict()
+        self._manifests: OrderedDict[Key, Manifest] = OrderedDict()
         self._newest: str | None = None  # position of all that is on record
 
     def forget(self) -> None:
@@ -100,23 +103,38 @@ class Derivation:
         self._before_write()
         better = self._stores.manifests.learn(events)
         self._before_write()
+        self._tell_others(better)
         repointed = self._stores.catalogue_writer.apply(events)
         for key in better:
             self._manifests.pop(key, None)
         self._know_manifests((e.registry, e.digest) for e in events if e.digest)
         return self._find_late(better, repointed)
 
-    def _find_late(
-        self, better: Iterable[tuple[str, str]], repointed: Iterable[Repointed]
-    ) -> list[Event]:
+    def _tell_others(self, manifests: Iterable[Key]) -> None:
+        """Have the other shares look again at what names these manifests.
+
+        Also where nothing does: it may be worked in just now, by what was known before.
+        """
+        if self.share.of > 1:
+            for registry, digests in _by_registry(manifests).items():
+                self._stores.inbox.tell_others(registry, digests, self.share)
+
+    def look_again(
+        self, registry: str, digests: Collection[str], now: datetime | None = None
+    ) -> None:
+        """Derive anew what names these manifests, of which another share learned something."""
+        manifests = {(registry, digest) for digest in digests}
+        for key in manifests:
+            self._manifests.pop(key, None)
+        self.fold_anew(self._find_late(manifests, ()), now)
+
+    def _find_late(self, better: Iterable[Key], repointed: Iterable[Repointed]) -> list[Event]:
         """Events on record that new facts of a manifest, or of the history of a tag, concern."""
         found: dict[str, Event] = {}
-        by_registry: defaultdict[str, list[str]] = defaultdict(list)
-        for registry, digest in better:
-            by_registry[registry].append(digest)
-        for registry, digests in by_registry.items():
+        for registry, digests in _by_registry(better).items():
             for event in self._stores.events.find_by_digests(registry, digests):
-                found[event.id] = event
+                if self.share.has(event):
+                    found[event.id] = event
         for change in repointed:
             if change.position < self._find_newest():
                 for event in self._stores.events.find_after(change.digest, change.position):
@@ -278,6 +296,13 @@ class _Group:
         if event.action == "delete":
             return self._first - LONGEST <= event.timestamp <= self._last + LONGEST
         return self._first - BEFORE <= event.timestamp <= self._last + AFTER
+
+
+def _by_registry(manifests: Iterable[Key]) -> dict[str, list[str]]:
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for registry, digest in manifests:
+        found[registry].append(digest)
+    return found
 
 
 def _is_sweeping(event: Event) -> bool:

@@ -12,7 +12,8 @@ import msgspec
 from app.errors import StoreUnavailable
 from app.notifications.meter import Meter
 from app.notifications.projector import came
-from app.rules.events import join_events, parse_envelope
+from app.rules.events import Envelope, Kept, join_events, parse_envelope
+from app.rules.shares import Share, share_of
 from app.store import Stores, deadline
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Intake:
         self._looking = threading.Lock()
         self._look_at = 0.0
         self._is_full = False
+        self._projectors = 1  # among whom envelopes are divided
 
     def receive(
         self, body: bytes, registry: str, now: datetime | None = None, meter: Meter | None = None
@@ -57,15 +59,23 @@ class Intake:
         envelope = parse_envelope(body, registry, now)
         receipt = Receipt(len(envelope.events), envelope.ignored, len(envelope.rejected))
         if envelope.kept:
-            kept = join_events(envelope.kept) if envelope.ignored else body
             # Not of reading a large envelope: that would take as long the next time.
             with deadline(DEADLINE_S):
                 self.refuse_when_full()
-                self._inbox.add(registry, kept, now)
+                self._keep(envelope, registry, body, now)
             came.set()
         if meter:
             meter.count_envelope(registry, envelope, now)
         return receipt
+
+    def _keep(self, envelope: Envelope, registry: str, body: bytes, now: datetime) -> None:
+        """Keep what is not ignored, in one write: by shares, unless it concerns all of them."""
+        if shares := divide(envelope, self._projectors):
+            bodies = {share: join_events(kept) for share, kept in shares.items()}
+            self._inbox.add_divided(registry, bodies, now)
+        else:
+            kept = join_events(envelope.kept) if envelope.ignored else body
+            self._inbox.add(registry, kept, now)
 
     def refuse_when_full(self) -> None:
         """Raise StoreUnavailable while the inbox is full, as it was within the last 5 s."""
@@ -80,6 +90,7 @@ class Intake:
 
     def _find_full(self) -> bool:
         progress = self._inbox.find_progress()
+        self._projectors = progress.of if progress else 1
         if progress is None or progress.seconds_behind(datetime.now(UTC)) < BEHIND_S:
             return False
         size = self._inbox.size()
@@ -91,3 +102,19 @@ class Intake:
                 size // 2**20,
             )
         return is_full
+
+
+def divide(envelope: Envelope, of: int) -> dict[Share, list[Kept]]:
+    """What is kept of an envelope, by the shares of `of` projectors.
+
+    Empty where one of them works everything in, or none may do so alone: a rename concerns what
+    stands under other names. What was not understood goes with the first event.
+    """
+    if of == 1 or any(event.action == "rename" for event in envelope.events):
+        return {}
+    first = share_of(envelope.events[0], of) if envelope.events else 0
+    found: dict[Share, list[Kept]] = {}
+    for kept in envelope.kept:
+        number = share_of(kept.event, of) if kept.event else first
+        found.setdefault(Share(number, of), []).append(kept)
+    return found

@@ -1,4 +1,4 @@
-"""Works the inbox in: one thread among all servers at a time, a batch of envelopes at once."""
+"""Works the inbox in: one thread among all servers for each share, a batch of envelopes at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import secrets
 import socket
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -20,6 +20,7 @@ from app.errors import AppError, StartupError, StoreUnavailable
 from app.notifications.derivation import After, Derivation
 from app.notifications.meter import Meter
 from app.rules.events import Event, Rejected, parse_envelope, reject
+from app.rules.shares import WHOLE, Share
 from app.store import Stores, deadline
 from app.store.inbox import Letter, Progress
 
@@ -51,16 +52,33 @@ class LeaseLost(AppError):
     """Another process works the inbox in."""
 
 
-class Held:
-    """The right to derive, which one process has at a time.
+class Outvoted(AppError):
+    """The repositories are divided among more projectors, or fewer, than this one knows."""
 
-    Servers hold it as long as they live, and make way for a command, which is `passing`. It is
-    renewed before anything is written, and from beside while something is `going_on`.
+
+class ConcernsAll(AppError):
+    """What is to be worked in concerns other shares, too."""
+
+
+def lease_of(number: int) -> str:
+    """The name of the lease on a share."""
+    return f"{LEASE} {number}" if number else LEASE
+
+
+class Held:
+    """The right to derive a share, which one process has at a time.
+
+    Servers hold it as long as they live, and make way for who is `passing`: that takes the right to
+    derive all shares. It is renewed before anything is written, and from beside while something is
+    `going_on`.
     """
 
-    def __init__(self, stores: Stores, *, passing: bool) -> None:
+    def __init__(self, stores: Stores, share: Share = WHOLE, *, passing: bool) -> None:
         self._leases = stores.leases
+        self._schema = stores.schema
+        self._names = [lease_of(share.number)]
         self._passing = passing
+        self.is_asking = False  # others make way
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._until = 0.0  # monotonic
         self._renew_at = 0.0
@@ -78,6 +96,9 @@ class Held:
             now = datetime.now(UTC)
             if self._passing:
                 may_take = self._leases.take(WANTED, self._owner, now, 2 * HELD)
+                self.is_asking = may_take
+                if may_take and not self.is_mine:
+                    self._names = list(map(lease_of, range(self._schema.check_projectors())))
             else:
                 may_take = not self._leases.is_held(WANTED, now)
             if may_take and self._renew():
@@ -85,7 +106,7 @@ class Held:
                 self._hangs_at = time.monotonic() + TURN_S
                 return True
             if not may_take:
-                self._leases.give_back(LEASE, self._owner)
+                self._give_back()
             self._until = 0.0
             return False
 
@@ -118,10 +139,16 @@ class Held:
 
     def give_back(self) -> None:
         """Let another process take it at once."""
-        self._until = 0.0
-        self._leases.give_back(LEASE, self._owner)
-        if self._passing:
-            self._leases.give_back(WANTED, self._owner)
+        with self._lock:
+            self._until = 0.0
+            self._give_back()
+            if self._passing:
+                self._leases.give_back(WANTED, self._owner)
+                self.is_asking = False
+
+    def _give_back(self) -> None:
+        for name in self._names:
+            self._leases.give_back(name, self._owner)
 
     def _beat(self, ended: threading.Event) -> None:
         half = HELD.total_seconds() / 2
@@ -132,16 +159,17 @@ class Held:
                     self._renew()
 
     def _renew(self) -> bool:
-        asked_at = time.monotonic()
-        is_mine = self._leases.take(LEASE, self._owner, datetime.now(UTC), HELD)
+        asked_at, now = time.monotonic(), datetime.now(UTC)
+        is_mine = all(self._leases.take(name, self._owner, now, HELD) for name in self._names)
         self._until = asked_at + HELD.total_seconds() if is_mine else 0.0
         return is_mine
 
 
 class Projector:
-    """Works in what the inbox holds, as long as it holds the lease.
+    """Works in what the inbox holds for its share, as long as it holds the lease.
 
-    That of a command is `passing`: servers make way for it until `stop`.
+    That of a command is `passing`: it works in everything, and servers make way for it until
+    `stop`. What concerns several shares a server works in `alone`, too.
     """
 
     def __init__(
@@ -150,12 +178,16 @@ class Projector:
         after: After = lambda events: None,
         meter: Meter | None = None,
         *,
+        share: Share = WHOLE,
         passing: bool = False,
     ) -> None:
         self._stores = stores
         self._meter = meter
-        self._held = Held(stores, passing=passing)
-        self._derivation = Derivation(stores, after, self._held.keep)
+        self._share = share
+        self._passing = passing
+        self._held = self._own = Held(stores, share, passing=passing)
+        self._derivation = Derivation(stores, after, lambda: self._held.keep())
+        self._derivation.share = share
         self._is_caught_up = False  # what is derived follows from all that is on record
         self._waiting: deque[Letter] = deque()  # read, and not worked in
         self._progress = Progress(until=datetime.now(UTC))
@@ -165,6 +197,7 @@ class Projector:
         """Work one batch in. True: there may be more; False: all is done; None: not our turn.
 
         Raises:
+            Outvoted: a server that started later wants another number of projectors.
             StartupError: the database is newer than this program.
             StoreUnavailable: the database is away; nothing is lost by another turn.
         """
@@ -175,19 +208,66 @@ class Projector:
     def _turn(self) -> bool | None:
         if not self._may_write():
             return None
+        try:
+            return self._work_batch()
+        except ConcernsAll:
+            self._go_alone()
+            return True
+
+    def _work_batch(self) -> bool:
         with deadline(TURN_S):
             self._held.keep()
             began = time.monotonic()
-            letters = self._next()
+            common = self._find_common()
+            letters = common or self._next()
         self._work_in(letters)
+        if self._meter:
+            self._meter.count_derived(_waited(letter) for letter in letters if not letter.digests)
+        if common:
+            return True
         with deadline(TURN_S):
             self._note_progress(letters, began)
+        if self.is_alone:
+            self._go_back()
         return bool(letters)
+
+    def _find_common(self) -> list[Letter]:
+        """Some of what is nobody's share, which only who is alone may work in.
+
+        Raises:
+            ConcernsAll: there is such, and this one is not alone.
+        """
+        if self.is_alone:
+            return self._stores.inbox.find_common(AT_ONCE, BATCH_BYTES, self._share.of)
+        is_to_look = self._share.of > 1 and self._share.number == 0
+        if is_to_look and self._stores.inbox.find_common(1, 1, self._share.of):
+            raise ConcernsAll
+        return []
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it has, or waits for, the right to derive all shares, to give it back soon."""
+        return self._held is not self._own
+
+    def _go_alone(self) -> None:
+        """From the next turn on work in what concerns all, when all others have made way."""
+        self._begin_anew(Held(self._stores, passing=True), WHOLE)
+
+    def _go_back(self) -> None:
+        """From the next turn on work in what is of the own share alone."""
+        self._begin_anew(self._own, self._share)
+
+    def _begin_anew(self, held: Held, share: Share) -> None:
+        self._held.give_back()
+        self._held = held
+        self._derivation.share = share
+        self._is_caught_up = False
+        self._waiting.clear()
 
     @property
     def is_behind(self) -> bool:
-        """Whether more waits than the last batch held."""
-        return bool(self._waiting)
+        """Whether more waits than the last batch held, or all others wait."""
+        return bool(self._waiting) or self.is_alone
 
     def drain(self) -> int:
         """Work in all that waits; returns how many turns that took. Waits for the lease."""
@@ -215,6 +295,8 @@ class Projector:
 
     def stop(self) -> None:
         """Let another process go on at once."""
+        if self.is_alone:
+            self._go_back()
         self._held.give_back()
 
     def _while_mine(self, work: Callable[[], Result]) -> Result:
@@ -242,7 +324,11 @@ class Projector:
         with deadline(TURN_S):
             if not self._held.take():
                 return False
-            self._stores.schema.check()  # raises where a newer program took over
+            # Raises where a newer program took over.
+            projectors = self._stores.schema.check_projectors()
+            if not self._passing and projectors != self._share.of:
+                self.stop()
+                raise Outvoted(f"there are {projectors} projectors, not {self._share.of}")
         self._derivation.forget()
         self._waiting.clear()
         try:
@@ -263,14 +349,15 @@ class Projector:
             until = since + SLICE if since + SLICE <= now else None
             with deadline(TURN_S):
                 self._held.keep()
-                if events := self._stores.events.find_all_between(since, until):
-                    self._derivation.fold_anew(events)
+                events = self._stores.events.find_all_between(since, until)
+                if own := list(filter(self._derivation.share.has, events)):
+                    self._derivation.fold_anew(own)
             since += SLICE
 
     def _next(self) -> list[Letter]:
         """The oldest envelopes: as many as one batch may hold."""
         if not self._waiting:
-            self._waiting.extend(self._stores.inbox.find_oldest(READ, READ_BYTES))
+            self._waiting.extend(self._stores.inbox.find_oldest(READ, READ_BYTES, self._share))
         letters: list[Letter] = []
         size = 0
         while self._waiting and len(letters) < AT_ONCE and size < BATCH_BYTES:
@@ -281,7 +368,7 @@ class Projector:
     def _work_in(self, letters: Sequence[Letter]) -> None:
         try:
             self._derive(letters)
-        except LeaseLost:
+        except (LeaseLost, ConcernsAll):
             raise
         except Exception as error:
             self._is_caught_up = False
@@ -289,18 +376,26 @@ class Projector:
             self._stores.check()  # raises when it is the database that fails
             logger.warning("a batch of %d envelopes: %s; one by one", len(letters), error)
             for letter in letters:
-                self._work_in_alone(letter)
+                self._work_in_single(letter)
 
     def _derive(self, letters: Sequence[Letter]) -> None:
         events: list[Event] = []
         rejected: list[Rejected] = []
+        told: defaultdict[str, set[str]] = defaultdict(set)
         for letter in letters:
+            told[letter.registry].update(letter.digests)
             envelope = parse_envelope(letter.body, letter.registry, letter.received_at)
             events += envelope.events
             rejected += envelope.rejected
-        if rejected:
-            with deadline(TURN_S):
+        with deadline(TURN_S):
+            if self._derivation.share.of > 1 and any(map(self._is_renamed, events)):
+                raise ConcernsAll
+            if rejected:
                 self._stores.rejected.add(rejected)
+        for registry, digests in told.items():
+            if digests:
+                with deadline(TURN_S):
+                    self._derivation.look_again(registry, digests)
         for start in range(0, len(events), AT_ONCE):
             with deadline(TURN_S):
                 self._derivation.work_in(events[start : start + AT_ONCE])
@@ -308,11 +403,15 @@ class Projector:
             self._held.keep()
             self._stores.inbox.remove([letter.id for letter in letters])
 
-    def _work_in_alone(self, letter: Letter) -> None:
+    def _is_renamed(self, event: Event) -> bool:
+        """Whether what follows from an event stands under another name, and so in another share."""
+        return event.action == "rename" or self._stores.catalogue_writer.is_renamed(event)
+
+    def _work_in_single(self, letter: Letter) -> None:
         """Work one envelope in; the third time that it fails it is kept as rejected."""
         try:
             self._derive([letter])
-        except LeaseLost:
+        except (LeaseLost, ConcernsAll):
             raise
         except Exception as error:
             self._stores.check()
@@ -329,30 +428,35 @@ class Projector:
 
     def _note_progress(self, letters: Sequence[Letter], began: float) -> None:
         now, beat = datetime.now(UTC), time.monotonic()
-        if self._meter:
-            self._meter.count_derived(
-                (now - letter.received_at).total_seconds() for letter in letters
-            )
         if letters:
             self._progress = Progress(
                 until=letters[-1].received_at,
                 batch_s=beat - began,
-                lag_s=(now - letters[0].received_at).total_seconds(),
+                lag_s=_waited(letters[0]),
             )
         elif beat < self._note_at:
             return
         else:
             self._progress = msgspec.structs.replace(self._progress, until=now)
         self._note_at = beat + NOTED_S
-        self._stores.inbox.note_progress(self._progress)
+        self._stores.inbox.note_progress(self._progress, self._share)
+
+
+def _waited(letter: Letter) -> float:
+    """How many seconds ago a letter came."""
+    return (datetime.now(UTC) - letter.received_at).total_seconds()
 
 
 class ProjectorThread(threading.Thread):
-    """Works the inbox in while the process lives, whenever this process holds the lease."""
+    """Works the inbox in while the process lives, whenever this process holds the lease.
 
-    def __init__(self, make: Callable[[], Projector]) -> None:
+    It ends where there are other shares now, and unless it `stays` where another process holds it.
+    """
+
+    def __init__(self, make: Callable[[], Projector], *, stays: bool = True) -> None:
         super().__init__(name="projector", daemon=True)
         self._make = make
+        self._stays = stays
         self._ended = threading.Event()
         self._complained_at = -COMPLAIN_S
 
@@ -368,11 +472,15 @@ class ProjectorThread(threading.Thread):
                 self._complain("waiting for the database: %s", error)
                 self._ended.wait(LOOK_S)
                 continue
+            except Outvoted:
+                return
             except Exception:
                 logger.exception("the projector failed; it goes on in a second")
                 self._ended.wait(1.0)
                 continue
             if turned is None:
+                if not (self._stays or projector.is_alone):
+                    return
                 self._ended.wait(LOOK_S)
             elif not turned:
                 came.wait(POLL_S)

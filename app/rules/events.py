@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -108,16 +108,23 @@ class Rejected(msgspec.Struct, frozen=True):
     received_at: datetime  # UTC
 
 
+class Kept(NamedTuple):
+    """The text of an event as it came, and the event; None where that was not understood."""
+
+    text: bytes
+    event: Event | None
+
+
 class Envelope(msgspec.Struct):
     """What one request body held; `ignored` counts blob transfers and pings.
 
-    `kept` is the text of all other events, as they came.
+    `kept` are all other events, in the order in which they came.
     """
 
     events: list[Event]
     rejected: list[Rejected]
     ignored: int = 0
-    kept: list[bytes] = []
+    kept: list[Kept] = []
 
 
 class _Rename(msgspec.Struct, frozen=True):
@@ -184,7 +191,7 @@ def parse_envelope(body: bytes, registry: str, received_at: datetime) -> Envelop
         raise InvalidEnvelope(f"not a notification envelope: {error}") from None
     except RecursionError:
         rejected = reject(body, registry, "nested too deeply", received_at)
-        return Envelope([], [rejected], kept=[body])
+        return Envelope([], [rejected], kept=[Kept(body, None)])
     if len(raw_events) > MAX_EVENTS:
         raise InvalidEnvelope(f"events: {len(raw_events)} in one envelope, at most {MAX_EVENTS}")
     envelope = Envelope([], [])
@@ -195,19 +202,19 @@ def parse_envelope(body: bytes, registry: str, received_at: datetime) -> Envelop
             rejected = reject(raw, registry, str(error), received_at)
             cut = rejected.body[:MAX_REJECTED_CHARACTERS]
             envelope.rejected.append(msgspec.structs.replace(rejected, body=cut))
-            envelope.kept.append(raw)
+            envelope.kept.append(Kept(raw, None))
             continue
         if event:
             envelope.events.append(event)
-            envelope.kept.append(raw)
+            envelope.kept.append(Kept(raw, event))
         else:
             envelope.ignored += 1
     return envelope
 
 
-def join_events(events: Iterable[bytes]) -> bytes:
+def join_events(events: Iterable[Kept]) -> bytes:
     """The body of an envelope that holds these events."""
-    return b'{"events":[' + b",".join(events) + b"]}"
+    return b'{"events":[' + b",".join(event.text for event in events) + b"]}"
 
 
 def event_key(registry: str, event_id: str) -> str:

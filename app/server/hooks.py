@@ -21,8 +21,8 @@ from app.embedded import EmbeddedDatabase
 from app.errors import AccountsUnavailable, AppError, StartupError, StoreUnavailable
 from app.logs import logging_config
 from app.migration import load_plans
+from app.notifications.crew import Crew
 from app.notifications.meter import Meter
-from app.notifications.projector import ProjectorThread
 from app.notifications.watch import Watch
 from app.server.catalogue_checks import CatalogueChecker
 from app.server.connection import Limits
@@ -126,8 +126,10 @@ class Hooks:
     def _work_beside(self) -> None:
         """Begin all that works in the background: on a database of this program's schema."""
         Closer(lambda: connect(self._settings)).start()
-        ProjectorThread(
-            lambda: make_projector(self._settings, connect(self._settings), self._meter)
+        Crew(
+            self._settings.notifications.projectors,
+            lambda: connect(self._settings),
+            lambda stores, share: make_projector(self._settings, stores, self._meter, share=share),
         ).start()
         passing = partial(make_projector, passing=True)
         CatalogueChecker(self._settings, lambda: connect(self._settings), passing).start()

@@ -37,6 +37,7 @@ def prepare(stores: Stores, settings: Settings, ended: Event | None = None) -> b
     stores.ensure_indexes()
     if not bring_forward(stores, settings, ended):
         return False
+    stores.schema.want_projectors(settings.notifications.projectors)
     there = settings.docker_auth
     if there.uri or there.htpasswd or there.token_url or stores.accounts.has_any():
         return True

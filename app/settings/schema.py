@@ -132,13 +132,15 @@ class Registry(_Section, frozen=True):
 class Notifications(_Section, frozen=True):
     """`max_body_bytes` bounds one POST /events, `max_inbox_bytes` what waits to be worked in.
 
-    `retention_days` 0 keeps events for ever.
+    `retention_days` 0 keeps events for ever. `projectors` work in events at the same time, each for
+    some of the repositories, in all servers together.
     """
 
     allow_anonymous: bool = False
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=256 * 1024 * 1024)] = 4 * 1024 * 1024
     max_inbox_bytes: Annotated[int, msgspec.Meta(ge=1024 * 1024)] = 1024 * 1024 * 1024
     retention_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
+    projectors: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
 
 
 class Analysis(_Section, frozen=True):

@@ -76,7 +76,7 @@ class Stores:
         self.catalogue_writer = CatalogueWriter(database)
         self.manifests = ManifestStore(database["manifests"])
         self.checks = CheckStore(database)
-        self.inbox = InboxStore(database["inbox"], database["progress"])
+        self.inbox = InboxStore(database["inbox"], database["progress"], is_embedded=is_embedded)
         self.transfer = Transfer(database)
         self.sharding = Sharding(database)
         self.rejected = RejectedStore(database["rejected_events"])

@@ -35,6 +35,15 @@ class LeaseStore:
         """Whether anybody holds the lease."""
         return self._collection.find_one({"_id": name, "until": {"$gt": now}}) is not None
 
+    def find_held(self, now: datetime) -> set[str]:
+        """The names of all leases that anybody holds."""
+        return {row["_id"] for row in self._collection.find({"until": {"$gt": now}}, {"_id": 1})}
+
+    def remove(self, prefix: str, before: datetime) -> None:
+        """Forget leases with names that begin so, and that were over before a time."""
+        names = {"$gte": prefix, "$lt": f"{prefix}\U0010ffff"}
+        self._collection.delete_many({"_id": names, "until": {"$lt": before}})
+
     def give_back(self, name: str, owner: str) -> None:
         """Let another one take the lease at once."""
         self._collection.delete_one({"_id": name, "owner": owner})

@@ -106,7 +106,10 @@ class ManifestStore:
         stored = self._insert([documents[key] for key in unknown])
         known = [key for key in learned if key not in unknown or _id(*key) in stored]
         stored |= self._find([_id(*key) for key in known if _id(*key) not in stored])
-        self._improve([(stored[_id(*key)], documents[key]) for key in known])
+        told_of = {_id(*key): documents[key] for key in known}
+        while refused := self._improve([(stored[name], told_of[name]) for name in told_of]):
+            told_of = {name: told_of[name] for name in refused}
+            stored |= self._find(refused)
         taught = set()
         for key in learned:
             row = _better(stored.get(_id(*key), {}), documents[key])
@@ -144,15 +147,24 @@ class ManifestStore:
             found |= {row["_id"]: row for row in rows}
         return found
 
-    def _improve(self, pairs: Iterable[tuple[Document, Document]]) -> None:
+    def _improve(self, pairs: Iterable[tuple[Document, Document]]) -> list[str]:
+        """Update what is stored, as it was read, where something earlier was told.
+
+        Returns the `_id` of all in a bulk of which another process changed one meanwhile.
+        """
+        refused: list[str] = []
         updates = []
         for stored, told in pairs:
             better = _better(stored, told)
             changed = {name: value for name, value in better.items() if stored.get(name) != value}
             if changed:
-                updates.append(UpdateOne({"_id": stored["_id"]}, {"$set": changed}))
+                as_read = {name: stored.get(name) for name in ("_id", "told_by", "references_by")}
+                updates.append((stored["_id"], UpdateOne(as_read, {"$set": changed})))
         for start in range(0, len(updates), BULK):
-            self._collection.bulk_write(updates[start : start + BULK], ordered=False)
+            ids, writes = zip(*updates[start : start + BULK], strict=True)
+            if self._collection.bulk_write(list(writes), ordered=False).matched_count < len(ids):
+                refused += ids
+        return refused
 
     def remove_registry(self, registry: str) -> None:
         """Forget the manifests of one registry."""

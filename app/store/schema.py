@@ -67,7 +67,10 @@ NEWEST = STEPS[-1].number
 
 @translate_errors
 class SchemaStore:
-    """Collection `schema`: the number, the step that was begun, and how far that is."""
+    """Collection `schema`: the number, the step that was begun, and how far that is.
+
+    And how many projectors there are.
+    """
 
     def __init__(self, database: Database[Document]) -> None:
         self._database = database
@@ -94,7 +97,9 @@ class SchemaStore:
         Raises:
             StartupError: it is newer, or a newer program has begun to make it so.
         """
-        row = self._row()
+        return self._checked(self._row())
+
+    def _checked(self, row: Document) -> int:
         number = self._number_of(row)
         coming = max(number, row.get("coming", 0))
         if coming > NEWEST:
@@ -110,6 +115,28 @@ class SchemaStore:
         number = self.check()
         self._collection.update_one(KEY, {"$setOnInsert": {"number": number}}, upsert=True)
         return number
+
+    # How many projectors divide the repositories among them stands beside the schema: who takes
+    # the right to derive reads both at once.
+
+    def check_projectors(self) -> int:
+        """As `check`; returns how many projectors there are."""
+        row = self._row()
+        self._checked(row)
+        return int(row.get("projectors", 1))
+
+    def find_wanted_projectors(self) -> int:
+        """How many projectors there are to be: what the server that started last asked for."""
+        return int(self._row().get("wanted_projectors", 1))
+
+    def want_projectors(self, number: int) -> None:
+        """Ask for so many projectors."""
+        if number != self.find_wanted_projectors():
+            self._collection.update_one(KEY, {"$set": {"wanted_projectors": number}})
+
+    def set_projectors(self, number: int) -> None:
+        """Note that there are so many projectors from now on."""
+        self._collection.update_one(KEY, {"$set": {"projectors": number}})
 
     def find_wait(self) -> str | None:
         """How far a step is that this program has to wait for, in words; None where there is none.

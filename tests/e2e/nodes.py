@@ -174,12 +174,24 @@ class Busy:
 
 
 def make_busy(
-    server: Server, seed: int, repositories: Sequence[str], *, clients: int, doubled: float = 0.0
+    server: Server | Sequence[Server],
+    seed: int,
+    repositories: Sequence[str],
+    *,
+    clients: int,
+    doubled: float = 0.0,
 ) -> Busy:
-    """A registry of three nodes that notify a server."""
+    """A registry of three nodes that notify a server, or by turns several."""
     chance = random.Random(seed)
+    servers = [server] if isinstance(server, Server) else server
     nodes = [
-        Node(server, f"node-{number}", clock_s, random.Random(chance.random()), doubled)
+        Node(
+            servers[number % len(servers)],
+            f"node-{number}",
+            clock_s,
+            random.Random(chance.random()),
+            doubled,
+        )
         for number, clock_s in enumerate(CLOCKS_S)
     ]
     return Busy(nodes, Traffic(chance, repositories, clients), chance)

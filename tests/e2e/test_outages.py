@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from clients import Account, Skopeo
 from images import Image
 from nodes import Busy, make_busy
 from processes import READY_S, Registry, Server, database_pids, eventually
+from pymongo.database import Database
 from recount import Recount, differing
 
 from app.rules.events import parse_envelope
@@ -114,6 +116,48 @@ def test_every_acknowledged_event_survives_kill_9_once_and_all_follows_that_foll
     exported = exported_ids(endangered)
     with closing(Account(endangered, "alice")) as alice:
         assert_follows(busy, names, alice, exported)
+
+
+def test_four_processes_of_two_servers_that_share_the_work_lose_nothing_when_they_are_killed(
+    make_server: Callable[..., Server], wire_uri: str, wire_database: Database[Any]
+) -> None:
+    mongodb = {"uri": wire_uri, "database": wire_database.name}
+    servers = [make_server(mongodb=mongodb, notifications={"projectors": 4}) for _ in range(2)]
+    for server in servers:
+        server.launch()
+    for server in servers:
+        server.wait_until_ready()
+    servers[0].add_account("alice")
+    servers[0].add_acl_entry(1, "alice", "team/*")
+    names = [f"team/shared-{number}" for number in range(8)]
+    busy = make_busy(servers, 1, names, clients=8, doubled=0.1)
+    eventually(lambda: len(projecting(wire_database)) == 4, READY_S, "each process has a share")
+
+    with busy.in_use(events_s=60):
+        for server, kill in [
+            (servers[0], kill_a_worker),
+            (servers[1], kill_a_worker),
+            (servers[1], kill_the_server),
+        ]:
+            time.sleep(1)
+            sent = len(busy.acknowledged)
+            kill(server)
+            eventually(
+                lambda sent=sent: len(busy.acknowledged) > sent + 20,
+                READY_S,
+                "events are acknowledged again",
+            )
+
+    assert busy.refusals > 0
+    servers[0].wait_until_worked_in()
+    with closing(Account(servers[0], "alice")) as alice:
+        assert_follows(busy, names, alice, exported_ids(servers[0]))
+
+
+def projecting(database: Database[Any]) -> set[str]:
+    """The processes that hold a projector's lease."""
+    held = {"_id": {"$regex": "^projector"}, "until": {"$gt": datetime.now(UTC)}}
+    return {row["owner"].rpartition(":")[0] for row in database["leases"].find(held)}
 
 
 def exported_ids(server: Server) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from mongomock import Collection
 
 from app.rules.events import Descriptor, Event, parse_envelope, position_at
 from app.store import Stores
-from app.store.manifests import Manifest
+from app.store.manifests import Manifest, ManifestStore
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
@@ -171,6 +171,70 @@ def test_in_any_order_and_batches_the_same_is_known(
     for batch in batches:
         stores.manifests.learn(batch)
 
+    assert_first_words_are_known(stores, events)
+
+
+class Interrupted:
+    """A collection; before anything is written, others write."""
+
+    def __init__(self, collection: Any, others: Callable[[], None], *before: str) -> None:
+        self._collection = collection
+        self._others = others
+        self._before = before
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._before:
+            self._others()
+        return getattr(self._collection, name)
+
+
+@settings(max_examples=100, deadline=None)
+@given(deliveries())
+def test_whoever_learns_at_the_same_time_the_same_is_known(
+    delivery: tuple[list[Event], list[list[Event]]],
+) -> None:
+    events, batches = delivery
+    database: Any = mongomock.MongoClient(tz_aware=True)["registry"]
+    waiting = batches[::-1]
+    taught: set[tuple[str, str]] = set()
+
+    def learn() -> None:
+        if waiting:
+            batch = waiting.pop()
+            writes = ("insert_many", "bulk_write")
+            interrupted: Any = Interrupted(database["manifests"], learn, *writes)
+            taught.update(ManifestStore(interrupted).learn(batch))
+
+    while waiting:
+        learn()
+
+    stores = Stores(database)
+    assert_first_words_are_known(stores, events)
+    assert taught == {("default", row["digest"]) for row in database["manifests"].find()}
+
+
+def test_who_learns_while_another_does_overwrites_nothing_that_came_first(stores: Stores) -> None:
+    """On the wire, too: what is stored without references is found as it was read."""
+    collection: Any = stores.manifests._collection
+    stores.manifests.learn([told(at=5)])
+    other = [told(at=1, references=named(10))]
+
+    def learn() -> None:
+        if other:
+            stores.manifests.learn([other.pop()])
+
+    interrupted: Any = Interrupted(collection, learn, "bulk_write")
+
+    ManifestStore(interrupted).learn([told(at=3, references=named(20))])
+
+    found = known(stores)
+    assert found
+    assert (found.size, found.references) == (1, named(10))
+    assert learned(stores, told(at=0, references=named(30))) == {digest("image")}
+    assert known(stores) != found
+
+
+def assert_first_words_are_known(stores: Stores, events: Sequence[Event]) -> None:
     for name in ("image", "other"):
         telling = [e for e in events if e.digest == digest(name) and e.action != "delete"]
         telling.sort(key=lambda event: (not event.media_type, event.position))

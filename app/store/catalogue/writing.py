@@ -67,10 +67,10 @@ class _Placed(NamedTuple):
 class CatalogueWriter:
     """Writes `repositories`, `tags` and `tag_history`; Catalogue reads them.
 
-    One process at a time. What stands in the collections is the same whatever order events come
-    in, and in whatever batches, however often. Collection `events` is only asked, about the pulls
-    of repositories that were deleted or renamed: those of a batch that has such a
-    delete or rename are stored before they are applied.
+    One process at a time for each repository, and for all where one was renamed. What stands in the
+    collections is the same whatever order events come in, and in whatever batches, however often.
+    Collection `events` is only asked, about the pulls of repositories that were deleted or renamed:
+    those of a batch that has such a delete or rename are stored before they are applied.
     """
 
     def __init__(self, database: Database[Document]) -> None:
@@ -111,6 +111,11 @@ class CatalogueWriter:
         self._see([each for each in placed if each.is_sighting], deletes)
         return repointed
 
+    def is_renamed(self, event: Event) -> bool:
+        """Whether the repository of an event has had another name since it happened."""
+        self._find_renames({event.registry})
+        return len(self._renames[event.registry].trail(event.repository, event.position)) > 1
+
     def remove_registry(self, registry: str) -> None:
         """Delete everything of one registry."""
         self._history.remove_registry(registry)
@@ -120,8 +125,7 @@ class CatalogueWriter:
 
     def _take_renames(self, events: Iterable[Event]) -> dict[str, list[Rename]]:
         """Put renames on record; returns them by registry."""
-        registries = {event.registry for event in events}
-        self._renames |= self._history.find_renames(registries - self._renames.keys())
+        self._find_renames({event.registry for event in events})
         found: defaultdict[str, list[Rename]] = defaultdict(list)
         renaming = [event for event in events if event.action == "rename"]
         self._history.insert([make_rename(event) for event in renaming])
@@ -129,6 +133,10 @@ class CatalogueWriter:
             self._renames[event.registry].add(Rename.of(event))
             found[event.registry].append(Rename.of(event))
         return found
+
+    def _find_renames(self, registries: set[str]) -> None:
+        """Have the renames in these registries at hand."""
+        self._renames |= self._history.find_renames(registries - self._renames.keys())
 
     # Tags
 

@@ -360,7 +360,7 @@ def test_that_nothing_waits_is_noted_now_and_then(
     noted: list[Progress] = []
     note = InboxStore.note_progress
 
-    def count(self: InboxStore, progress: Progress) -> None:
+    def count(self: InboxStore, progress: Progress, *more: Any) -> None:
         noted.append(progress)
         note(self, progress)
 

@@ -1204,7 +1204,7 @@ def test_the_text_of_all_events_but_the_ignored_ones_is_kept() -> None:
 
     envelope = parse(push, ping, broken)
 
-    assert [json.loads(text) for text in envelope.kept] == [push, broken]
+    assert [json.loads(kept.text) for kept in envelope.kept] == [push, broken]
     assert parse_envelope(join_events(envelope.kept), "default", NOW) == Envelope(
         envelope.events, envelope.rejected, kept=envelope.kept
     )

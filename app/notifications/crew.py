@@ -1,0 +1,161 @@
+"""The projectors of a process: its fair part of all that there are."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from app.errors import StartupError, StoreUnavailable
+from app.notifications.projector import (
+    COMPLAIN_S,
+    LOOK_S,
+    TURN_S,
+    WANTED,
+    Held,
+    LeaseLost,
+    Projector,
+    ProjectorThread,
+    lease_of,
+)
+from app.rules.shares import WHOLE, Share
+from app.store import Stores, deadline
+
+logger = logging.getLogger(__name__)
+
+PRESENT = "process "  # begins the names of the leases by which processes are counted
+PRESENCE = timedelta(seconds=5)  # without a renewal
+GONE = timedelta(minutes=1)  # and then its lease is removed
+
+
+def agree(stores: Stores, number: int, held: Held) -> bool:
+    """Whether there are so many projectors; makes it so where that is wanted.
+
+    No projector works meanwhile: `held` is the right to derive everything. False where others are
+    wanted, or where projectors have not made way yet: try again.
+    """
+    is_wanted = stores.schema.find_wanted_projectors() == number
+    there = stores.schema.check_projectors()
+    if not is_wanted or there == number:
+        if held.is_asking:  # it was wanted until a moment ago
+            held.give_back()
+        return is_wanted
+    stores.inbox.ensure_indexes(number)
+    if not held.take():
+        return False
+    try:
+        stores.inbox.divide(number, datetime.now(UTC))
+        held.keep()
+        stores.schema.set_projectors(number)
+    except LeaseLost:
+        return False
+    finally:
+        held.give_back()
+    logger.warning("%d projectors from now on; there were %d", number, there)
+    return True
+
+
+class _Member(NamedTuple):
+    """A projector with its thread and connections."""
+
+    stores: Stores
+    projector: Projector
+    thread: ProjectorThread
+
+    def leave(self) -> None:
+        """Let another process have the share; after the end of the thread."""
+        self.projector.stop()
+        self.stores.close()
+
+
+class Crew(threading.Thread):
+    """Runs projectors as long as the process lives: one, or of several its fair part.
+
+    A fair part is what each process would have if all had as many, rounded up.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        connect: Callable[[], Stores],
+        make: Callable[[Stores, Share], Projector],
+    ) -> None:
+        """`number` is how many projectors there are to be in all processes together."""
+        super().__init__(name="projectors", daemon=True)
+        self._number = number
+        self._connect = connect
+        self._make = make
+        self._stores = connect()
+        self._all = Held(self._stores, passing=True)
+        self._name = f"{PRESENT}{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._members: dict[int, _Member] = {}
+        self._ended = threading.Event()
+        self._swept_at = 0.0
+        self._agreed_at = time.monotonic()
+        self._complained_at = -COMPLAIN_S
+
+    def run(self) -> None:
+        """Until the process ends; an outage of the database is waited out."""
+        while not self._ended.is_set():
+            try:
+                self._let_go()
+                with deadline(TURN_S):
+                    is_agreed = agree(self._stores, self._number, self._all)
+                    if is_agreed and self._number > 1:
+                        self.look()
+                if not is_agreed and time.monotonic() - self._agreed_at > COMPLAIN_S:
+                    self._complain("others have another notifications.projectors: this one waits")
+                elif is_agreed:
+                    self._agreed_at = time.monotonic()
+                if is_agreed and self._number == 1:
+                    ProjectorThread(lambda: self._make(self._stores, WHOLE)).run()
+            except (StoreUnavailable, StartupError) as error:
+                self._complain("waiting for the database: %s", error)
+            except Exception:
+                logger.exception("the projectors cannot be looked after")
+            self._ended.wait(LOOK_S)
+
+    def look(self) -> None:
+        """Count who is there; begin with shares that nobody has, and give back what is too many."""
+        now = datetime.now(UTC)
+        self._stores.leases.take(self._name, self._name, now, PRESENCE)
+        held = self._stores.leases.find_held(now)
+        fair = -(-self._number // sum(name.startswith(PRESENT) for name in held))
+        for member in list(self._members.values())[fair:]:
+            member.thread.stop()
+        free = [
+            number
+            for number in range(self._number)
+            if lease_of(number) not in held and number not in self._members
+        ]
+        if WANTED not in held:
+            for number in free[: max(0, fair - len(self._members))]:
+                self._begin(number)
+        if time.monotonic() - self._swept_at > GONE.total_seconds():
+            self._swept_at = time.monotonic()
+            self._stores.leases.remove(PRESENT, now - GONE)
+
+    def _let_go(self) -> None:
+        """Give back the shares whose threads have ended."""
+        for number, member in list(self._members.items()):
+            if not member.thread.is_alive():
+                del self._members[number]
+                member.leave()
+
+    def _begin(self, number: int) -> None:
+        stores = self._connect()
+        projector = self._make(stores, Share(number, self._number))
+        thread = ProjectorThread(lambda: projector, stays=False)
+        self._members[number] = _Member(stores, projector, thread)
+        thread.start()
+
+    def _complain(self, text: str, *values: object) -> None:
+        if time.monotonic() - self._complained_at >= COMPLAIN_S:
+            self._complained_at = time.monotonic()
+            logger.error(text, *values)
