@@ -15,6 +15,7 @@ from typing import NamedTuple
 from app.errors import StartupError, StoreUnavailable
 from app.notifications.projector import (
     COMPLAIN_S,
+    LEASE,
     LOOK_S,
     TURN_S,
     WANTED,
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 PRESENT = "process "  # begins the names of the leases by which processes are counted
 PRESENCE = timedelta(seconds=5)  # without a renewal
-GONE = timedelta(minutes=1)  # and then its lease is removed
+GONE = timedelta(minutes=1)  # and then its lease is removed, and what it wanted counts no more
 
 
 def agree(stores: Stores, number: int, held: Held) -> bool:
@@ -59,6 +60,13 @@ def agree(stores: Stores, number: int, held: Held) -> bool:
         held.give_back()
     logger.warning("%d projectors from now on; there were %d", number, there)
     return True
+
+
+def is_forsaken(stores: Stores, now: datetime) -> bool:
+    """Whether nobody is there who works by the wanted number of projectors, or is about to."""
+    held = stores.leases.find_held(now)
+    is_so = stores.schema.check_projectors() == stores.schema.find_wanted_projectors()
+    return WANTED not in held and not (is_so and any(name.startswith(LEASE) for name in held))
 
 
 class _Member(NamedTuple):
@@ -98,6 +106,7 @@ class Crew(threading.Thread):
         self._ended = threading.Event()
         self._swept_at = 0.0
         self._agreed_at = time.monotonic()
+        self._forsaken = 0  # how many looks ago others were there, whose number is wanted
         self._complained_at = -COMPLAIN_S
 
     def run(self) -> None:
@@ -109,10 +118,12 @@ class Crew(threading.Thread):
                     is_agreed = agree(self._stores, self._number, self._all)
                     if is_agreed and self._number > 1:
                         self.look()
+                    if not is_agreed:
+                        self.wait_for_others()
                 if not is_agreed and time.monotonic() - self._agreed_at > COMPLAIN_S:
                     self._complain("others have another notifications.projectors: this one waits")
                 elif is_agreed:
-                    self._agreed_at = time.monotonic()
+                    self._agreed_at, self._forsaken = time.monotonic(), 0
                 if is_agreed and self._number == 1:
                     ProjectorThread(lambda: self._make(self._stores, WHOLE)).run()
             except (StoreUnavailable, StartupError) as error:
@@ -140,6 +151,15 @@ class Crew(threading.Thread):
         if time.monotonic() - self._swept_at > GONE.total_seconds():
             self._swept_at = time.monotonic()
             self._stores.leases.remove(PRESENT, now - GONE)
+
+    def wait_for_others(self) -> None:
+        """Let them have the number that they want, unless they have been gone for a minute."""
+        if not is_forsaken(self._stores, datetime.now(UTC)):
+            self._forsaken = 0
+            return
+        self._forsaken += 1
+        if self._forsaken * LOOK_S > GONE.total_seconds():
+            self._stores.schema.want_projectors(self._number)
 
     def _let_go(self) -> None:
         """Give back the shares whose threads have ended."""

@@ -83,7 +83,7 @@ class Derivation:
         self._recent.forget()
         self._newest = None
         late = self._learn(given)
-        stored = self._stores.events.find_by_ids([event.id for event in given])
+        stored = self._find_stored(given)
         self._fold_in([], [*stored, *late], now)
         return known
 
@@ -198,8 +198,12 @@ class Derivation:
     def _repair(self, given: Sequence[Event], doubled: set[str], now: datetime) -> None:
         """Fold anew with what is on record under the ids of events that say otherwise."""
         self._recent.forget()
+        self._fold_in([], self._find_stored(given), now)
+
+    def _find_stored(self, given: Sequence[Event]) -> list[Event]:
+        """What is on record under the ids of events; one may be of another share's repository."""
         stored = self._stores.events.find_by_ids([event.id for event in given])
-        self._fold_in([], stored, now)
+        return list(filter(self.share.has, stored))
 
     def _fold_groups(self, groups: Sequence[_Group]) -> None:
         """Fold, ask for the tags that only the history can tell, and fold with those."""

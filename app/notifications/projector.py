@@ -258,7 +258,8 @@ class Projector:
         self._begin_anew(self._own, self._share)
 
     def _begin_anew(self, held: Held, share: Share) -> None:
-        self._held.give_back()
+        with deadline(TURN_S):
+            self._held.give_back()
         self._held = held
         self._derivation.share = share
         self._is_caught_up = False

@@ -355,6 +355,23 @@ def test_while_something_waits_for_all_it_is_not_said_that_all_is_worked_in(
     assert progress.until <= letter["received_at"]
 
 
+def test_the_repository_of_another_share_is_let_alone_where_an_id_comes_twice(
+    mock_stores: Stores, two: list[Projector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(mock_stores, event("pull", THERE, id="twice"))
+    settle(two)
+    changed: list[Event] = []
+    monkeypatch.setattr(mock_stores.events, "set_derived", changed.extend)
+    mock_stores.events._collection.update_one({}, {"$set": {"part_of": "what was told meanwhile"}})
+
+    send(mock_stores, event("pull", HERE, id="twice"))
+    settle(two)
+    send(mock_stores, event("delete", HERE, of=None, tag=None), event("pull", HERE, id="twice"))
+    settle(two)
+
+    assert [one.id for one in changed if one.repository == THERE] == []
+
+
 # How many
 
 
@@ -374,6 +391,35 @@ def test_the_server_that_started_last_decides_how_many_there_are(
         with pytest.raises(Outvoted):
             projector.turn()
     assert Projector(mock_stores).turn() is False
+
+
+def test_a_server_that_wanted_another_number_and_is_gone_is_waited_for_a_minute(
+    crew: Crew, mock_stores: Stores
+) -> None:
+    divide(mock_stores, 1)
+    now = datetime.now(UTC)
+
+    def wait(looks: int) -> int:
+        for _ in range(looks):
+            crew.wait_for_others()
+        return mock_stores.schema.find_wanted_projectors()
+
+    mock_stores.leases.take(LEASE, "other", now)
+    assert wait(200) == 1
+    mock_stores.leases.give_back(LEASE, "other")
+    assert wait(100) == 1
+    mock_stores.leases.take(LEASE, "other", now)  # it was started anew
+    assert wait(1) == 1
+    mock_stores.leases.give_back(LEASE, "other")
+    assert wait(149) == 1
+    assert wait(2) == 5
+
+    mock_stores.schema.want_projectors(2)
+    mock_stores.leases.take(WANTED, "other", now)  # it waits until all have made way
+    assert wait(200) == 2
+    mock_stores.leases.give_back(WANTED, "other")
+    mock_stores.leases.take(lease_of(1), "of those before", now)
+    assert wait(151) == 5
 
 
 def test_a_command_works_in_all_that_waits_and_no_server_meanwhile(
