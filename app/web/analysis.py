@@ -94,9 +94,17 @@ def unused() -> Any:
         page=page,
         count=lists.total(listing, page),
         time_zone=runtime().settings.analysis.time_zone,
-        hosts={r.name: r.hosts[0] for r in runtime().settings.registries if r.hosts},
+        commands="".join(map(_delete_command, page.items)),
         has_events=runtime().stores.days.find_first_day() is not None,
     )
+
+
+def _delete_command(row: Item) -> str:
+    """What deletes an unused tag, and it alone."""
+    registries = runtime().settings.registries
+    hosts = next((each.hosts for each in registries if each.name == row["registry"]), ())
+    host = next(iter(hosts), "REGISTRY")
+    return f"regctl tag delete {host}/{row['repository']}:{row['tag']}\n"
 
 
 def _days_known(report: Report, asked: int) -> int:
