@@ -41,11 +41,12 @@ def agree(stores: Stores, number: int, held: Held) -> bool:
     No projector works meanwhile: `held` is the right to derive everything. False where others are
     wanted, or where projectors have not made way yet: try again.
     """
-    if stores.schema.find_wanted_projectors() != number:
-        return False
+    is_wanted = stores.schema.find_wanted_projectors() == number
     there = stores.schema.check_projectors()
-    if there == number:
-        return True
+    if not is_wanted or there == number:
+        if held.is_asking:  # it was wanted until a moment ago
+            held.give_back()
+        return is_wanted
     stores.inbox.ensure_indexes(number)
     if not held.take():
         return False

@@ -78,6 +78,7 @@ class Held:
         self._schema = stores.schema
         self._names = [lease_of(share.number)]
         self._passing = passing
+        self.is_asking = False  # others make way
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._until = 0.0  # monotonic
         self._renew_at = 0.0
@@ -95,6 +96,7 @@ class Held:
             now = datetime.now(UTC)
             if self._passing:
                 may_take = self._leases.take(WANTED, self._owner, now, 2 * HELD)
+                self.is_asking = may_take
                 if may_take and not self.is_mine:
                     self._names = list(map(lease_of, range(self._schema.check_projectors())))
             else:
@@ -142,6 +144,7 @@ class Held:
             self._give_back()
             if self._passing:
                 self._leases.give_back(WANTED, self._owner)
+                self.is_asking = False
 
     def _give_back(self) -> None:
         for name in self._names:
@@ -255,7 +258,8 @@ class Projector:
         self._begin_anew(self._own, self._share)
 
     def _begin_anew(self, held: Held, share: Share) -> None:
-        self._held.give_back()
+        with deadline(TURN_S):
+            self._held.give_back()
         self._held = held
         self._derivation.share = share
         self._is_caught_up = False

@@ -106,6 +106,7 @@ class CatalogueWriter:
             each.event.id: make_move(each.event, each.repository) for each in placed if each.is_move
         }
         repeated = self._history.insert(list(moves.values()))
+        self._place_anew([moves[id] for id in repeated])
         deletes = self._repositories.add(_happened(placed))
         repointed |= self._move_tags(placed, moves, repeated, deletes)
         self._see([each for each in placed if each.is_sighting], deletes)
@@ -133,6 +134,19 @@ class CatalogueWriter:
             self._renames[event.registry].add(Rename.of(event))
             found[event.registry].append(Rename.of(event))
         return found
+
+    def _place_anew(self, repeated: Iterable[Document]) -> None:
+        """Put moves under their new names.
+
+        What broke off before its repository was known, a rename that came then did not find.
+        """
+        names = {
+            move["_id"]: move["repository"]
+            for move in repeated
+            if move["repository"] != move["named"]
+        }
+        stored = self._history.find_by_id(sorted(names))
+        self._history.rename(stored.values(), lambda move: names[move["_id"]])
 
     def _find_renames(self, registries: set[str]) -> None:
         """Have the renames in these registries at hand."""

@@ -514,6 +514,22 @@ def rename(old: str, new: str, at: float) -> dict[str, Any]:
     return event | {"action": "rename", "target": {"repository": old, "rename": renaming}}
 
 
+def test_what_broke_off_before_a_rename_stands_under_the_new_name(mock_stores: Stores) -> None:
+    """The repository of its first push was not known when the rename came."""
+    push = envelope(wire_event("push", "team/old", tag="v1", at=1))
+    repositories = mock_stores.catalogue_writer._repositories
+    add, repositories.add = repositories.add, None  # type: ignore[method-assign, assignment]
+    with pytest.raises(TypeError):
+        deliver(mock_stores, push, now=NOW)
+    repositories.add = add  # type: ignore[method-assign]
+
+    deliver(mock_stores, envelope(rename("team/old", "team/new", 2)), now=NOW)
+    deliver(mock_stores, push, now=NOW)
+
+    [tag] = mock_stores.catalogue_writer._tags._collection.find()
+    assert (tag["repository"], tag["tag"]) == ("team/new", "v1")
+
+
 @pytest.mark.parametrize("together", [False, True])
 def test_a_renamed_repository_keeps_its_tags_and_what_came_with_the_rename(
     stores: Stores, receive: Receive, together: bool

@@ -115,13 +115,10 @@ class World:
         """Let all be worked in, without accidents."""
         self.is_calm = True
         for _ in range(500):
-            if agree(self.stores, self.wanted, self.all):
-                turns = [self.turn(number) for number in range(self.wanted)]
-                if turns == [False] * self.wanted:
-                    return
-            else:
-                for number in list(self.projectors):
-                    self.turn(number)
+            is_agreed = agree(self.stores, self.wanted, self.all)
+            numbers = {*self.projectors, *range(self.wanted)} if is_agreed else {*self.projectors}
+            if [self.turn(number) for number in sorted(numbers)] == [False] * self.wanted:
+                return
         raise AssertionError("never done")
 
 
