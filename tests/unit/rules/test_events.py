@@ -27,6 +27,7 @@ from app.rules.events import (
     Descriptor,
     Envelope,
     Event,
+    Kept,
     Platform,
     Rejected,
     event_key,
@@ -1213,7 +1214,8 @@ def test_the_text_of_all_events_but_the_ignored_ones_is_kept() -> None:
 def test_a_bare_event_is_an_envelope_of_one() -> None:
     body = f" {json.dumps(make_wire_event())}\n".encode()
 
-    assert parse_envelope(body, "default", NOW) == Envelope([parse_one()], [], kept=[body])
+    event = parse_one()
+    assert parse_envelope(body, "default", NOW) == Envelope([event], [], kept=[Kept(body, event)])
 
 
 def test_a_bare_event_may_lack_what_a_registry_of_its_own_does_not_send() -> None:
