@@ -82,7 +82,8 @@ def catalogue_check(
 def _registry_named(settings: Settings, name: str) -> Registry:
     registry = next((entry for entry in settings.registries if entry.name == name), None)
     if registry is None:
-        raise ConfigError(f"registries: there is none with the name {name}")
+        names = ", ".join(entry.name for entry in settings.registries) or "none"
+        raise ConfigError(f"--registry: registries has none with the name {name}; known: {names}")
     if not registry.url:
         raise ConfigError(f"registries: {name} has no url")
     return registry

@@ -30,6 +30,8 @@ def migrate_start(settings: Settings, name: str | None) -> None:
     if warning := warn_of_start(stores.migrations, plan):
         _warn(warning)
     states.start(stores.migrations, plan, who(), present())
+    if paused := stores.migrations.plans.get(plan.name).paused:
+        _warn(f"{plan.name} stays paused by {paused}: rns migrate resume lets it go on")
     print(f"started {plan.name}; rns migrate worker carries it out")
 
 
@@ -91,6 +93,8 @@ def migrate_retry(
         raise click.UsageError("name jobs by --id, --class or --all")
     filters = {"id": key or "", "error_class": error_class or ""}
     number = stores.migrations.jobs.retry(plan.name, who(), present(), **filters)
+    if key and not number:
+        raise InvalidQuery(f"no job {key} that is dead, in conflict or skipped")
     print(f"{number} jobs begin anew")
 
 

@@ -65,6 +65,17 @@ def copy_job(queue: MigrationStore, tag: str, size: int) -> None:
     queue.jobs.finish(job, Outcome(state="done", result="copied", bytes=size), present())
 
 
+def test_a_plan_that_stays_paused_is_not_started_in_silence(run: Run) -> None:
+    run("migrate", "pause")
+
+    started = run("migrate", "start")
+
+    assert started.status == 0
+    assert "dc2 stays paused by" in started.err
+    run("migrate", "resume")
+    assert run("migrate", "start").err == ""
+
+
 def test_jobs_that_copied_more_than_anybody_can_are_listed_and_added_up(
     run: Run, queue: MigrationStore
 ) -> None:
@@ -164,6 +175,8 @@ def test_jobs_are_listed_retried_and_skipped(run: Run, queue: MigrationStore) ->
     assert states == {first: "skipped", second: "pending"}
     assert run("migrate", "retry").status == 2
     assert run("migrate", "retry", "--id", first).out == "1 jobs begin anew\n"
+    refused = run("migrate", "retry", "--id", "typo")
+    assert (refused.status, "no job typo" in refused.err) == (1, True)
 
 
 def test_a_plan_that_is_not_ready_is_told_why_and_not_cut_over(
