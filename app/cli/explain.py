@@ -44,7 +44,7 @@ class Verdict(NamedTuple):
             return "not told"
         if plan.refusal:
             return "look"
-        if (plan.read or 0) < FEW:
+        if plan.read is not None and plan.read < FEW:
             return "ok"
         is_searched = plan.is_whole and bool(self.query.fields)
         return "look" if plan.is_sorted or is_searched or self._reads_much else "ok"

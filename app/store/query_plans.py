@@ -55,13 +55,13 @@ def read_plan(answer: Node) -> QueryPlan:
         is_whole=bool(names & set(WHOLE)),
         is_sorted=bool(names & set(SORTING)) or _has_sort(answer),
         read=_add(
-            max(one.get("totalKeysExamined", 0), one.get("totalDocsExamined", 0))
+            max(_number(one.get("totalKeysExamined", 0)), _number(one["totalDocsExamined"]))
             for one in stats
             if "totalDocsExamined" in one
         ),
         returned=_add(one["nReturned"] for one in stats if "nReturned" in one),
         ms=max(
-            (int(one["executionTimeMillis"]) for one in stats if "executionTimeMillis" in one),
+            (_number(one["executionTimeMillis"]) for one in stats if "executionTimeMillis" in one),
             default=None,
         ),
         is_too_slow=TOO_SLOW in failures,
@@ -116,5 +116,10 @@ def _stages(node: Node) -> Iterator[Node]:
 
 
 def _add(numbers: Iterable[Any]) -> int | None:
-    found = [int(number) for number in numbers]
+    found = [_number(number) for number in numbers]
     return sum(found) if found else None
+
+
+def _number(told: Any) -> int:
+    """Amazon DocumentDB tells its numbers as texts, with decimals."""
+    return int(float(told))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,20 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.settings import MongoDB, Notifications, Registry, Settings
 from app.store import Stores
+from app.store.paging import LONGEST_SLICE
 
 TOKEN = "registry-token"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_one_slice() -> Iterator[None]:
+    """mongomock reads the whole collection for each slice of time: one slice will do.
+
+    tests/store looks into the past as a server does.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.store.paging.FIRST_SLICE", 2 * LONGEST_SLICE)
+        yield
 
 
 @pytest.fixture

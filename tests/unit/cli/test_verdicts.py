@@ -37,6 +37,8 @@ def verdict(*, counted: bool = False, fields: tuple[str, ...] = QUERY.fields, **
         (verdict(is_whole=True, read=5_000, returned=5_000, fields=()), "ok"),  # all is wanted
         (verdict(is_whole=True, is_sorted=True, read=900, returned=1), "ok"),
         (verdict(is_told=False), "not told"),
+        (verdict(is_whole=True), "look"),  # it is not told how much was read
+        (verdict(indexes=("a",)), "ok"),
         (verdict(is_told=False, is_too_slow=True), "look"),
         (verdict(indexes=("a",), is_too_slow=True, read=9, counted=True), "look"),
         (verdict(indexes=("a",), refusal="failed with code 292", read=9), "look"),

@@ -197,6 +197,27 @@ def test_a_collection_that_is_not_there_has_nothing_to_read() -> None:
     assert (found.is_told, found.is_whole, found.read) == (True, False, 0)
 
 
+def test_numbers_that_are_told_as_texts_are_read() -> None:
+    """As Amazon DocumentDB tells them, which does not tell how much was read."""
+    told = {
+        "queryPlanner": {
+            "plannerVersion": 2,
+            "winningPlan": {"stage": "LIMIT_SKIP", "inputStage": {**SORT, "inputStage": IXSCAN}},
+        },
+        "executionStats": {
+            "executionSuccess": True,
+            "executionTimeMillis": "4.186",
+            "planningTimeMillis": "3.909",
+            "executionStages": {"stage": "LIMIT_SKIP", "nReturned": "2"},
+        },
+    }
+
+    found = read_plan(told)
+
+    assert (found.is_sorted, found.indexes) == (True, ("repository_1_position_1",))
+    assert (found.read, found.returned, found.ms) == (None, None, 4)
+
+
 def test_a_database_that_tells_nothing_is_not_told() -> None:
     ferret = {
         "queryPlanner": {"Plan": ["id=2 parent=0 notused=0 detail=SCAN events_f10c"]},

@@ -17,7 +17,6 @@ from routes import MIGRATION, find_routes
 from app.rules.tokens import make_token
 from app.settings import Settings
 from app.store import Stores, accounts, sign_ins
-from app.store.paging import LONGEST_SLICE
 from app.store.sign_ins import REFUSED, SIGNED_IN, now
 
 SignIn = Callable[[str], FlaskClient]
@@ -115,12 +114,6 @@ def test_a_token_reads_exports_and_not_their_pages(
 
 
 # What it does not open
-
-
-@pytest.fixture(autouse=True)
-def in_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """mongomock reads the whole collection for each slice of time: one slice will do."""
-    monkeypatch.setattr("app.store.paging.FIRST_SLICE", 2 * LONGEST_SLICE)
 
 
 OPEN = {

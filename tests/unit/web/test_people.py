@@ -18,7 +18,6 @@ from routes import MIGRATION, find_routes
 from app import create_app
 from app.settings import Access, MongoDB, Server, Settings
 from app.store import Stores
-from app.store.paging import LONGEST_SLICE
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -104,7 +103,7 @@ class Seen(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=range(2))
-def seen(request: pytest.FixtureRequest) -> Iterator[Seen]:
+def seen(request: pytest.FixtureRequest) -> Seen:
     """A random history, of which most days are closed."""
     stores = Stores(mongomock.MongoClient(tz_aware=True)["registry"])
     stores.ensure_indexes()
@@ -117,9 +116,7 @@ def seen(request: pytest.FixtureRequest) -> Iterator[Seen]:
         stores.accounts.add(name, PASSWORDS[name], {})
     entry = {"seq": 1, "match": {"account": ME, "name": "team/*"}, "actions": ["pull"]}
     stores.accounts.add_acl_entry(entry)
-    with pytest.MonkeyPatch.context() as patch:  # mongomock reads everything for each slice
-        patch.setattr("app.store.paging.FIRST_SLICE", 2 * LONGEST_SLICE)
-        yield Seen(stores, events)
+    return Seen(stores, events)
 
 
 @pytest.fixture
