@@ -29,23 +29,23 @@ class Sightings:
         for sighting in sorted(sightings, key=_position):
             told.setdefault((sighting["of"], sighting["digest"]), []).append(sighting)
         spans = self._find_spans(told)
-        writes: list[Document] = []
+        # The last ones before: where it breaks off then, what was the first is still on record.
+        writes: dict[str, list[Document]] = {"last": [], "first": []}
         found: dict[Under, Span] = {}
         for under, some in told.items():
             known = spans.get(under, [])
             points = sorted([*known, *some], key=_position)
             first, last = points[0], points[-1]
             found[under] = first["position"], last["position"]
-            kept = {_id(under, "first"): first}
+            kept = {"first": first}
             if last["position"] != first["position"]:
-                kept[_id(under, "last")] = last
+                kept["last"] = last
             stored = {row["_id"]: row["position"] for row in known}
-            writes += (
-                {**row, "_id": key}
-                for key, row in kept.items()
-                if stored.get(key) != row["position"]
-            )
-        self._history.replace(writes)
+            for end, row in kept.items():
+                if stored.get(key := _id(under, end)) != row["position"]:
+                    writes[end].append({**row, "_id": key})
+        for of_one_end in writes.values():
+            self._history.replace(of_one_end)
         for under, span in found.items():
             self._known.put(under, span)
         return {under for under, some in told.items() if found[under][0] == some[0]["position"]}

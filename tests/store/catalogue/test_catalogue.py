@@ -299,6 +299,35 @@ def test_a_tag_that_was_only_pulled_is_known_with_the_digest_of_the_newest_pull(
     assert [tag.tag for tag in read_tags(stores, digest=ONE)] == ["1.26"]
 
 
+@pytest.mark.parametrize("carried_out", range(3))
+def test_an_older_sighting_that_breaks_off_loses_no_newer_one(
+    monkeypatch: pytest.MonkeyPatch, carried_out: int
+) -> None:
+    newer = make_event("pull", tag="v1", digest=ONE, at=5)
+    older = make_event("pull", tag="v1", digest=ONE, at=1)
+    stores, database = fresh()
+    deliver(stores, [[newer]])
+    written = 0
+
+    def break_off(self: Any, writes: Sequence[Any], **more: Any) -> Any:
+        nonlocal written
+        for each in writes:
+            if self.name == "tag_history" and written == carried_out:
+                raise AutoReconnect("gone")
+            written += self.name == "tag_history"
+            result = bulk_write(self, [each], **more)
+        return result
+
+    bulk_write = Collection.bulk_write
+    with monkeypatch.context() as patch, contextlib.suppress(StoreUnavailable):
+        patch.setattr(Collection, "bulk_write", break_off)
+        stores.catalogue_writer.apply([older])
+    deliver(Stores(database), [[older]])
+
+    ends = {row["position"] for row in database["tag_history"].find()}
+    assert ends == {older.position, newer.position}
+
+
 @pytest.mark.parametrize(
     ("event", "digest"),
     [
