@@ -288,7 +288,7 @@ NAMES = re.compile(
 # What the test stored, classes of clients, and examples beside fields.
 VALUES = {
     *("alice", "admin", "team", "app", "default", "bot", "account", "name", "match", "actions"),
-    *("pull", "shop", "web", "nightly", "report", "scanner", "replication", "updater"),
+    *("pull", "shop", "web", "nightly", "report", "scanner", "replication", "updater", "Werkzeug"),
     *itertools.chain.from_iterable(re.findall("[a-z]{3,}", client) for client in CLIENTS),
 }
 PATHS = [
