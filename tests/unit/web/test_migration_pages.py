@@ -162,6 +162,21 @@ def test_a_plan_shows_why_it_is_not_ready_and_what_to_do_about_failures(
     assert "No worker is alive" not in text
 
 
+@pytest.mark.parametrize("state", ["cut_over", "rolled_back", "closed"])
+def test_after_the_cutover_it_is_no_question_whether_it_may_be(
+    admin: FlaskClient, queue: MigrationStore, state: Any
+) -> None:
+    queue.plans.start("dc2", "alice", present())
+    end_job(queue, "v1", dead())
+    queue.plans.set_state("dc2", state, "alice", present())
+
+    text = text_of(admin.get("/migration/dc2").text)
+
+    assert "ready" not in text
+    assert "Work goes on" not in text
+    assert "1 jobs are dead or in conflict" in text
+
+
 def test_a_plan_that_waits_shows_for_what(admin: FlaskClient, queue: MigrationStore) -> None:
     now = present()
     queue.plans.start("dc2", "alice", now)
