@@ -847,6 +847,17 @@ def test_what_a_client_reads_back_while_it_pushes_is_part_of_the_push() -> None:
     assert folded(*events)[1] == Fold(part_of=events[2].id)
 
 
+def test_a_check_while_a_client_pushes_is_a_check() -> None:
+    assert actions(push(0), check(0.1), push(0.2, tag="v1")) == ["check", "push v1"]
+
+
+def test_what_was_pulled_with_its_index_is_not_read_back() -> None:
+    index = pull(0.05, "index", "v2")
+    events = push(0, "amd64"), index, pull(0.1, "amd64"), push(0.2, "amd64", tag="v1")
+
+    assert folded(*events)[2].part_of == index.id
+
+
 def test_what_was_not_pushed_by_digest_is_not_read_back() -> None:
     assert actions(pull(0.1), push(0.2, tag="v1")) == ["pull", "push v1"]
     assert actions(push(0, "other"), pull(0.1), push(0.2, tag="v1"))[1:] == ["pull", "push v1"]
