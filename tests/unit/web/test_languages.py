@@ -138,6 +138,8 @@ def test_a_sentence_from_below_keeps_what_varies(app: Flask) -> None:
         found = "the last verification found 2 broken blob, 1 missing: team/app:v1 and 2 more"
         assert told(found) == "上次校验发现：2 blob 损坏, 1 缺失: team/app:v1 and 2 more"
         assert told("state cut_over") == "状态：已切换"
+        forced = "state frozen, by force: https://old.invalid still takes pushes (why)"
+        assert told(forced) == "状态：强制改为已冻结：https://old.invalid still takes pushes (why)"
         assert told(
             "Not ready: the database is brought from schema 1 to 2: 3,000 of about 9,000 documents "
             "are done. Events are taken in meanwhile; nothing is lost."
