@@ -13,18 +13,11 @@ import pytest
 from builders import INDEX, deliver, digest, envelope, wire_event, work_in
 
 from app.notifications import crew as crews
-from app.notifications import projector as module
+from app.notifications import lease
 from app.notifications.crew import Crew, agree
 from app.notifications.intake import Intake
-from app.notifications.projector import (
-    LEASE,
-    WANTED,
-    Held,
-    Outvoted,
-    Projector,
-    ProjectorThread,
-    lease_of,
-)
+from app.notifications.lease import LEASE, WANTED, Held, lease_of
+from app.notifications.projector import Outvoted, Projector, ProjectorThread
 from app.rules.events import Event, parse_envelope
 from app.rules.shares import WHOLE, Share, share_of
 from app.store import Stores
@@ -37,7 +30,7 @@ HERE, THERE = "team/app-0", "team/app-4"  # of two shares, 0 and 1
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has a lease looks each time whether to make way."""
-    monkeypatch.setattr(module, "RENEWED_S", 0.0)
+    monkeypatch.setattr(lease, "RENEWED_S", 0.0)
 
 
 @pytest.fixture
@@ -103,8 +96,8 @@ def test_a_repository_is_always_in_the_same_share_and_in_one_only() -> None:
 def test_one_projector_needs_no_more_than_before(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RENEWED_S", 60.0)
-    monkeypatch.setattr(module, "HELD", timedelta(seconds=90))
+    monkeypatch.setattr(lease, "RENEWED_S", 60.0)
+    monkeypatch.setattr(lease, "HELD", timedelta(seconds=90))
     divide(mock_stores, 1)
     calls: Counter[str] = Counter()
     collection = type(mock_stores.inbox._collection)
