@@ -180,8 +180,6 @@ class Projector:
 
     def stop(self) -> None:
         """Let another process go on at once."""
-        if self.is_alone:
-            self._go_back()
         self._held.give_back()
 
     def _while_mine(self, work: Callable[[], Result]) -> Result:

@@ -22,6 +22,7 @@ from app.rules.events import Event, parse_envelope
 from app.rules.shares import WHOLE, Share, share_of
 from app.store import Stores
 from app.store.inbox import Progress
+from app.store.leases import LeaseStore
 
 BEGIN = datetime.now(UTC) - timedelta(minutes=30)
 HERE, THERE = "team/app-0", "team/app-4"  # of two shares, 0 and 1
@@ -384,6 +385,42 @@ def test_the_server_that_started_last_decides_how_many_there_are(
         with pytest.raises(Outvoted):
             projector.turn()
     assert Projector(mock_stores).turn() is False
+
+
+def test_where_so_many_work_as_are_wanted_no_lease_is_touched(
+    mock_stores: Stores, two: list[Projector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(mock_stores, passing=True)
+    for name in ("take", "give_back"):
+        monkeypatch.delattr(LeaseStore, name)
+
+    assert agree(mock_stores, 2, held)
+
+
+def test_who_wants_another_number_than_the_server_that_started_last_does_not_ask(
+    mock_stores: Stores, two: list[Projector]
+) -> None:
+    settle(two)
+
+    assert not agree(mock_stores, 3, Held(mock_stores, passing=True))
+
+    assert mock_stores.schema.check_projectors() == 2
+    assert [projector.turn() for projector in two] == [False, False]
+
+
+def test_who_asks_for_another_number_asks_no_more_when_another_server_starts(
+    mock_stores: Stores, two: list[Projector]
+) -> None:
+    settle(two)
+    mock_stores.schema.want_projectors(3)
+    held = Held(mock_stores, passing=True)
+    assert not agree(mock_stores, 3, held)
+    assert [projector.turn() for projector in two] == [None, None]
+
+    mock_stores.schema.want_projectors(2)
+    assert not agree(mock_stores, 3, held)
+
+    assert [projector.turn() for projector in two] == [False, False]
 
 
 def test_a_server_that_wanted_another_number_and_is_gone_is_waited_for_a_minute(
