@@ -98,6 +98,7 @@ def paths(of: str, tag: str, digest: str) -> list[str]:
         f"/search/digest?digest={digest}",
         "/analysis/",
         "/analysis/unused",
+        "/analysis/storage",
         "/analysis/recall",
         f"/analysis/recall?digest={digest}",
         f"/analysis/recall?repository={of}&tag={tag}",
