@@ -270,6 +270,11 @@ class StorageFilter(FilterForm):
         default=CAME,
     )
 
+    def in_force(self) -> list[tuple[Field, str]]:
+        """The fields that narrow the list: period and order do not, and the page shows them."""
+        others = (self.days, self.sort)
+        return [(field, text) for field, text in super().in_force() if field not in others]
+
     def query(self) -> StorageQuery:
         """What is asked for."""
         return StorageQuery(
