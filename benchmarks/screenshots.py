@@ -38,6 +38,7 @@ PAGES = {
     "records": "/analysis/user/login/",
     "dashboard": "/analysis/",
     "unused": "/analysis/unused",
+    "storage": "/analysis/storage",
     "recall": "/analysis/recall",
     "migration": "/migration/",
     "registries": "/registries/",

@@ -179,6 +179,9 @@ _NUMBERED: dict[str, Callable[[int, str], str]] = {
         "%(number)s difference", "%(number)s differences", number, number=text
     ),
     "jobs": lambda number, text: ngettext("%(number)s job", "%(number)s jobs", number, number=text),
+    "namespaces": lambda number, text: ngettext(
+        "%(number)s namespace", "%(number)s namespaces", number, number=text
+    ),
     "records": lambda number, text: ngettext(
         "%(number)s record", "%(number)s records", number, number=text
     ),

@@ -481,6 +481,7 @@ def test_the_parts_of_a_pull_are_shown_where_asked_for(
         ("/analysis/user/login/?repository=team/app", forms.RecordFilter),
         ("/analysis/?repository=team/app", forms.UsageFilter),
         ("/analysis/unused?repository=team/app", forms.UnusedFilter),
+        ("/analysis/storage?repository=team/app", forms.StorageFilter),
     ],
 )
 def test_no_filter_is_lost_when_a_form_is_sent_again(
@@ -527,7 +528,7 @@ def test_a_number_in_a_cursor_does_not_make_a_page_read_more(
 
 @pytest.mark.parametrize("cursor", ["xyz", "2 ", "eA", "eA.00000000", "9" * 30, "ü", "."])
 def test_a_cursor_that_no_page_gave_is_refused(client: FlaskClient, cursor: str) -> None:
-    for name in ("records", "tags", "repositories", "unused", "sign-ins"):
+    for name in ("records", "tags", "repositories", "unused", "storage", "sign-ins"):
         query = {"cursor": cursor}
         response = client.get(f"/api/v1/{name}", query_string=query, headers=basic("admin"))
         assert response.status_code == 400, name
