@@ -96,6 +96,20 @@ def test_pages_of_other_people_are_only_for_whom_they_are_shown(
     assert "10.9.8.7" not in client.get("/search/tag?repository=team/app&tag=v1").text
 
 
+def test_who_moved_a_tag_is_a_link_where_others_may_be_named(
+    make_app: Callable[..., Flask], sign_in: SignIn, app: Flask
+) -> None:
+    path, link = "/search/tag?repository=team/app&tag=v1", 'href="/analysis/account?name=ci-bot"'
+    stranger = make_app(access=Access(records="own")).test_client()
+
+    page, hidden = sign_in("alice").get(path).text, stranger.get(path, headers=basic("alice")).text
+
+    moved_by = 'data-label="Moved by">'
+    assert [cell[:80].count(link) for cell in page.split(moved_by)[1:]] == [1, 1]
+    assert [cell[:1] for cell in hidden.split(moved_by)[1:]] == ["–", "–"]
+    assert "ci-bot" not in hidden
+
+
 @pytest.mark.parametrize("records", ["without_addresses", "own"])
 def test_everybody_sees_the_pages_of_oneself(
     make_app: Callable[..., Flask], app: Flask, store: Store, records: Any
