@@ -148,7 +148,9 @@ def duration(seconds: float) -> str:
 
 def size(number: int | None) -> str:
     """Bytes in decimal units, as registries show them."""
-    return "–" if number is None else humanize.naturalsize(number).replace(" Bytes", " B")
+    if number is None:
+        return "–"
+    return "1 B" if number == 1 else humanize.naturalsize(number).replace(" Bytes", " B")
 
 
 def bars(numbers: Sequence[int], height: int = 20) -> str:

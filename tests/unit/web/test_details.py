@@ -449,6 +449,14 @@ def test_pulls_of_repositories_are_the_same_for_every_shape_of_access(
     assert pulls("alice") == pulls("mallory") == {"team/app": 1}
 
 
+@pytest.mark.parametrize("path", ["/analysis/", "/analysis/unused", "/analysis/unused?days=7"])
+def test_who_may_see_nothing_is_told_so_in_place_of_figures(sign_in: SignIn, path: str) -> None:
+    seen, nothing = sign_in("alice").get(path), sign_in("mallory").get(path, follow_redirects=True)
+
+    assert "Nothing that you may see." in nothing.text
+    assert "Nothing that you may see." not in seen.text
+
+
 def test_bars_are_as_high_as_their_numbers() -> None:
     assert bars([0, 4, 2], 20) == "M4 20V0.0 M7 20V10.0"
     assert bars([0, 0]) == ""
