@@ -56,7 +56,7 @@ def test_a_list_is_filtered_paged_and_sorted(open_page: OpenPage, plain: str) ->
     page.get_by_role("link", name="Pushed", exact=True).click()
 
     expect(page.locator("th[aria-sort]")).to_contain_text("Pushed")
-    expect(page.locator(".chip")).to_contain_text("plain")
+    expect(page.locator(".chip").first).to_contain_text("plain")
     page.get_by_role("link", name="Remove Namespace").click()
     assert "namespace=" not in page.url
 
