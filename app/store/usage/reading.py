@@ -161,7 +161,7 @@ class UsageStore:
 
         `tops` are the lists that are wanted. Cheap, but for one repository, tag or digest, for
         what needs account and client, and for repositories that are not a whole namespace: there
-        the rows are added up. With `only_summed` that is left out, and so is what is not closed.
+        the rows are added up. With `only_summed` that is left out, as is what is open just now.
 
         A top list that would tell of other people has the account's own pulls and pushes alone.
         """
@@ -181,7 +181,8 @@ class UsageStore:
                     sums.add(row)
             return sums
 
-        found = self._settled(query, now, read)
+        cover = self._cover(query.first, query.last) if only_summed else None
+        found = read(cover) if cover else self._settled(query, now, read)
         hidden = hidden_lists(query, scope)
         found.tops |= {name: {} for name in hidden}
         own = [name for name in hidden if name in tops]
