@@ -15,6 +15,7 @@ from app.analysis.recall import Consumer, Recall, recall_digest, recall_tag
 from app.analysis.unused import Report, UnusedTag, find_unused
 from app.errors import NotFound
 from app.rules.events import Event
+from app.store.catalogue import CatalogueQuery
 from app.store.paging import Page
 from app.store.usage import Newest, Proof
 from app.web import lists
@@ -64,9 +65,15 @@ def home() -> Any:
         link=records_linker(form.record_filters(), figures.first, figures.last),
         link_before=linker_before(form, figures),
         new_tags_url=new_tags_url(form, figures),
-        has_events=any(figures.totals.values())
-        or runtime().stores.days.find_first_day() is not None,
+        has_events=any(figures.totals.values()) or _sees_anything(),
     )
+
+
+def _sees_anything() -> bool:
+    """Whether there is any repository, deleted or not, that the account may see."""
+    every = CatalogueQuery(deleted=True)
+    found = runtime().stores.catalogue.count("repository", every, viewer().scope, cap=1)
+    return found.number > 0
 
 
 @bp.get("/unused")
@@ -102,7 +109,7 @@ def unused() -> Any:
         count=lists.total(listing, page),
         time_zone=runtime().settings.analysis.time_zone,
         commands="".join(map(_delete_command, page.items)),
-        has_events=runtime().stores.days.find_first_day() is not None,
+        has_events=bool(page.items) or _sees_anything(),
     )
 
 

@@ -891,6 +891,35 @@ def test_a_tag_page_copies_its_digest_and_the_command_that_pulls_it(sign_in: Sig
     assert "onclick" not in page
 
 
+def test_a_digest_is_pulled_from_each_repository_that_has_it(sign_in: SignIn, store: Store) -> None:
+    store(
+        wire_event("push", "team/other", tag="v1", at=40),
+        wire_event("push", "ops/secret", tag="v1", at=41),
+        wire_event("push", "team/gone", tag="v1", at=42),
+        wire_event("delete", "team/gone", at=43),
+    )
+
+    page = sign_in("alice").get(f"/search/digest?digest={digest('image')}").text
+
+    assert re.findall('data-copy="docker pull ([^"]*)"', page) == [
+        f"registry.example:5000/team/{name}@{digest('image')}" for name in ("app", "other")
+    ]
+
+
+def test_a_digest_without_a_tag_is_pulled_from_where_it_was_last(
+    sign_in: SignIn, store: Store
+) -> None:
+    store(wire_event("pull", "team/x", of="untagged", at=40))
+    path = f"/search/digest?digest={digest('untagged')}"
+    before = sign_in("alice").get(path).text
+    store(wire_event("delete", "team/x", of="untagged", at=41))
+
+    after = sign_in("alice").get(path).text
+
+    assert f"docker pull registry.example:5000/team/x@{digest('untagged')}" in before
+    assert "docker pull" not in after
+
+
 @pytest.mark.parametrize("host", ["elsewhere.example", "-evil;rm", "a b", ""])
 def test_a_host_that_only_one_client_names_is_not_taken_for_the_registrys(
     sign_in: SignIn, store: Store, host: str
