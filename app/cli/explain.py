@@ -5,6 +5,7 @@ It is advice: the values that were asked for are not shown, only fields.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -109,7 +110,9 @@ def explain_queries(settings: Settings, *, as_json: bool) -> None:
         StoreUnavailable: it does not answer.
     """
     listener = QueryListener()
-    stores = open_stores(settings, listener)
+    stores = open_stores(settings, listener, only_looks=True)
+    for problem in stores.find_state().index_problems:
+        print(problem, file=sys.stderr if as_json else sys.stdout)
     sample = take_sample(stores)
     if sample is None:
         if not as_json:
