@@ -49,12 +49,13 @@ def _translated_iterator(iterator: Iterator[Any]) -> Iterator[Any]:
 
 def _unavailable(error: PyMongoError | InvalidBSON) -> StoreUnavailable:
     # Messages of pymongo name hosts, never credentials; the first line is what an operator needs,
-    # without the whole answer, which pymongo repeats after it.
-    first = next(iter(str(error).splitlines()), "")
-    reason = first.partition(", full error: ")[0][:200]
+    # without what pymongo adds: the whole answer, or its picture of all servers.
+    reason = next(iter(str(error).splitlines()), "")
+    for added in (", full error: ", ", Topology Description: "):
+        reason = reason.partition(added)[0]
     is_answer = isinstance(error, OperationFailure) and not error.timeout
     what = "refuses" if is_answer else "does not answer"
-    return StoreUnavailable(f"the database {what}: {type(error).__name__}: {reason}")
+    return StoreUnavailable(f"the database {what}: {type(error).__name__}: {reason[:200]}")
 
 
 def only_duplicates(error: BulkWriteError) -> list[int]:
