@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from tqdm import tqdm
 
 from app.cli.readings import read_all, take_sample
 from app.cli.shared import open_stores, print_rows
@@ -119,7 +120,8 @@ def explain_queries(settings: Settings, *, as_json: bool) -> None:
             print("no events on record, so there is nothing to look at; rns demo makes some")
         return
     read_all(stores, settings, sample, datetime.now(UTC))
-    verdicts = [Verdict(query, stores.explain(query)) for query in listener.queries]
+    queries = tqdm(listener.queries, unit="query", disable=None)
+    verdicts = [Verdict(query, stores.explain(query)) for query in queries]
     verdicts.sort(key=_badness)
     if as_json:
         print_rows([verdict.data() for verdict in verdicts], [], as_json=True)
