@@ -21,12 +21,17 @@ HEADER = struct.Struct("<iiii")  # length, request id, of which request this is 
 UNASKED = {"hello", "ismaster", "isMaster", "saslStart", "saslContinue", "ping", "endSessions"}
 
 Document = dict[str, Any]
-Fault = Literal["not primary", "stepped down", "unsure", "cut", "lost"]
-"""What becomes of a command. Refused: `not primary`, `stepped down`. Carried out, but not known to
-a majority when the primary stepped down: `unsure`. The network is cut: in the middle of a command
-(`cut`), or before its answer (`lost`)."""
+Fault = Literal["not primary", "stepped down", "unsure", "cut", "lost", "not allowed"]
+"""What becomes of a command. Refused: `not primary`, `stepped down`, `not allowed`.
 
-CODES = {"not primary": (10107, "NotWritablePrimary"), "stepped down": (189, "PrimarySteppedDown")}
+Carried out, but not known to a majority when the primary stepped down: `unsure`. The network is
+cut: in the middle of a command (`cut`), or before its answer (`lost`)."""
+
+CODES = {
+    "not primary": (10107, "NotWritablePrimary"),
+    "stepped down": (189, "PrimarySteppedDown"),
+    "not allowed": (13, "Unauthorized"),
+}
 Weather = Callable[[str], Fault | None]
 
 
@@ -136,7 +141,7 @@ class WireProxy:
 
 
 def _error(code: int, name: str) -> Document:
-    labels = ["RetryableWriteError"]
+    labels = [] if name == "Unauthorized" else ["RetryableWriteError"]
     return {"ok": 0.0, "code": code, "codeName": name, "errmsg": name, "errorLabels": labels}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 
@@ -18,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 LEASE = "usage"
 PAUSE_S = 60.0
+LOOK_S = 0.4  # between two looks whether another one has done
 
 
 class Busy(AppError):
@@ -37,7 +40,7 @@ def close_days(
         Busy: another one does it right now.
     """
     days, leases = stores.days, stores.leases
-    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    owner = _new_owner()
     if not leases.take(LEASE, owner, datetime.now(UTC)):
         raise Busy("another process is summarising; try again in a few minutes")
     try:
@@ -55,6 +58,22 @@ def close_days(
             yield day, rows, len(due) - index
     finally:
         leases.give_back(LEASE, owner)
+
+
+@contextlib.contextmanager
+def nobody_closing(stores: Stores) -> Iterator[None]:
+    """Wait for who is closing days, and let nobody begin meanwhile."""
+    owner = _new_owner()
+    while not stores.leases.take(LEASE, owner, datetime.now(UTC)):
+        time.sleep(LOOK_S)
+    try:
+        yield
+    finally:
+        stores.leases.give_back(LEASE, owner)
+
+
+def _new_owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class Closer(threading.Thread):

@@ -24,7 +24,8 @@ def database_shard(settings: Settings, dry_run: bool, as_json: bool) -> None:
 
     A collection that is divided by another key stays as it is, and the exit status is 1.
     """
-    sharded = list(open_stores(settings).sharding.shard(dry_run=dry_run))
+    stores = open_stores(settings, only_looks=dry_run)
+    sharded = list(stores.sharding.shard(dry_run=dry_run))
     rows = [msgspec.to_builtins(one) for one in sharded]
     print_rows(rows, ["collection", "key", "state"], as_json)
     if others := [one.collection for one in sharded if one.state == "other"]:

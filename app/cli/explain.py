@@ -5,11 +5,13 @@ It is advice: the values that were asked for are not shown, only fields.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from tqdm import tqdm
 
 from app.cli.readings import read_all, take_sample
 from app.cli.shared import open_stores, print_rows
@@ -109,14 +111,17 @@ def explain_queries(settings: Settings, *, as_json: bool) -> None:
         StoreUnavailable: it does not answer.
     """
     listener = QueryListener()
-    stores = open_stores(settings, listener)
+    stores = open_stores(settings, listener, only_looks=True)
+    for problem in stores.find_state().index_problems:
+        print(problem, file=sys.stderr if as_json else sys.stdout)
     sample = take_sample(stores)
     if sample is None:
         if not as_json:
             print("no events on record, so there is nothing to look at; rns demo makes some")
         return
     read_all(stores, settings, sample, datetime.now(UTC))
-    verdicts = [Verdict(query, stores.explain(query)) for query in listener.queries]
+    queries = tqdm(listener.queries, unit="query", disable=None)
+    verdicts = [Verdict(query, stores.explain(query)) for query in queries]
     verdicts.sort(key=_badness)
     if as_json:
         print_rows([verdict.data() for verdict in verdicts], [], as_json=True)

@@ -24,6 +24,7 @@ from app.rules.access import Rule
 from app.rules.addresses import parse_ip
 from app.rules.events import Event
 from app.rules.patterns import compile_pattern
+from app.rules.shares import Share
 from app.settings import Settings
 from app.store import Stores, deadline
 from app.store.catalogue import Catalogue, CatalogueQuery
@@ -238,7 +239,10 @@ def _background(stores: Stores, scope: Scope, sample: Sample, now: datetime) -> 
     """What the projector, the summaries and the checks read."""
     events, days, event = stores.events, stores.days, sample.event
     soon, digests = event.timestamp - timedelta(minutes=5), [event.digest or ""]
-    yield partial(stores.inbox.find_oldest, 100, INBOX_BYTES)
+    of = stores.schema.check_projectors()
+    yield partial(stores.inbox.find_oldest, 100, INBOX_BYTES, Share(0, of))
+    if of > 1:
+        yield partial(stores.inbox.find_common, 1, INBOX_BYTES, of)
     yield stores.inbox.count
     yield partial(events.find_between, event.registry, event.repository, soon, event.timestamp)
     yield partial(events.find_all_between, soon, event.timestamp)

@@ -23,10 +23,13 @@ from app.store.explaining import QueryListener
 from app.store.schema import NEWEST
 
 
-def open_stores(settings: Settings, listener: QueryListener | None = None) -> Stores:
+def open_stores(
+    settings: Settings, listener: QueryListener | None = None, *, only_looks: bool = False
+) -> Stores:
     """The stores, until the command ends; runs the embedded database for it if no server does.
 
-    A `listener` hears what is sent.
+    A `listener` hears what is sent. Who `only_looks` finds indexes missing that others create, and
+    need not be allowed to write.
 
     Raises:
         StartupError: there is no embedded database, or it does not start, or it has the schema of
@@ -46,12 +49,14 @@ def open_stores(settings: Settings, listener: QueryListener | None = None) -> St
         uri = context.with_resource(running_or_started(Path(settings.mongodb.data_dir)))
     stores = connect(settings, uri, timeout_ms=PATIENT_TIMEOUT_MS, listener=listener)
     context.call_on_close(stores.close)
-    if (number := stores.schema.note()) < NEWEST:
+    number = stores.schema.check() if only_looks else stores.schema.note()
+    if number < NEWEST:
         raise StartupError(
             f"the database has schema {number}, which an older version wrote, and this one needs "
             f"{NEWEST}: the server (rns serve) brings it there, and its log says how far it is"
         )
-    stores.ensure_indexes()
+    if not only_looks:
+        stores.ensure_indexes()
     stores.migrations.follow_clock()
     return stores
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from app.analysis.summaries import nobody_closing
 from app.demo.company import REGISTRY, parsed_history
 from app.notifications.loading import Loaded, load_events
 from app.notifications.projector import Projector
@@ -36,7 +37,9 @@ def remove(stores: Stores, projector: Projector) -> int:
     def remove() -> int:
         stores.manifests.remove_registry(REGISTRY)
         stores.catalogue_writer.remove_registry(REGISTRY)
-        stores.days.remove_registry(REGISTRY)
         return stores.events.remove_registry(REGISTRY)
 
-    return projector.alone(remove)
+    removed = projector.alone(remove)
+    with nobody_closing(stores):  # who read the events before they went writes their figures later
+        stores.days.remove_registry(REGISTRY)
+    return removed

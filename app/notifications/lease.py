@@ -126,6 +126,6 @@ class Held:
 
     def _renew(self) -> bool:
         asked_at, now = time.monotonic(), datetime.now(UTC)
-        is_mine = all(self._leases.take(name, self._owner, now, HELD) for name in self._names)
+        is_mine = self._leases.take_all(self._names, self._owner, now, HELD)
         self._until = asked_at + HELD.total_seconds() if is_mine else 0.0
         return is_mine

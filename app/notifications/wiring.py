@@ -93,9 +93,7 @@ def has_come(stores: Stores) -> bool:
 def _find_server_problems(
     stores: Stores, settings: Settings, state: DatabaseState, now: datetime
 ) -> list[str]:
-    problems = [
-        f"the index {name} is missing: restart the server" for name in state.missing_indexes
-    ]
+    problems = state.index_problems
     try:
         refuse_without_space(settings)
     except StoreUnavailable as error:

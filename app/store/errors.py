@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from bson.errors import InvalidBSON
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from app.errors import StoreUnavailable
 
@@ -48,9 +48,14 @@ def _translated_iterator(iterator: Iterator[Any]) -> Iterator[Any]:
 
 
 def _unavailable(error: PyMongoError | InvalidBSON) -> StoreUnavailable:
-    # Messages of pymongo name hosts, never credentials; the first line is what an operator needs.
-    reason = str(error).splitlines()[0][:200] if str(error) else ""
-    return StoreUnavailable(f"the database does not answer: {type(error).__name__}: {reason}")
+    # Messages of pymongo name hosts, never credentials; the first line is what an operator needs,
+    # without what pymongo adds: the whole answer, or its picture of all servers.
+    reason = next(iter(str(error).splitlines()), "")
+    for added in (", full error: ", ", Topology Description: "):
+        reason = reason.partition(added)[0]
+    is_answer = isinstance(error, OperationFailure) and not error.timeout
+    what = "refuses" if is_answer else "does not answer"
+    return StoreUnavailable(f"the database {what}: {type(error).__name__}: {reason[:200]}")
 
 
 def only_duplicates(error: BulkWriteError) -> list[int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from pymongo import UpdateOne
 from pymongo.collection import Collection
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError
 
-from app.store.errors import translate_errors
+from app.store.errors import only_duplicates, translate_errors
 from app.store.paging import Document
 
 LEASE = timedelta(minutes=5)
@@ -22,14 +24,24 @@ class LeaseStore:
 
     def take(self, name: str, owner: str, now: datetime, length: timedelta = LEASE) -> bool:
         """Whether `owner` now holds the lease for `length`: it was free, over, or its own."""
-        free = {"_id": name, "$or": [{"until": {"$lt": now}}, {"owner": owner}]}
+        return self.take_all([name], owner, now, length)
+
+    def take_all(
+        self, names: Sequence[str], owner: str, now: datetime, length: timedelta = LEASE
+    ) -> bool:
+        """Whether `owner` now holds all of these leases; where not, those that it could take.
+
+        One write for all: who needs many would lose the first before it has the last.
+        """
+        values = {"$set": {"owner": owner, "until": now + length}}
+        free = [{"until": {"$lt": now}}, {"owner": owner}]
+        writes = [UpdateOne({"_id": name, "$or": free}, values, upsert=True) for name in names]
         try:
-            result = self._collection.update_one(
-                free, {"$set": {"owner": owner, "until": now + length}}, upsert=True
-            )
-        except DuplicateKeyError:
+            self._collection.bulk_write(writes, ordered=False)
+        except BulkWriteError as error:
+            only_duplicates(error)  # raises where it is anything else
             return False
-        return bool(result.matched_count or result.upserted_id is not None)
+        return True
 
     def is_held(self, name: str, now: datetime) -> bool:
         """Whether anybody holds the lease."""

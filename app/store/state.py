@@ -27,6 +27,13 @@ class DatabaseState(msgspec.Struct, frozen=True):
     missing_indexes: list[str]
     free_bytes: int | None
 
+    @property
+    def index_problems(self) -> list[str]:
+        """What is wrong with the indexes, in words."""
+        if self.missing_indexes and len(self.missing_indexes) == self.indexes:
+            return ["no index is there: a server creates them when it starts"]
+        return [f"the index {name} is missing: restart the server" for name in self.missing_indexes]
+
 
 def find_state(
     database: Database[Document],

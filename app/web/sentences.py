@@ -304,6 +304,7 @@ SENTENCES = (
     # What is wrong with the wiring, and who was refused.
     _("embedded, in %(place)s"),
     _("the index %(name)s is missing: restart the server"),
+    _("no index is there: a server creates them when it starts"),
     _("events are refused: %(text)s"),
     _(
         "accepted events wait since %(seconds)s s to be worked in: no server runs, or it cannot "

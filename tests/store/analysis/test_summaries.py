@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from builders import deliver, envelope, wire_event
 
+from app import demo
+from app.analysis import summaries
 from app.analysis.summaries import Busy, Closer, close_days
+from app.notifications.projector import Projector
 from app.store import Stores
 
 LONG_AGO = datetime(2013, 5, 5, 12, tzinfo=UTC)
@@ -76,3 +79,24 @@ def test_only_one_process_closes_days(days: list[Any], mock_stores: Stores) -> N
         list(close_days(mock_stores))
     first.close()
     assert len(list(close_days(mock_stores))) == 2
+
+
+def test_demonstration_data_leaves_no_figures_that_were_just_summarised(
+    mock_stores: Stores, mock_database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = datetime.now(UTC) - 3 * DAY
+    deliver(mock_stores, envelope(wire_event("push", tag="v1", at=at)), demo.REGISTRY, at)
+    mock_stores.leases.take(summaries.LEASE, "a server", datetime.now(UTC))
+    waits: list[float] = []
+
+    def finish(seconds: float) -> None:
+        """The server read the events before they were removed, and writes now."""
+        waits.append(seconds)
+        mock_database["usage"].insert_one({"registry": demo.REGISTRY, "day": str(at.date())})
+        mock_stores.leases.give_back(summaries.LEASE, "a server")
+
+    monkeypatch.setattr(summaries.time, "sleep", finish)
+
+    assert demo.remove(mock_stores, Projector(mock_stores, passing=True)) == 1
+    assert len(waits) == 1
+    assert mock_database["usage"].count_documents({}) == 0

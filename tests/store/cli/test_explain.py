@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from command_line import Run, rows
 from pymongo.database import Database
 from pymongo.errors import ExecutionTimeout, OperationFailure
 from routing import PAGE, read_table
+from wire_proxy import WireProxy
 
 from app.store import Stores
 from app.store.explaining import SentQuery, explain
@@ -26,6 +28,7 @@ WRITES = {
     "ManifestStore.learn",
     "ManifestStore.remove_registry",
 }
+WRITING = {"insert", "update", "delete", "findAndModify", "createIndexes"}
 SECRETS = ("hidden", "v7.7.7", digest("image"), "mallory", "10.66.77.88")
 
 
@@ -73,6 +76,62 @@ def test_an_empty_database_has_nothing_to_look_at(run: Run) -> None:
 
 def test_one_does_not_wait_for_events_meanwhile(run: Run) -> None:
     assert run("check", "--explain", "--wait", "5").status == 2
+
+
+@pytest.mark.parametrize("options", [[], ["--explain"]], ids=["check", "explain"])
+def test_an_index_that_is_missing_is_named_and_not_made(
+    run: Run, filled: Stores, wire_database: Database[Any], options: list[str]
+) -> None:
+    wire_database["events"].drop_index("digest_1_position_1")
+
+    result = run("check", *options)
+
+    assert result.status == 0
+    assert "the index events.digest_1_position_1 is missing: restart the server" in result.out
+    assert "digest_1_position_1" not in wire_database["events"].index_information()
+
+
+def test_of_a_database_without_any_index_only_that_is_said(run: Run) -> None:
+    assert "no index is there: a server creates them" in run("check", "--explain").out
+
+
+@pytest.fixture
+def read_only(wire_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[WireProxy]:
+    """The database of an account that may not write."""
+    proxy = WireProxy(wire_uri)
+    proxy.weather = lambda command: "not allowed" if command in WRITING else None
+    monkeypatch.setenv("RNS_MONGODB__URI", proxy.uri)
+    yield proxy
+    proxy.close()
+
+
+def test_an_account_that_may_only_read_is_enough(
+    run: Run, filled: Stores, read_only: WireProxy
+) -> None:
+    result = run("check", "--explain", "--json")
+
+    assert (result.status, result.err) == (0, "")
+    assert len(rows(result)) > 100
+    assert not WRITING & {next(iter(body)) for body in read_only.seen}
+
+
+def test_a_refusal_of_the_database_is_no_silence(run: Run, read_only: WireProxy) -> None:
+    result = run("accounts", "list")
+
+    assert result.status == 1
+    assert result.err == "rns: the database refuses: OperationFailure: Unauthorized\n"
+
+
+def test_what_several_projectors_ask_is_explained(run: Run, filled: Stores) -> None:
+    filled.schema.note()
+    filled.schema.set_projectors(4)
+
+    asked = {
+        (row["method"], tuple(row["fields"])) for row in rows(run("check", "--explain", "--json"))
+    }
+
+    assert ("InboxStore.find_oldest", ("of", "share")) in asked
+    assert ("InboxStore.find_common", ("of",)) in asked
 
 
 class Refusing:

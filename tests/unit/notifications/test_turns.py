@@ -389,13 +389,13 @@ def test_the_lease_is_renewed_when_that_is_due_and_not_each_time(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[float] = []
-    take = LeaseStore.take
+    take_all = LeaseStore.take_all
 
     def count(self: LeaseStore, *arguments: Any) -> bool:
         taken.append(time.monotonic())
-        return take(self, *arguments)
+        return take_all(self, *arguments)
 
-    monkeypatch.setattr(LeaseStore, "take", count)
+    monkeypatch.setattr(LeaseStore, "take_all", count)
     monkeypatch.setattr(lease, "HELD", timedelta(seconds=10 * PATIENCE_S))
     monkeypatch.setattr(lease, "RENEWED_S", PATIENCE_S)
     projector = Projector(mock_stores)

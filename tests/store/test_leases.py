@@ -1,0 +1,77 @@
+"""Leases: who holds one, and who holds all that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo import MongoClient, monitoring
+from pymongo.database import Database
+
+from app.notifications.projector import Held
+from app.rules.shares import Share
+from app.store import Stores
+
+pytestmark = pytest.mark.wire
+
+NOW = datetime.now(UTC)
+LENGTH = timedelta(minutes=1)
+
+
+class Heard(monitoring.CommandListener):
+    """The writes that were sent."""
+
+    def __init__(self) -> None:
+        self.writes: list[str] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        if event.command_name in ("update", "insert", "delete", "findAndModify"):
+            self.writes.append(event.command_name)
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def stores(wire_uri: str, wire_database: Database[Any], heard: Heard) -> Iterator[Stores]:
+    with MongoClient[Any](
+        wire_uri, tz_aware=True, retryWrites=False, event_listeners=[heard]
+    ) as client:
+        yield Stores(client[wire_database.name])
+
+
+def test_of_all_leases_those_are_taken_that_are_free_or_over_or_ones_own(stores: Stores) -> None:
+    leases = stores.leases
+    leases.take("own", "a", NOW, LENGTH)
+    leases.take("over", "b", NOW - 2 * LENGTH, LENGTH)
+    leases.take("another's", "b", NOW, LENGTH)
+    names = ["own", "over", "free", "another's"]
+
+    assert not leases.take_all(names, "a", NOW, LENGTH)
+    assert leases.take_all(names[:3], "a", NOW, LENGTH)
+    assert not leases.take("free", "b", NOW, LENGTH)
+    leases.give_back("another's", "b")
+    assert leases.take_all(names, "a", NOW, LENGTH)
+
+
+def test_who_holds_the_leases_of_all_projectors_renews_them_in_one_write(
+    stores: Stores, heard: Heard
+) -> None:
+    """One after the other the first would be over before the last is taken."""
+    stores.schema.note()
+    stores.schema.set_projectors(64)
+    held = Held(stores, passing=True)
+    heard.writes.clear()
+
+    assert held.take()
+
+    assert heard.writes == ["update", "update"], "that it is wanted, and all leases"
+    assert not Held(stores, Share(63, 64), passing=False).take()
