@@ -173,6 +173,22 @@ def test_a_crew_has_its_number_wanted_when_the_others_have_been_gone_for_a_minut
     assert mock_stores.schema.find_wanted_projectors() == 5
 
 
+def test_a_crew_whose_number_is_wanted_waits_until_all_others_have_made_way(
+    crew: Crew, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    divide(mock_stores, 2)
+    mock_stores.schema.want_projectors(5)
+    mock_stores.leases.take(lease_of(1), "other", datetime.now(UTC))
+
+    look_on(crew, monkeypatch, 1)
+    assert mock_stores.schema.check_projectors() == 2
+    assert mock_stores.leases.is_held(WANTED, datetime.now(UTC))
+
+    mock_stores.leases.give_back(lease_of(1), "other")
+    look_on(crew, monkeypatch, 1)
+    assert mock_stores.schema.check_projectors() == 5
+
+
 def test_a_crew_of_one_does_not_work_while_more_are_wanted(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
