@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from unittest.mock import Mock
 
 import pytest
 from builders import divide, work_in
@@ -75,6 +76,18 @@ def test_a_process_takes_only_what_nobody_has(crew: Crew, mock_stores: Stores) -
         mock_stores.leases.take(lease_of(number), "other", datetime.now(UTC))
     crew.look()
     assert numbers(crew) == [1, 2, 4]
+
+
+def test_a_share_that_was_begun_is_not_begun_again_before_it_has_its_lease(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew._members[2] = Mock()
+    begun: list[int] = []
+    monkeypatch.setattr(crew, "_begin", begun.append)
+
+    crew.look()
+
+    assert begun == [0, 1, 3, 4]
 
 
 def test_while_somebody_wants_all_nobody_begins(crew: Crew, mock_stores: Stores) -> None:
