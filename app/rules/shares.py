@@ -16,7 +16,7 @@ class Share(NamedTuple):
 
     def has(self, event: Event) -> bool:
         """Whether what is derived of an event belongs to this share."""
-        return self.of == 1 or share_of(event, self.of) == self.number
+        return share_of(event, self.of) == self.number
 
 
 WHOLE = Share()

@@ -69,7 +69,7 @@ class InboxStore:
         collection: Collection[Document],
         progress: Collection[Document],
         *,
-        is_embedded: bool = False,
+        is_embedded: bool,
     ) -> None:
         self._collection = collection
         self._is_embedded = is_embedded

@@ -172,7 +172,8 @@ class CatalogueWriter:
         for tag, some in pushes.items():
             some.sort(key=lambda event: event.position)
             is_new = repeated.isdisjoint(event.id for event in some)
-            if is_new and tag not in concerned and some[0].position > deletes[tag[:2]]:
+            is_newest = tag not in concerned and some[0].position > deletes[tag[:2]]
+            if is_new and is_newest and not self._is_before_rename(some[0]):
                 simple[_key(tag)] = [moves[event.id] for event in some]
         steps, overtaken = self._tags.advance(simple)
         repointed: set[Repointed] = set()
@@ -192,6 +193,9 @@ class CatalogueWriter:
         for tag, events in concerned.items():
             of_tag = changes.get(_key(tag), [])
             for event in events:
+                if self._is_before_rename(event):  # when other moves stood under another name
+                    repointed.update(self._repoint(event, {change.digest for change in of_tag}))
+                    continue
                 before = digest_before(of_tag, event.position)
                 after = digest_at(of_tag, event.position)
                 if before != after:
@@ -226,6 +230,9 @@ class CatalogueWriter:
             if digest:
                 for name, since in trail:
                     yield Repointed(event.registry, name, digest, since)
+
+    def _is_before_rename(self, event: Event) -> bool:
+        return bool(self._renames[event.registry].since(event.position))
 
     # Sightings
 

@@ -79,10 +79,11 @@ def history(chance: random.Random) -> Iterator[dict[str, Any]]:
 
 
 SIGNATURE = f"{digest('signed').replace(':', '-')}.sig"
-RENAMED = {
-    "repository": "team/app",
-    "rename": {"type": "name", "from": "team/app", "to": "team/new"},
-}
+
+
+def rename(old: str, new: str, at: float) -> dict[str, Any]:
+    target = {"repository": old, "rename": {"type": "name", "from": old, "to": new}}
+    return wire_event("push", at=at, id="rename") | {"action": "rename", "target": target}
 
 
 def bare_pulls() -> list[Event]:
@@ -93,8 +94,8 @@ def bare_pulls() -> list[Event]:
             [("v1", "one"), (SIGNATURE, "one"), (SIGNATURE, "two"), ("v2", "two"), ("v1", "two")]
         )
     ]
-    rename = wire_event("push", at=10, id="rename") | {"action": "rename", "target": RENAMED}
-    return parse_envelope(envelope(*pulls, rename), "default", LATER).events
+    body = envelope(*pulls, rename("team/app", "team/new", 10))
+    return parse_envelope(body, "default", LATER).events
 
 
 @settings(max_examples=60, deadline=None)
@@ -113,3 +114,25 @@ def test_the_kind_of_a_tag_that_only_bare_pulls_tell_of_does_not_follow_their_or
         ("team/new", "v2"): "image",
         ("team/new", SIGNATURE): "signature",
     }
+
+
+@pytest.mark.parametrize("way", [("team/x", "team/y"), ("team/y", "team/x")])
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_a_push_that_comes_after_a_rename_onto_the_same_tag_is_known_to_older_pulls(
+    mock_stores: Stores, way: tuple[str, str], is_moved: bool
+) -> None:
+    before = wire_event("push", "team/x", tag="v1", of="two", at=0)
+    come = envelope(
+        *([before] if is_moved else []),
+        wire_event("push", "team/y", tag="v1", of="one", at=1),
+        wire_event("pull", "team/x", of="one", at=3, id="one"),
+        wire_event("pull", "team/x", of="two", at=4, id="two"),
+        rename(*way, 5),
+    )
+    late = envelope(wire_event("push", "team/x", tag="v1", of="one", at=2))
+    derivation = Derivation(mock_stores)
+    for body in (come, late):
+        derivation.work_in(parse_envelope(body, "default", LATER).events, LATER)
+
+    pulls = {event.id: event.tag for event in mock_stores.events.find_by_ids(["one", "two"])}
+    assert pulls == {"one": "v1", "two": None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from unittest.mock import Mock
 
 import pytest
 from builders import divide, work_in
@@ -75,6 +76,18 @@ def test_a_process_takes_only_what_nobody_has(crew: Crew, mock_stores: Stores) -
         mock_stores.leases.take(lease_of(number), "other", datetime.now(UTC))
     crew.look()
     assert numbers(crew) == [1, 2, 4]
+
+
+def test_a_share_that_was_begun_is_not_begun_again_before_it_has_its_lease(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew._members[2] = Mock()
+    begun: list[int] = []
+    monkeypatch.setattr(crew, "_begin", begun.append)
+
+    crew.look()
+
+    assert begun == [0, 1, 3, 4]
 
 
 def test_while_somebody_wants_all_nobody_begins(crew: Crew, mock_stores: Stores) -> None:
@@ -171,6 +184,22 @@ def test_a_crew_has_its_number_wanted_when_the_others_have_been_gone_for_a_minut
 
     look_on(crew, monkeypatch, 1)
     assert mock_stores.schema.find_wanted_projectors() == 5
+
+
+def test_a_crew_whose_number_is_wanted_waits_until_all_others_have_made_way(
+    crew: Crew, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    divide(mock_stores, 2)
+    mock_stores.schema.want_projectors(5)
+    mock_stores.leases.take(lease_of(1), "other", datetime.now(UTC))
+
+    look_on(crew, monkeypatch, 1)
+    assert mock_stores.schema.check_projectors() == 2
+    assert mock_stores.leases.is_held(WANTED, datetime.now(UTC))
+
+    mock_stores.leases.give_back(lease_of(1), "other")
+    look_on(crew, monkeypatch, 1)
+    assert mock_stores.schema.check_projectors() == 5
 
 
 def test_a_crew_of_one_does_not_work_while_more_are_wanted(

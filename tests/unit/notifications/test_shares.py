@@ -19,7 +19,7 @@ from app.notifications.projector import Outvoted, Projector, ProjectorThread
 from app.rules.events import Event, parse_envelope
 from app.rules.shares import Share, share_of
 from app.store import Stores
-from app.store.inbox import Progress
+from app.store.inbox import InboxStore, Progress
 from app.store.leases import LeaseStore
 
 BEGIN = datetime.now(UTC) - timedelta(minutes=30)
@@ -204,6 +204,19 @@ def test_what_is_no_ones_share_waits_until_all_others_have_made_way(
     settle(two)
     assert mock_stores.inbox.count() == 0
     assert mock_stores.leases.find_held(datetime.now(UTC)) == {LEASE, f"{LEASE} 1"}
+
+
+def test_who_has_all_others_make_way_does_not_pause_until_it_goes_back(
+    mock_stores: Stores, two: list[Projector]
+) -> None:
+    settle(two)
+    mock_stores.inbox.add("default", envelope(event("push", THERE)), datetime.now(UTC))
+
+    assert two[0].turn() is True
+    assert two[0].is_behind
+
+    settle(two)
+    assert not two[0].is_behind
 
 
 def test_an_event_by_an_old_name_is_no_ones_share(
@@ -413,6 +426,38 @@ def test_who_asks_for_another_number_asks_no_more_when_another_server_starts(
     assert not agree(mock_stores, 3, held)
 
     assert [projector.turn() for projector in two] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("of", "is_embedded", "indexes"), [(1, False, 0), (2, False, 1), (2, True, 0)]
+)
+def test_the_inbox_has_an_index_by_shares_where_it_is_divided_and_not_embedded(
+    mock_database: Any, of: int, is_embedded: bool, indexes: int
+) -> None:
+    inbox = InboxStore(mock_database["inbox"], mock_database["progress"], is_embedded=is_embedded)
+
+    inbox.ensure_indexes(of)
+
+    made = [name for name in mock_database["inbox"].index_information() if name != "_id_"]
+    assert len(made) == indexes
+
+
+def test_who_loses_the_lease_before_another_number_is_noted_leaves_the_number_as_it_was(
+    mock_stores: Stores, two: list[Projector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mock_stores.schema.want_projectors(3)
+    held = Held(mock_stores, passing=True)
+    divided: list[int] = []
+
+    def hang(of: int, now: datetime) -> None:
+        divided.append(of)
+        held.give_back()
+
+    monkeypatch.setattr(mock_stores.inbox, "divide", hang)
+
+    assert not agree(mock_stores, 3, held)
+    assert divided == [3]
+    assert mock_stores.schema.check_projectors() == 2
 
 
 def test_a_command_works_in_all_that_waits_and_no_server_meanwhile(

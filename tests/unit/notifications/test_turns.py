@@ -80,29 +80,6 @@ def push(number: int = 0) -> dict[str, Any]:
     return wire_event("push", tag=f"v{number}", of=f"build {number}", at=at)
 
 
-# The lease
-
-
-@pytest.mark.parametrize("name", [lease.LEASE, lease.WANTED])
-def test_who_is_to_renew_a_lease_that_another_has_writes_no_more(
-    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr(lease, "RENEWED_S", 0.0)
-    held = lease.Held(mock_stores, passing=False)
-    assert held.take()
-    held.keep()
-
-    if name == lease.LEASE:
-        held.give_back()
-        held._until = time.monotonic() + PATIENCE_S  # as it had believed
-    assert mock_stores.leases.take(name, "another", datetime.now(UTC))
-
-    with pytest.raises(lease.LeaseLost):
-        held.keep()
-    assert not held.is_mine
-    assert not held.take()
-
-
 # The thread
 
 
@@ -438,6 +415,45 @@ def test_who_has_events_to_load_waits_for_the_lease(
 
     assert second.load(parse_envelope(envelope(push()), "default", now).events) == 1
     assert waited == [module.LOOK_S] * 3
+
+
+def test_who_works_all_in_waits_for_the_lease_and_then_no_more(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Projector(mock_stores), Projector(mock_stores)
+    assert first.turn() is False
+    send(mock_stores, push())
+    waited: list[float] = []
+
+    def give_way(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            first.stop()
+        assert len(waited) < 9
+
+    monkeypatch.setattr(module.time, "sleep", give_way)
+
+    assert second.drain() == 4
+    assert waited == [module.LOOK_S] * 3
+
+
+def test_who_is_to_do_something_alone_waits_where_the_lease_was_lost_since(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Projector(mock_stores), Projector(mock_stores)
+    assert first.turn() is False
+    first.stop()
+    assert second.turn() is False
+    happened: list[str] = []
+
+    def give_way(_: float) -> None:
+        happened.append("waited")
+        second.stop()
+
+    monkeypatch.setattr(module.time, "sleep", give_way)
+    first.alone(lambda: happened.append("done"))
+
+    assert happened == ["waited", "done"]
 
 
 def test_who_takes_over_sees_what_another_one_stored_since(mock_stores: Stores) -> None:
