@@ -48,6 +48,9 @@ translations: .venv/test ## Take new texts of pages into the catalogues, and com
 screenshots: .venv/test ## Every page as it looks with the demonstration data, into build/screenshots/
 	$(BIN)/python benchmarks/screenshots.py
 
+pictures: .venv/test ## The parts of pages that docs/pages.md shows, into docs/images/
+	$(BIN)/python benchmarks/screenshots.py parts
+
 requirements: .venv/test ## Pin the newest releases anew
 	$(BIN)/pip-compile -q --upgrade --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements.txt setup.cfg
 	$(BIN)/pip-compile -q --upgrade --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements-embedded.txt requirements-embedded.in
@@ -67,4 +70,4 @@ requirements: .venv/test ## Pin the newest releases anew
 clean: ## Remove what was installed and built; data/ stays
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help run test unit store e2e lint type imports mutants translations screenshots requirements clean
+.PHONY: help run test unit store e2e lint type imports mutants translations screenshots pictures requirements clean

@@ -45,6 +45,7 @@ PATHS = {
     "dashboard of an account": "/analysis/?days=30&actor=account-7",
     "dashboard of a day": "/analysis/?days=1",
     "unused": "/analysis/unused?days=20",
+    "storage": "/analysis/storage",
 }
 
 

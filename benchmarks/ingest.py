@@ -32,8 +32,9 @@ from stream import Registry, at, body
 
 from app.analysis.summaries import close_days
 from app.notifications.intake import Intake
+from app.notifications.lease import LEASE
 from app.notifications.loading import load_events
-from app.notifications.projector import LEASE, Projector
+from app.notifications.projector import Projector
 from app.rules.events import parse_envelope
 from app.settings import MongoDB, Settings
 from app.store import connect

@@ -1,10 +1,12 @@
 """Writes every page as it looks with the data of `rns demo`, into build/screenshots/.
 
-    make screenshots
+    make screenshots                    # every page
+    make pictures                       # the parts that docs/pages.md shows, into docs/images/
 
 A server of its own is started on a free port, with an embedded database in a temporary directory.
 Each page is taken in every language, at 360, 768 and 1440 px, light and dark. Printed are its
-height, and a page that is wider than its window.
+height, and a page that is wider than its window. Chinese takes a font that has it, as Debian's
+fonts-wqy-microhei.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TARGET = CHECKOUT / "build" / "screenshots"
+PICTURES = CHECKOUT / "docs" / "images"
 LANGUAGES = ("en", "zh-Hans")
 WIDTHS = (360, 768, 1440)
 READY_S = 120
@@ -38,6 +41,7 @@ PAGES = {
     "records": "/analysis/user/login/",
     "dashboard": "/analysis/",
     "unused": "/analysis/unused",
+    "storage": "/analysis/storage",
     "recall": "/analysis/recall",
     "migration": "/migration/",
     "registries": "/registries/",
@@ -69,13 +73,54 @@ class Look(NamedTuple):
     scheme: str
 
 
+class Part(NamedTuple):
+    """An element of a page, its first `height` px; `sample` is shown in place of the page."""
+
+    path: str
+    selector: str
+    width: int = 992
+    height: int = 2000
+    scheme: str = "light"
+    sample: str = ""
+
+
+ACTIONS = " ".join(
+    f'<span class="badge action-{action}">{action}</span>'
+    for action in ("push", "pull", "delete", "check", "mount", "rename")
+)
+TYPE = (
+    '<h1 class="h3">Heading of a page</h1><h2 class="h5">Heading of a part</h2>'
+    "<p>Text, cells, <a href='#'>a link</a>, <code>a command</code></p>"
+    "<dl class='facts'><div><dt>Label of a fact</dt><dd>3 h ago "
+    "<span class='exact'>2026-11-28 09:30:00 UTC</span></dd></div></dl>"
+)
+TAG = "/search/tag?repository=platform/base/python&tag=3.12&registry=demo"
+PARTS = {
+    "head": Part("/search/", "header", 1440),
+    "head-phone": Part("/search/", "header", 360),
+    "type": Part("/search/", "main", 480, sample=TYPE),
+    "colours-light": Part("/search/", "main", 480, sample=ACTIONS),
+    "colours-dark": Part("/search/", "main", 480, scheme="dark", sample=ACTIONS),
+    "list": Part("/analysis/user/login/?registry=demo", "table.rows", 1440, 165),
+    "list-phone": Part("/analysis/user/login/?registry=demo", "table.rows", 360, 229),
+    "filters": Part("/analysis/user/login/?action=pull&actor=ci-web", ".titled"),
+    "facts": Part(TAG, "dl.facts"),
+    "copy": Part(TAG, "main p:has(button.copy)", 768),
+    "chart": Part("/analysis/?days=30&registry=demo", "section[aria-labelledby=over-time]"),
+    "hours": Part("/analysis/?days=30&registry=demo", "section[aria-labelledby=week]"),
+}
+
+
 def main() -> None:
-    """Start, take all, stop."""
+    """Start, take all or the parts, stop."""
     with TemporaryDirectory() as directory, served(Path(directory)) as url:
         password = (Path(directory) / "data" / "first_password").read_text().strip()
         with sync_playwright() as playwright:
             program = shutil.which("chromium")
             browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+            if sys.argv[1:] == ["parts"]:
+                take_parts(browser, url, password)
+                return
             for look in product(LANGUAGES, WIDTHS, ("light", "dark")):
                 take_all(browser, url, password, Look(*look))
 
@@ -112,8 +157,8 @@ def wait_until_ready(url: str) -> None:
     raise TimeoutError(f"{url} is not ready")
 
 
-def take_all(browser: Browser, url: str, password: str, look: Look) -> None:
-    """Every page of one look."""
+def open_page(browser: Browser, url: str, look: Look) -> Page:
+    """The page on which one signs in, in a context of its own."""
     context = browser.new_context(
         base_url=url,
         viewport={"width": look.width, "height": 900},
@@ -123,11 +168,22 @@ def take_all(browser: Browser, url: str, password: str, look: Look) -> None:
     context.set_default_timeout(1000 * READY_S)
     page = context.new_page()
     page.goto("/login")
-    take(page, "login", look)
+    return page
+
+
+def sign_in(page: Page, password: str) -> None:
+    """Sign in as the administrator."""
     page.locator("#username").fill("admin")
     page.locator("#password").fill(password)
     page.locator("#password").press("Enter")
     page.locator('form[action="/logout"]').wait_for()
+
+
+def take_all(browser: Browser, url: str, password: str, look: Look) -> None:
+    """Every page of one look."""
+    page = open_page(browser, url, look)
+    take(page, "login", look)
+    sign_in(page, password)
     found: dict[str, str] = {}
     for name, path in PAGES.items():
         page.goto(path)
@@ -142,7 +198,25 @@ def take_all(browser: Browser, url: str, password: str, look: Look) -> None:
             take(page, name, look)
         else:
             print(f"{name}: no link to one was found")
-    context.close()
+    page.context.close()
+
+
+def take_parts(browser: Browser, url: str, password: str) -> None:
+    """A picture of each of PARTS, with its size in bytes printed."""
+    for name, part in PARTS.items():
+        page = open_page(browser, url, Look("en", part.width, part.scheme))
+        sign_in(page, password)
+        page.goto(part.path)
+        element = page.locator(part.selector).first
+        if part.sample:
+            element.evaluate("(element, sample) => { element.innerHTML = sample; }", part.sample)
+        box = element.bounding_box()
+        assert box
+        file = PICTURES / f"part-{name}.png"
+        clip = {**box, "height": min(box["height"], part.height)}
+        page.screenshot(path=file, full_page=True, clip=clip)  # type: ignore[arg-type]
+        print(f"{file.name:24} {file.stat().st_size:6} B", flush=True)
+        page.context.close()
 
 
 def take(page: Page, name: str, look: Look) -> None:

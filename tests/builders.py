@@ -14,7 +14,9 @@ from typing import Any
 
 from bson import json_util
 
+from app.notifications.crew import agree
 from app.notifications.derivation import Derivation
+from app.notifications.lease import Held
 from app.notifications.projector import Projector
 from app.rules.access import Account, compile_rule, parse_acl
 from app.rules.events import Event, parse_envelope
@@ -103,6 +105,13 @@ def deliver(
     parsed = parse_envelope(body, registry, now)
     stores.rejected.add(parsed.rejected)
     return Derivation(stores, after).work_in(parsed.events, now)
+
+
+def divide(stores: Stores, number: int) -> None:
+    """Let there be so many projectors."""
+    stores.schema.note()
+    stores.schema.want_projectors(number)
+    assert agree(stores, number, Held(stores, passing=True))
 
 
 def work_in(stores: Stores) -> None:

@@ -1,1 +1,1 @@
-"""What the record answers: figures of closed days, unused tags, recall, who may see what."""
+"""What the record answers: closed days, unused tags, storage, recall, who may see what."""

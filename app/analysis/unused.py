@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
 
+from app.analysis.contents import Contents, find_all_tags, find_contents
 from app.errors import InvalidQuery
 from app.rules.clients import CLIENTS, NOT_USE, RUNTIMES
 from app.rules.references import digest_tag_subject
@@ -16,17 +16,13 @@ from app.rules.sizes import add_sizes
 from app.rules.usage import CHECK, PULL, PULL_PART, Row
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Tag
-from app.store.manifests import Manifest
 from app.store.scope import Scope
 from app.store.usage import Image, UsageQuery
 
 # Who pulls because somebody wants the image; a proxy does.
 USERS = frozenset(CLIENTS) - NOT_USE
 
-MAX_DEPTH = 8  # of an index in an index
-
 Place = tuple[str, str, str]  # registry, repository, and a tag or digest
-Content = tuple[str, str]  # registry and digest
 
 
 class UnusedQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +119,7 @@ def find_unused(
     first = today - timedelta(days=query.days)
     period = UsageQuery(first=first, last=today, registry=query.registry, supplements=True)
     used, heard, missing = stores.usage.find_images(period, scope, now, query.is_use)
-    tags = list(_all_tags(stores, scope, query.registry))
+    tags = list(find_all_tags(stores, scope, CatalogueQuery(registry=query.registry)))
     registries = {tag.registry for tag in tags}
     before = stores.usage.find_heard_before(first, registries, scope, now)
     report = Report(
@@ -140,7 +136,8 @@ def find_unused(
     seen = _Seen(tags, used, heard, frozenset(before))
     days = {today - timedelta(days) for days in sorted(curve) if days < query.days} | {first}
     spans = {day: seen.within(day) if day > first else seen for day in sorted(days, reverse=True)}
-    contents = Contents(_find_manifests(stores, _judged_in(spans.values()), used))
+    held = {(tag.registry, tag.digest) for tag in _judged_in(spans.values())}
+    contents = find_contents(stores, held | {(registry, digest) for registry, *_, digest in used})
     verdicts = {
         day: _judge(of_span, contents, query, calendar.start_of(day))
         for day, of_span in spans.items()
@@ -220,40 +217,6 @@ def _judge(seen: _Seen, contents: Contents, query: UnusedQuery, since: datetime)
     return _Verdict(chosen, unclear, *_freed(chosen, judged, contents, seen.used))
 
 
-def _all_tags(stores: Stores, scope: Scope, registry: str | None) -> Iterable[Tag]:
-    cursor: str | None = None
-    while True:
-        page = stores.catalogue.find_tags(
-            CatalogueQuery(registry=registry), scope, cursor=cursor, limit=500
-        )
-        yield from page.items
-        cursor = page.next
-        if cursor is None:
-            return
-
-
-def _find_manifests(
-    stores: Stores, tags: Iterable[Tag], used: Iterable[Image]
-) -> dict[Content, Manifest]:
-    """What the tags point to, what was used though no tag does any more, and what these hold."""
-    wanted: defaultdict[str, set[str]] = defaultdict(set)
-    for tag in tags:
-        wanted[tag.registry].add(tag.digest or "")
-    for registry, *_, digest in used:
-        wanted[registry].add(digest or "")
-    manifests: dict[Content, Manifest] = {}
-    for registry, level in wanted.items():
-        known: dict[str, Manifest] = {}
-        for _ in range(MAX_DEPTH):
-            found = stores.manifests.find(registry, level - {""})
-            known |= found
-            level = {child for one in found.values() for child in one.children} - known.keys()
-            if not level:
-                break
-        manifests |= {(registry, digest): manifest for digest, manifest in known.items()}
-    return manifests
-
-
 def _find_needed(tags: Sequence[Tag], used: Iterable[Image], since: datetime) -> set[Place]:
     """The digests, by repository, that were used or that tags in use point to."""
     used_tags = {(registry, repository, tag) for registry, repository, tag, _ in used}
@@ -303,41 +266,6 @@ def _without_need(
         and (tag.registry, tag.repository) not in unclear
     ]
     return unused, sorted({repository for _, repository in unclear})
-
-
-class Contents:
-    """What manifests hold, as far as that is known."""
-
-    def __init__(self, manifests: Mapping[Content, Manifest]) -> None:
-        self._manifests = manifests
-        self._found: dict[Content, tuple[dict[str, int], bool]] = {}
-
-    def children(self, registry: str, digest: str | None) -> list[str]:
-        """Of an index, each once."""
-        manifest = self._manifests.get((registry, digest or ""))
-        return manifest.children if manifest else []
-
-    def lacks_children(self, registry: str, digest: str) -> bool:
-        """Whether it is an index, and nobody told of what."""
-        manifest = self._manifests.get((registry, digest))
-        return manifest is not None and manifest.kind == "index" and not manifest.references
-
-    def blobs(
-        self, registry: str, digest: str | None, depth: int = 0
-    ) -> tuple[dict[str, int], bool]:
-        """Size by digest of what a manifest is known to hold, and whether that is all."""
-        manifest = self._manifests.get((registry, digest or ""))
-        if manifest is None or not manifest.references or depth > MAX_DEPTH:
-            return {}, False
-        if not manifest.children:
-            return manifest.blobs, True
-        key = registry, manifest.digest
-        if key not in self._found:
-            self._found[key] = {}, False  # until it is known: an index in itself
-            parts = [self.blobs(registry, child, depth + 1) for child in manifest.children]
-            sizes = {blob: size for part, _ in parts for blob, size in part.items()}
-            self._found[key] = sizes, all(is_whole for _, is_whole in parts)
-        return self._found[key]
 
 
 def _freed(

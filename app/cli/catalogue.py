@@ -60,6 +60,8 @@ def catalogue_check(
     `unheard` is at the registry and no event told of it, `moved` points elsewhere there, `gone` is
     on record only. Servers do the same, with repair, every `registries[].check_every`.
     """
+    if force and not repair:
+        raise click.UsageError("--force is for --repair: without it nothing is changed")
     registry = _registry_named(settings, name)
     stores = open_stores(settings)
     make = partial(make_projector, settings, stores, passing=True) if repair else None

@@ -9,11 +9,12 @@ Every move is recorded with who made it. Workers carry out `backfill` to `cut_ov
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from app.errors import IllegalState
 from app.migration.plan import Plan
-from app.migration.readiness import find_checks
+from app.migration.readiness import Check, find_checks
 from app.store import Stores
 from app.store.migrations import ASKED_FOR, WORKED, MigrationStore
 
@@ -68,13 +69,19 @@ def verify(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> N
     migrations.plans.want_verify(plan.name, who, now)
 
 
-def freeze(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> None:
+def freeze(
+    migrations: MigrationStore, plan: Plan, who: str, now: datetime, *, despite: str = ""
+) -> None:
     """Record that the source takes no pushes any more; the final crawl is then wanted.
+
+    `despite` is for the audit: what somebody knew who insisted.
 
     Raises:
         IllegalState: the plan is not live.
     """
-    if not migrations.plans.set_state(plan.name, "frozen", who, now, before=["live"]):
+    if not migrations.plans.set_state(
+        plan.name, "frozen", who, now, before=["live"], despite=despite
+    ):
         raise _refusal(migrations, plan, "only a live plan can be frozen")
     migrations.plans.want_crawl(plan.name, "final, as the source is frozen", who, now)
 
@@ -83,7 +90,7 @@ def cut_over(stores: Stores, plan: Plan, who: str, now: datetime, *, force: bool
     """Record that clients use the target; what they push there is never overwritten from then on.
 
     Both sides have to be compared just before (app.migration.looking.examine). `force` takes
-    conditions for met of which nobody can tell; never those that are not.
+    conditions for met of which nobody can tell, and the audit names them; never those that are not.
 
     Raises:
         IllegalState: the plan is neither live nor frozen, or not ready.
@@ -92,14 +99,12 @@ def cut_over(stores: Stores, plan: Plan, who: str, now: datetime, *, force: bool
     state = migrations.plans.get(plan.name).state
     if state not in ("live", "frozen"):
         raise _refusal(migrations, plan, "only a plan that is live or frozen can be cut over")
-    unmet = [
-        f"{check.name} ({check.reason})"
-        for check in find_checks(stores, plan, now)
-        if check.is_met is False or (check.is_met is None and not force)
-    ]
-    if unmet:
-        raise IllegalState(f"not ready: {'; '.join(unmet)}")
-    if not migrations.plans.set_state(plan.name, "cut_over", who, now, before=[state]):
+    open_ = [check for check in find_checks(stores, plan, now) if not check.is_met]
+    if unmet := [check for check in open_ if check.is_met is False or not force]:
+        raise IllegalState(f"not ready: {_told(unmet)}")
+    if not migrations.plans.set_state(
+        plan.name, "cut_over", who, now, before=[state], despite=_told(open_)
+    ):
         raise _refusal(migrations, plan, "somebody moved it just now")
 
 
@@ -121,6 +126,10 @@ def close(migrations: MigrationStore, plan: Plan, who: str, now: datetime) -> No
     """
     if not migrations.close(plan.name, who, now):
         raise _refusal(migrations, plan, "there is nothing to close")
+
+
+def _told(checks: Sequence[Check]) -> str:
+    return "; ".join(f"{check.name} ({check.reason})" for check in checks)
 
 
 def _closed(plan: Plan) -> IllegalState:

@@ -13,18 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from app.errors import StartupError, StoreUnavailable
-from app.notifications.projector import (
-    COMPLAIN_S,
-    LEASE,
-    LOOK_S,
-    TURN_S,
-    WANTED,
-    Held,
-    LeaseLost,
-    Projector,
-    ProjectorThread,
-    lease_of,
-)
+from app.notifications.lease import LEASE, TURN_S, WANTED, Held, LeaseLost, lease_of
+from app.notifications.projector import COMPLAIN_S, LOOK_S, Projector, ProjectorThread
 from app.rules.shares import WHOLE, Share
 from app.store import Stores, deadline
 

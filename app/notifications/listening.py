@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from app.rules.events import Event
 from app.store import Stores
 from app.store.checks import NOTED_EVERY, CheckStore, Gap
+
+Key = tuple[str, str, str]  # registry, node, process
 
 SILENCE = timedelta(seconds=15)  # of our own, from which on it is told
 
@@ -17,18 +19,28 @@ class NodeWatch:
 
     def __init__(self, checks: CheckStore) -> None:
         self._checks = checks
-        self._noted: dict[tuple[str, str, str], datetime] = {}
+        self._noted: dict[Key, datetime] = {}
 
     def __call__(self, events: Sequence[Event]) -> None:
-        """Note what is new, and once a minute what is not."""
+        """Note what is new, and once a minute what is not: of many events of a process the last."""
+        due: dict[Key, datetime] = {}
         for event in sorted(events, key=lambda event: event.timestamp):
             if not event.instance:
                 continue
             key = (event.registry, event.source, event.instance)
-            noted = self._noted.get(key)
-            if noted is None or event.timestamp - noted >= NOTED_EVERY:
-                self._checks.note_node(*key, event.timestamp)
-                self._noted[key] = event.timestamp
+            if key not in self._noted:
+                # A gap begins with the last word of the process before.
+                self._note(due)
+                due = {}
+                self._note({key: event.timestamp})
+            elif event.timestamp - self._noted[key] >= NOTED_EVERY:
+                due[key] = event.timestamp
+        self._note(due)
+
+    def _note(self, due: Mapping[Key, datetime]) -> None:
+        for key, at in due.items():
+            self._checks.note_node(*key, at)
+            self._noted[key] = at
 
 
 def note_silence(stores: Stores, registries: Iterable[str], now: datetime) -> None:

@@ -19,7 +19,7 @@ from app.store.transfer import Row, parse_row
 
 Result = TypeVar("Result")
 
-BULK = 1_000  # events at once; between two of these the inbox is worked in
+BULK = 3_000  # events at once, as fewer rows are written twice; between two the inbox is worked in
 PATIENCE_S = 60.0  # for which a database that does not answer is waited for
 PAUSE_S = 1.0  # between two tries
 

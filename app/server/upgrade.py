@@ -10,8 +10,8 @@ from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from threading import Event
 
+from app.notifications.lease import Held
 from app.notifications.loading import rebuild
-from app.notifications.projector import Held
 from app.server.projecting import make_projector
 from app.settings import Settings
 from app.store import Stores

@@ -94,27 +94,31 @@ class ManifestStore:
         """Keep what events tell of manifests; idempotent, in any order.
 
         Returns the registry and digest of those that became known, or got references, by one of
-        these events: the same again when they come again.
+        these events: the same again when they come again. What another process removes meanwhile
+        is not put back, but when they come again.
         """
         told: dict[Key, list[Event]] = {}
         for event in events:
             if event.digest and event.action in TEACHING:
                 told.setdefault((event.registry, event.digest), []).append(event)
         documents = {key: _document(of_one) for key, of_one in told.items()}
-        learned = {key for key, row in documents.items() if not self._is_settled(key, row)}
-        unknown = [key for key in learned if self._known.get(key) is None]
-        stored = self._insert([documents[key] for key in unknown])
-        known = [key for key in learned if key not in unknown or _id(*key) in stored]
-        stored |= self._find([_id(*key) for key in known if _id(*key) not in stored])
-        told_of = {_id(*key): documents[key] for key in known}
-        while refused := self._improve([(stored[name], told_of[name]) for name in told_of]):
-            told_of = {name: told_of[name] for name in refused}
-            stored |= self._find(refused)
+        news = {key: row for key, row in documents.items() if not self._is_settled(key, row)}
+        known = self._insert([row for key, row in news.items() if self._known.get(key) is None])
+        waiting = {row["_id"]: row for row in news.values() if row["_id"] not in known}
+        while waiting:
+            stored = self._find(list(waiting))
+            refused = self._improve((row, waiting[name]) for name, row in stored.items())
+            for name in stored.keys() - refused:
+                known[name] = _better(stored[name], waiting[name])
+            waiting = {name: waiting[name] for name in refused}
         taught = set()
-        for key in learned:
-            row = _better(stored.get(_id(*key), {}), documents[key])
+        for key, told_now in news.items():
+            row = known.get(told_now["_id"])
+            if row is None:  # removed meanwhile; by another process, which has the lease now
+                self._known.drop(key)
+                continue
             self._known.put(key, _Told(row["told_by"], row.get("references_by")))
-            if _taught(row, documents[key]):
+            if _taught(row, told_now):
                 taught.add(key)
         return taught
 
@@ -127,15 +131,16 @@ class ManifestStore:
         return by is None or (told.references is not None and by > told.references)
 
     def _insert(self, documents: Sequence[Document]) -> dict[str, Document]:
-        """Insert documents; returns what was there before, by `_id`."""
-        there: list[str] = []
+        """Insert documents; returns by `_id` those that were not there before."""
+        inserted = {row["_id"]: row for row in documents}
         for start in range(0, len(documents), BULK):
             batch = list(documents[start : start + BULK])
             try:
                 self._collection.insert_many(batch, ordered=False)
             except BulkWriteError as error:
-                there += [batch[index]["_id"] for index in only_duplicates(error)]
-        return self._find(there)
+                for index in only_duplicates(error):
+                    del inserted[batch[index]["_id"]]
+        return inserted
 
     def _find(self, ids: Sequence[str]) -> dict[str, Document]:
         found: dict[str, Document] = {}
@@ -147,12 +152,12 @@ class ManifestStore:
             found |= {row["_id"]: row for row in rows}
         return found
 
-    def _improve(self, pairs: Iterable[tuple[Document, Document]]) -> list[str]:
+    def _improve(self, pairs: Iterable[tuple[Document, Document]]) -> set[str]:
         """Update what is stored, as it was read, where something earlier was told.
 
         Returns the `_id` of all in a bulk of which another process changed one meanwhile.
         """
-        refused: list[str] = []
+        refused: set[str] = set()
         updates = []
         for stored, told in pairs:
             better = _better(stored, told)
@@ -163,7 +168,7 @@ class ManifestStore:
         for start in range(0, len(updates), BULK):
             ids, writes = zip(*updates[start : start + BULK], strict=True)
             if self._collection.bulk_write(list(writes), ordered=False).matched_count < len(ids):
-                refused += ids
+                refused |= set(ids)
         return refused
 
     def remove_registry(self, registry: str) -> None:
@@ -255,8 +260,6 @@ def _rank(event: Event) -> str:
 
 def _better(stored: Document, told: Document) -> Document:
     """Of two documents of one manifest what the earlier events told."""
-    if not stored:
-        return told
     first = min(stored, told, key=lambda row: str(row["told_by"]))
     telling = [row for row in (stored, told) if "references" in row]
     teller: dict[str, Any] = min(telling, key=lambda row: str(row["references_by"]), default={})

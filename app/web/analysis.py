@@ -15,17 +15,25 @@ from app.analysis.recall import Consumer, Recall, recall_digest, recall_tag
 from app.analysis.unused import Report, UnusedTag, find_unused
 from app.errors import NotFound
 from app.rules.events import Event
+from app.store.catalogue import CatalogueQuery
 from app.store.paging import Page
 from app.store.usage import Newest, Proof
 from app.web import lists
 from app.web.dashboard import find_chart, find_week
 from app.web.figures import find_figures, linker_before, new_tags_url, records_linker
-from app.web.forms import DashboardFilter, RecallFilter, RecordFilter, UnusedFilter
+from app.web.forms import (
+    DashboardFilter,
+    RecallFilter,
+    RecordFilter,
+    StorageFilter,
+    UnusedFilter,
+)
 from app.web.forms.fields import DIGEST_START, whole_digest
 from app.web.lists import Item, Listing, fields_of
 from app.web.runtime import runtime
 from app.web.search import complete_digest, entry_page, results
 from app.web.signin import viewer
+from app.web.storage import find_held, held_chart, storage_listing, tags_link
 
 bp = Blueprint("analysis", __name__, url_prefix="/analysis")
 
@@ -57,9 +65,15 @@ def home() -> Any:
         link=records_linker(form.record_filters(), figures.first, figures.last),
         link_before=linker_before(form, figures),
         new_tags_url=new_tags_url(form, figures),
-        has_events=any(figures.totals.values())
-        or runtime().stores.days.find_first_day() is not None,
+        has_events=any(figures.totals.values()) or _sees_anything(),
     )
+
+
+def _sees_anything() -> bool:
+    """Whether there is any repository, deleted or not, that the account may see."""
+    every = CatalogueQuery(deleted=True)
+    found = runtime().stores.catalogue.count("repository", every, viewer().scope, cap=1)
+    return found.number > 0
 
 
 @bp.get("/unused")
@@ -95,7 +109,7 @@ def unused() -> Any:
         count=lists.total(listing, page),
         time_zone=runtime().settings.analysis.time_zone,
         commands="".join(map(_delete_command, page.items)),
-        has_events=runtime().stores.days.find_first_day() is not None,
+        has_events=bool(page.items) or _sees_anything(),
     )
 
 
@@ -158,6 +172,31 @@ def _unused_item(row: UnusedTag, newest: Mapping[tuple[str, str, str], Newest]) 
         item[f"last_{name}_by"] = last.actor if last else None
         item[f"last_{name}_client"] = last.client if last else None
     return item
+
+
+@bp.get("/storage")
+def storage() -> Any:
+    """What the tags of each namespace hold, and what of it came lately."""
+    viewer()
+    form = StorageFilter(request.args)
+    if not form.validate():
+        return render_template("analysis/storage.html", form=form, page=None), 400
+    found = find_held(form)
+    listing = storage_listing(form, found)
+    exported = lists.export(listing)
+    if exported:
+        return exported
+    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    return render_template(
+        "analysis/storage.html",
+        form=form,
+        found=found,
+        chart=held_chart(found),
+        link=tags_link,
+        page=page,
+        count=lists.total(listing, page),
+        time_zone=runtime().settings.analysis.time_zone,
+    )
 
 
 @bp.get("/recall")

@@ -30,6 +30,7 @@ from app.web.forms import (
     FilterForm,
     RecallFilter,
     RegistryFilter,
+    StorageFilter,
     UnusedFilter,
     UsageFilter,
 )
@@ -54,6 +55,7 @@ from app.web.search import (
     tag_listing,
 )
 from app.web.signin import administrator, is_signed_in, viewer, visitor
+from app.web.storage import find_held, storage_listing
 from app.web.wiring import carry_out as carry_out_rejected
 from app.web.wiring import rejected_listing
 
@@ -166,6 +168,16 @@ def unused() -> Response:
     _check(form, _OF_EVERY_LIST)
     report = find_report(form)
     return _answer(unused_listing(form, report), _beside("/unused", report))
+
+
+@bp.get("/storage")
+def storage() -> Response:
+    """What tags hold by namespace, and all together: 200, 400, 401."""
+    viewer()
+    form = StorageFilter(request.args)
+    _check(form, _OF_EVERY_LIST)
+    found = find_held(form)
+    return _answer(storage_listing(form, found), _beside("/storage", found))
 
 
 @bp.get("/recall")

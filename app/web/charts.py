@@ -24,7 +24,7 @@ class Series(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A day or an hour: how often what happened, in the order of the series."""
+    """A day or an hour: how much of what, in the order of the series."""
 
     start: datetime
     end: datetime
@@ -52,6 +52,7 @@ class Chart(msgspec.Struct, frozen=True):
     before: Sequence[Column] = ()
     by: str = "action"
     choices: Sequence[str] = ()  # of `by`, where there is a choice
+    is_size: bool = False  # numbers are bytes, each with those of the columns before it
 
     @property
     def width(self) -> int:
@@ -90,7 +91,9 @@ class Chart(msgspec.Struct, frozen=True):
         return marks
 
     def total(self, place: int) -> int:
-        """The sum of a series."""
+        """All of a series."""
+        if self.is_size:
+            return self.columns[-1].numbers[place]
         return sum(column.numbers[place] for column in self.columns)
 
     def total_before(self, place: int) -> int:

@@ -33,6 +33,7 @@ _EXPORTS = {
     "analysis.records",
     "analysis.unused",
     "analysis.recall",
+    "analysis.storage",
     "access.sign_ins",
     "migration.jobs",
     "migration.drift",

@@ -17,6 +17,7 @@ from app.store.paging import Count
 from app.version import VERSION
 from app.web import languages, lists, preferences
 from app.web.charts import change
+from app.web.choices import choices
 from app.web.runtime import find_up_to
 from app.web.sentences import _
 from app.web.signin import account_name, is_administrator, is_visitor, shown_of_others
@@ -60,6 +61,7 @@ def init_app(app: Flask) -> None:
 def _page_names() -> dict[str, Any]:
     return {
         "account_name": account_name,
+        "choices": choices,
         "find_up_to": find_up_to,
         "following_url": lists.following_url,
         "is_administrator": is_administrator,
@@ -146,7 +148,9 @@ def duration(seconds: float) -> str:
 
 def size(number: int | None) -> str:
     """Bytes in decimal units, as registries show them."""
-    return "–" if number is None else humanize.naturalsize(number).replace(" Bytes", " B")
+    if number is None:
+        return "–"
+    return "1 B" if number == 1 else humanize.naturalsize(number).replace(" Bytes", " B")
 
 
 def bars(numbers: Sequence[int], height: int = 20) -> str:
@@ -179,6 +183,9 @@ _NUMBERED: dict[str, Callable[[int, str], str]] = {
         "%(number)s difference", "%(number)s differences", number, number=text
     ),
     "jobs": lambda number, text: ngettext("%(number)s job", "%(number)s jobs", number, number=text),
+    "namespaces": lambda number, text: ngettext(
+        "%(number)s namespace", "%(number)s namespaces", number, number=text
+    ),
     "records": lambda number, text: ngettext(
         "%(number)s record", "%(number)s records", number, number=text
     ),

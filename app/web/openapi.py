@@ -13,6 +13,7 @@ from wtforms.validators import NumberRange
 
 from app.analysis.explain import Answer
 from app.analysis.recall import Consumer, Interval
+from app.analysis.storage import Growth
 from app.analysis.unused import UnusedTag
 from app.migration.progress import Progress
 from app.migration.readiness import Check
@@ -154,6 +155,19 @@ LISTS = {
             "freed": int,
             "unknown": int,
             "maybe_shared": int,
+        },
+    ),
+    "/storage": List(
+        "What the tags of each namespace hold, and what of it came in some days",
+        forms.StorageFilter,
+        Growth,
+        beside={
+            "first": date,
+            "last": date,
+            "size": int,
+            "came": int,
+            "unknown": int,
+            "undated": int,
         },
     ),
     "/history": List("What a tag pointed to, newest first", forms.HistoryFilter, Move),

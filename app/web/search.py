@@ -34,6 +34,7 @@ bp = Blueprint("search", __name__, url_prefix="/search")
 RECENT = 10
 MIN_WHOLE_DIGEST = 64  # hexadecimal digits of sha256, the shortest that registries use
 MAX_CANDIDATES = 20  # digests that begin alike
+MAX_PULL_COMMANDS = 5  # of a digest: one for each repository
 MAX_BY_VERSION = 200  # tags of a repository: more are listed by name, page by page
 
 
@@ -276,7 +277,7 @@ def tag() -> Any:
         tag=found,
         whole=whole,
         supplements=_supplements_of([found]),
-        pull_reference=_pull_reference(found, activity.get("records", ())),
+        pull_reference=f"{_host_of(registry, activity.get('records', ()))}/{name}:{found.tag}",
         history=history[start : start + lists.PAGE_SIZE],
         newer=history[start - 1] if start else None,
         older=start + lists.PAGE_SIZE if len(history) > start + lists.PAGE_SIZE else None,
@@ -294,6 +295,7 @@ def digest() -> Any:
     page, registry = _find_digest(wanted)
     tags = [row for row in tag_items(page).items if row["digest"] == wanted]
     stores = runtime().stores
+    activity = _activity(RecordQuery(digest=wanted, parts=True))
     return render_template(
         "search/digest.html",
         digest=wanted,
@@ -301,7 +303,8 @@ def digest() -> Any:
         supplements=_supplements_of(row for row in page.items if row.digest == wanted),
         tags=tags,
         has_more_tags=page.next is not None,
-        **_activity(RecordQuery(digest=wanted, parts=True)),
+        pull_references=_pull_references(wanted, tags, activity.get("records", ())),
+        **activity,
     )
 
 
@@ -436,14 +439,26 @@ def _named_repository() -> tuple[str, str]:
     return name, registry
 
 
-def _pull_reference(tag: Tag, records: Sequence[Event]) -> str:
-    """What to write after `docker pull`.
+def _pull_references(digest: str, tags: Iterable[Item], records: Sequence[Event]) -> list[str]:
+    """What to write after `docker pull`, for some of the repositories that have a digest.
 
-    The host as config.yml names it; else as all who pushed and pulled last called it, for a client
-    may call it anything.
+    Those where a tag points to it; a platform of an index has none, so those of its newest records.
+    """
+    places = {(tag["registry"], tag["repository"]) for tag in tags if not tag["deleted"]}
+    if not places:
+        last = {(row.registry, row.repository): row.action for row in reversed(records)}
+        places = {place for place, action in last.items() if action != "delete"}
+    some = sorted(places)[:MAX_PULL_COMMANDS]
+    return [f"{_host_of(registry, records)}/{name}@{digest}" for registry, name in some]
+
+
+def _host_of(registry: str, records: Iterable[Event]) -> str:
+    """The host of a registry as clients write it.
+
+    As config.yml names it; else as all who pushed and pulled last called it, for a client may call
+    it anything.
     """
     registries = runtime().settings.registries
-    configured = next((r.hosts for r in registries if r.name == tag.registry), [])
-    called = {event.host for event in records if event.host}
-    host = configured[0] if configured else called.pop() if len(called) == 1 else "REGISTRY"
-    return f"{host}/{tag.repository}:{tag.tag}"
+    configured = next((each.hosts for each in registries if each.name == registry), [])
+    called = {event.host for event in records if event.host and event.registry == registry}
+    return configured[0] if configured else called.pop() if len(called) == 1 else "REGISTRY"

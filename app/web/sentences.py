@@ -225,6 +225,7 @@ SENTENCES = (
     _("final, as the source is frozen"),
     _("the source was restarted, and may have lost events"),
     _("state %(what)s"),
+    _("state %(what)s, by force: %(text)s"),
     _("crawl: %(text)s"),
     _("resume, %(number)s deletes allowed"),
     _("retry %(jobs)s: %(number)s jobs"),

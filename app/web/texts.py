@@ -19,6 +19,7 @@ from app.web.sentences import SENTENCES
 
 MAX_WORDS = 1000
 _HOLE = re.compile(r"%\((\w+)\)s")
+_AND_MORE = re.compile(r"(?P<names>.+) and (?P<number>\d+) more", re.DOTALL)
 
 
 class Speech:
@@ -119,11 +120,22 @@ def _translate_state(locale: str, text: str) -> str:
 
 
 def _translate_found(locale: str, text: str) -> str:
-    """What a verification found: `2 broken blob, 1 missing: team/app:v1`."""
+    """What a verification found: `2 broken blob, 1 missing: team/app:v1 and 2 more`."""
     numbers, colon, names = text.partition(": ")
     counted = [part.partition(" ") for part in numbers.split(", ")]
-    kinds = ", ".join(f"{number} {_translate(locale, kind)}" for number, _, kind in counted)
-    return f"{kinds}{colon}{names}"
+    kinds = ", ".join(
+        gettext("%(number)s %(what)s", number=number, what=_translate(locale, kind))
+        for number, _, kind in counted
+    )
+    if not colon:
+        return kinds
+    return gettext("%(name)s: %(text)s", name=kinds, text=_translate_names(locale, names))
+
+
+def _translate_names(locale: str, text: str) -> str:
+    """Names, the first few of many: `team/app, team/web and 2 more`."""
+    match = _AND_MORE.fullmatch(text)
+    return gettext("%(names)s and %(number)s more", **match.groupdict()) if match else text
 
 
 # By the name of a hole: what stands there is put into the other language, too.
@@ -131,6 +143,7 @@ _PARTS: dict[str, Callable[[str, str], str]] = {
     "text": _translate,
     "what": _translate_state,
     "found": _translate_found,
+    "names": _translate_names,
 }
 
 

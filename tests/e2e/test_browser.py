@@ -98,6 +98,8 @@ def paths(of: str, tag: str, digest: str) -> list[str]:
         f"/search/digest?digest={digest}",
         "/analysis/",
         "/analysis/unused",
+        "/analysis/storage",
+        f"/analysis/storage?repository={of}",
         "/analysis/recall",
         f"/analysis/recall?digest={digest}",
         f"/analysis/recall?repository={of}&tag={tag}",
@@ -451,6 +453,31 @@ def test_names_as_long_as_can_be_fit_into_every_page(
             wide += too_wide(page)
 
     assert not wide, "\n".join(wide)
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+def test_a_namespace_as_long_as_can_be_fits_into_what_tags_hold(
+    open_page: OpenPage, pushed: Pushed, server: Server, width: int
+) -> None:
+    webhook, namespace = Webhook(server), LONG.removeprefix("long/")
+    layer = {"mediaType": "application/octet-stream", "size": 10**6, "digest": digest("layer")}
+    event = wire_event(
+        "push",
+        f"{namespace}/app",
+        id=str(uuid.uuid4()),
+        at=datetime.now(UTC),
+        tag="v1",
+        references=[layer],
+    )
+    assert webhook.post(event).status_code == 202
+    webhook.close()
+    server.wait_until_worked_in()
+    page = open_page("admin", width)
+
+    page.goto("/analysis/storage")
+
+    expect(page.locator(".legend")).to_contain_text(namespace)
+    assert too_wide(page) == []
 
 
 @pytest.mark.parametrize("javascript", [True, False], ids=["with JavaScript", "without"])

@@ -84,3 +84,42 @@ def test_a_name_that_is_cut_is_whole_when_it_has_the_focus(open_page: OpenPage, 
     assert name.get_attribute("title") == "t" * 128
     assert not name.evaluate(is_cut)
     assert too_wide(page) == []
+
+
+def post_what_is_rejected(server: Server) -> None:
+    """Events whose names are no names, and as long as they may be."""
+    webhook = Webhook(server)
+    for tag in ("t" * 300, "with blanks and more of them " * 9):
+        event = wire_event("push", "wordy/app", id=str(uuid.uuid4()), at=datetime.now(UTC), tag=tag)
+        assert webhook.post(event).status_code == 202
+    webhook.close()
+
+
+def test_a_long_reason_makes_no_row_higher_and_unfolds(open_page: OpenPage, server: Server) -> None:
+    post_what_is_rejected(server)
+    page = open_page("admin", 1440)
+
+    page.goto("/wiring/rejected")
+    rows = page.locator("table.rows tbody tr")
+    heights = {round(box["height"]) for row in rows.all() if (box := row.bounding_box())}
+    reason = rows.locator("summary", has_text="t" * 20).first
+    is_cut = "element => element.scrollWidth > element.clientWidth"
+    before = reason.evaluate(is_cut)
+    reason.click()
+
+    assert rows.count() >= 2
+    assert heights == {41}
+    assert before
+    assert not reason.evaluate(is_cut)
+    assert too_wide(page) == []
+
+
+def test_an_account_with_a_long_name_makes_no_page_wider(
+    open_page: OpenPage, server: Server
+) -> None:
+    page = open_page("alice", 360)
+
+    page.goto("/search/")
+    page.locator("header .account").evaluate("link => { link.textContent = 'robot-'.repeat(20); }")
+
+    assert too_wide(page) == []

@@ -234,6 +234,37 @@ def test_who_learns_while_another_does_overwrites_nothing_that_came_first(stores
     assert known(stores) != found
 
 
+@pytest.mark.parametrize("is_remembered", [True, False])
+@pytest.mark.parametrize("removed_before", ["find", "bulk_write"])
+def test_what_another_removes_meanwhile_is_let_be_and_learned_when_the_events_come_again(
+    stores: Stores, removed_before: str, is_remembered: bool
+) -> None:
+    collection: Any = stores.manifests._collection
+    writes = iter(range(20))
+    is_away = False
+
+    def remove() -> None:
+        next(writes)  # fails where it never ends
+        if is_away:
+            collection.delete_one({"_id": f"default {digest('image')}"})
+
+    learner = ManifestStore(Interrupted(collection, remove, removed_before))  # type: ignore[arg-type]
+    events = [told(at=1, references=named(10)), told("other", at=2)]
+    first = learner if is_remembered else stores.manifests
+    first.learn([told(at=5), told("other", at=5)])
+
+    is_away = True
+    assert learner.learn(events) == {("default", digest("other"))}
+    assert known(stores) is None
+    assert known(stores, "other") == Manifest(digest=digest("other"), media_type=IMAGE, size=2)
+
+    is_away = False
+    assert ("default", digest("image")) in learner.learn(events)
+    found = known(stores)
+    assert found
+    assert (found.size, found.references) == (1, named(10))
+
+
 def assert_first_words_are_known(stores: Stores, events: Sequence[Event]) -> None:
     for name in ("image", "other"):
         telling = [e for e in events if e.digest == digest(name) and e.action != "delete"]

@@ -120,15 +120,18 @@ def migrate_freeze(settings: Settings, name: str | None, force: bool) -> None:
     Looks whether it is: refused if the source still takes pushes.
     """
     stores, plan = open_plan(settings, name)
+    despite = ""
     if stores.migrations.plans.get(plan.name).state == "live":
         with contextlib.closing(connect_source(plan)) as source:
             known = partial(stores.catalogue.find_names, plan.registry)
             takes, why = takes_pushes(source, plan, known)
-        if takes and not force:
-            raise IllegalState(f"{plan.source.url} still takes pushes ({why}); make it read-only")
+        if takes:
+            despite = f"{plan.source.url} still takes pushes ({why})"
+            if not force:
+                raise IllegalState(f"{despite}; make it read-only")
         if takes is None:
             _warn(f"nobody can tell whether {plan.source.url} takes pushes: {why}")
-    states.freeze(stores.migrations, plan, who(), present())
+    states.freeze(stores.migrations, plan, who(), present(), despite=despite)
     print(f"{plan.name} is frozen; when the crawl is over, rns migrate verify and ready")
 
 

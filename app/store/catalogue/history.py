@@ -10,6 +10,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
 from app.rules.events import Event
+from app.rules.kinds import kind_of
 from app.store.catalogue.names import (
     Rename,
     Renames,
@@ -165,6 +166,8 @@ def make_sighting(seen: Mapping[str, Any], repository: str) -> Document:
         "kind": "image",
         **{name: seen[name] for name in SIGHTED if name in seen},
     }
+    if not told["media_type"]:  # the kind on record is what others told of the manifest
+        told["kind"] = kind_of("", "", (), told["tag"])
     move = told | {"repository": repository, "named": seen["repository"]}
     move |= {"action": SEEN, "actor": ""}
     return move | keys_of(move)

@@ -53,11 +53,19 @@ class PlanStore:
         return PlanStatus(**fields)
 
     def set_state(
-        self, name: str, state: PlanState, who: str, now: datetime, *, before: Several[str] = ()
+        self,
+        name: str,
+        state: PlanState,
+        who: str,
+        now: datetime,
+        *,
+        before: Several[str] = (),
+        despite: str = "",
     ) -> bool:
         """Move a plan to a state; its pause and breaker stay.
 
-        False when it is in none of the states `before`, where there are any.
+        False when it is in none of the states `before`, where there are any. The audit says
+        `despite` what somebody insisted.
         """
         made = {"$setOnInsert": {"state": "draft"}}
         self._plans.update_one({"_id": name}, made, upsert=True)
@@ -67,7 +75,8 @@ class PlanStore:
         update = {"$set": {"state": state, "since": now, "by": who}}
         moved = self._plans.update_one(query, update).matched_count > 0
         if moved:
-            self.add_audit(AuditRow(plan=name, who=who, what=f"state {state}", at=now))
+            what = f"state {state}, by force: {despite}" if despite else f"state {state}"
+            self.add_audit(AuditRow(plan=name, who=who, what=what, at=now))
         return moved
 
     def start(self, name: str, who: str, now: datetime) -> None:

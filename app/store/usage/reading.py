@@ -149,13 +149,19 @@ class UsageStore:
         return (row for row in chain(closed, made) if matches(row, query)), missing
 
     def read_sums(
-        self, query: UsageQuery, scope: Scope, now: datetime, *, tops: Sequence[str] = tuple(TOPS)
+        self,
+        query: UsageQuery,
+        scope: Scope,
+        now: datetime,
+        *,
+        tops: Sequence[str] = tuple(TOPS),
+        only_summed: bool = False,
     ) -> Sums:
         """What happened in a period, added up; as `read` for days that are not closed.
 
         `tops` are the lists that are wanted. Cheap, but for one repository, tag or digest, for
         what needs account and client, and for repositories that are not a whole namespace: there
-        the rows are added up.
+        the rows are added up. With `only_summed` that is left out, as is what is open just now.
 
         A top list that would tell of other people has the account's own pulls and pushes alone.
         """
@@ -167,19 +173,22 @@ class UsageStore:
             fields = dict.fromkeys(("day", "run", "registry", "counts", "bytes", *tops), 1)
             for document in self._read_sums(cover, query, named, fields):
                 add_document(sums, document, tops)
+            if only_summed:
+                return sums
             made, sums.missing = self._make_rows(cover, parts_of(query, scope))
             for row in chain(self._read_rows(cover, parts), made):
                 if matches(row, query):
                     sums.add(row)
             return sums
 
-        found = self._settled(query, now, read)
+        cover = self._cover(query.first, query.last) if only_summed else None
+        found = read(cover) if cover else self._settled(query, now, read)
         hidden = hidden_lists(query, scope)
         found.tops |= {name: {} for name in hidden}
         own = [name for name in hidden if name in tops]
         if own and scope.account and query.actor is None:
             mine = msgspec.structs.replace(query, actor=scope.account)
-            lists = self.read_sums(mine, scope, now, tops=own).tops
+            lists = self.read_sums(mine, scope, now, tops=own, only_summed=only_summed).tops
             found.tops |= {name: lists[name] for name in own}
         return found
 

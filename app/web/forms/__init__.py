@@ -12,6 +12,7 @@ from app.web.forms.analysis import (
     DashboardFilter,
     RecallFilter,
     RecordFilter,
+    StorageFilter,
     UnusedFilter,
     UsageFilter,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "RepositoryFilter",
     "SignInFilter",
     "SignInForm",
+    "StorageFilter",
     "SwitchField",
     "TagFilter",
     "TokenFilter",

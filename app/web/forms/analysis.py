@@ -11,6 +11,7 @@ from wtforms import Field, IntegerField
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import NumberRange, Optional, ValidationError
 
+from app.analysis.storage import StorageQuery
 from app.analysis.unused import USERS, UnusedQuery
 from app.errors import InvalidReference
 from app.rules.addresses import parse_ip
@@ -40,6 +41,7 @@ ACTION, CLIENT = "action", "client"  # what bars are stacked by
 DEFAULT_PERIOD = "30"
 MAX_PERIOD_DAYS = 1100
 DEFAULT_UNUSED_DAYS = 90
+CAME = "came"  # what namespaces are ordered by, where nothing is chosen
 
 
 class RecordFilter(FilterForm):
@@ -239,6 +241,44 @@ class UnusedFilter(FilterForm):
         return UnusedQuery(
             days=self.days.data or DEFAULT_UNUSED_DAYS,
             clients=frozenset(self.client_classes()) or USERS,
+            registry=self.registry.data or None,
+            namespace=or_empty(self.namespace.data),
+            repository=self.repository.data or None,
+        )
+
+
+class StorageFilter(FilterForm):
+    """Filters of what tags hold, by namespace."""
+
+    days = PeriodField(
+        _("Period"),
+        longest=MAX_PERIOD_DAYS,
+        choices=[SelectChoice(str(days), days_long(days)) for days in (7, 30, 90, 365)],
+        default=DEFAULT_PERIOD,
+    )
+    registry = text_field(_("Registry"))
+    namespace = text_field(_("Namespace"), description=_("as team; - for names without one"))
+    repository = text_field(_("Repository"), description=_("the whole name, as team/app"))
+    sort = ChoiceField(
+        _("Sort by"),
+        choices=[
+            SelectChoice(CAME, _("New")),
+            SelectChoice("name", _("Name")),
+            SelectChoice("tags", _("Tags")),
+            SelectChoice("size", _("Size")),
+        ],
+        default=CAME,
+    )
+
+    def in_force(self) -> list[tuple[Field, str]]:
+        """The fields that narrow the list: period and order do not, and the page shows them."""
+        others = (self.days, self.sort)
+        return [(field, text) for field, text in super().in_force() if field not in others]
+
+    def query(self) -> StorageQuery:
+        """What is asked for."""
+        return StorageQuery(
+            days=int(self.days.data or DEFAULT_PERIOD),
             registry=self.registry.data or None,
             namespace=or_empty(self.namespace.data),
             repository=self.repository.data or None,

@@ -67,6 +67,9 @@ def test_what_no_event_told_of_is_listed_and_repaired_if_asked_for(
 
     assert rows(run("catalogue", "check", "--json")) == []
     assert run("catalogue", "check", "--registry", "other").status == 1
+    meant_otherwise = run("catalogue", "check", "--force")
+    assert meant_otherwise.status == 2
+    assert "--force is for --repair" in meant_otherwise.err
 
     monkeypatch.setattr(catalogue_checks, "RegistryClient", Unmounted)
     refused = run("catalogue", "check", "--repair")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from command_line import PLAN, Run, rows
 
-from app.cli.migrate import compare, shared, show
+from app.cli.migrate import compare, shared, show, steer
 from app.migration.advice import advice
 from app.registry import RegistryClient, RegistryError
 from app.rules.references import parse_repository
@@ -213,7 +213,26 @@ def test_a_plan_that_is_ready_is_cut_over_by_force_where_the_source_tells_nothin
 
     assert "dc2 is cut over: let the clients use https://new.invalid" in result.out
     assert queue.plans.get("dc2").state == "cut_over"
-    assert queue.plans.find_audit("dc2")[0].what == "state cut_over"
+    told = queue.plans.find_audit("dc2")[0].what
+    assert told.startswith("state cut_over, by force: crawled (the crawl saw no tag")
+    assert told.endswith("events (source.debug_url tells nothing)")
+
+
+def test_the_audit_says_that_a_source_was_frozen_by_force(
+    run: Run, queue: MigrationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steer, "takes_pushes", lambda *_: (True, "it began an upload"))
+    run("migrate", "start")
+    queue.plans.set_state("dc2", "live", "alice", present())
+    why = "https://old.invalid still takes pushes (it began an upload)"
+
+    refused = run("migrate", "freeze")
+    assert (refused.status, f"{why}; make it read-only" in refused.err) == (1, True)
+    assert queue.plans.find_audit("dc2")[0].what == "state live"
+
+    assert run("migrate", "freeze", "--force").status == 0
+    told = {row.what for row in queue.plans.find_audit("dc2")}
+    assert f"state frozen, by force: {why}" in told
 
 
 @pytest.mark.usefixtures("empty")

@@ -17,11 +17,12 @@ import pytest
 from builders import INDEX, deliver, envelope, rule, wire_event, work_in
 
 from app.errors import StoreUnavailable
+from app.notifications import lease
 from app.notifications import projector as module
 from app.notifications.derivation import Derivation
 from app.notifications.intake import Intake, Receipt
 from app.notifications.loading import load_events, load_lines, rebuild
-from app.notifications.projector import HELD, LEASE, MAX_FAILURES, Projector
+from app.notifications.projector import MAX_FAILURES, Projector
 from app.rules.events import Event, parse_envelope
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery
@@ -236,10 +237,10 @@ def test_only_one_projector_works_at_a_time_and_another_takes_over_when_it_is_go
 
     assert second.turn() is None
     stores.leases._collection.update_one(
-        {"_id": LEASE}, {"$set": {"until": datetime.now(UTC) - timedelta(seconds=1)}}
+        {"_id": lease.LEASE}, {"$set": {"until": datetime.now(UTC) - timedelta(seconds=1)}}
     )
     assert second.turn() is False
-    time.sleep(HELD.total_seconds())
+    time.sleep(lease.HELD.total_seconds())
     assert first.turn() in (None, False)
 
 
@@ -257,8 +258,8 @@ def slow_down(stores: Stores, monkeypatch: pytest.MonkeyPatch, seconds: float) -
 def test_a_step_that_takes_longer_than_the_lease_does_not_cost_it(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HELD", timedelta(seconds=0.5))
-    monkeypatch.setattr(module, "RENEWED_S", 0.1)
+    monkeypatch.setattr(lease, "HELD", timedelta(seconds=0.5))
+    monkeypatch.setattr(lease, "RENEWED_S", 0.1)
     slow_down(stores, monkeypatch, 1.0)
     send(stores, event("push", tag="v1"))
     other, turns = Projector(stores), list[bool | None]()
@@ -277,9 +278,9 @@ def test_a_step_that_takes_longer_than_the_lease_does_not_cost_it(
 def test_who_hangs_loses_the_lease_and_writes_nothing_more(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HELD", timedelta(seconds=0.3))
-    monkeypatch.setattr(module, "RENEWED_S", 0.1)
-    monkeypatch.setattr(module, "TURN_S", 0.3)
+    monkeypatch.setattr(lease, "HELD", timedelta(seconds=0.3))
+    monkeypatch.setattr(lease, "RENEWED_S", 0.1)
+    monkeypatch.setattr(lease, "TURN_S", 0.3)
     monkeypatch.setattr(module, "deadline", lambda seconds: contextlib.nullcontext())
     slow_down(stores, monkeypatch, 1.0)
     send(stores, event("push", tag="v1"))
@@ -294,7 +295,7 @@ def test_a_server_makes_way_for_a_command_and_goes_on_after_it(stores: Stores) -
     server, command = Projector(stores), Projector(stores, passing=True)
     assert server.turn() is False
     assert command.turn() is None  # it asks
-    time.sleep(module.RENEWED_S)
+    time.sleep(lease.RENEWED_S)
 
     assert server.turn() is None
     assert command.turn() is False
@@ -437,7 +438,7 @@ def test_after_an_outage_in_the_middle_of_a_backlog_nothing_is_left_out(
             raise StoreUnavailable("away")
         return add(self, events)
 
-    monkeypatch.setattr(module, "HELD", timedelta(minutes=10))  # also on a slow machine
+    monkeypatch.setattr(lease, "HELD", timedelta(minutes=10))  # also on a slow machine
     monkeypatch.setattr(EventStore, "add", fail_once)
     monkeypatch.setattr(Stores, "check", lambda self: (_ for _ in ()).throw(StoreUnavailable("")))
     projector = Projector(stores)

@@ -19,10 +19,12 @@ from builders import IMAGE, INDEX, digest, envelope, wire_event
 from pymongo.errors import BulkWriteError
 from recount import differing
 
+from app.notifications import lease
 from app.notifications import projector as module
 from app.notifications.crew import agree
 from app.notifications.intake import Intake
-from app.notifications.projector import Held, LeaseLost, Outvoted, Projector
+from app.notifications.lease import Held, LeaseLost
+from app.notifications.projector import Outvoted, Projector
 from app.rules.shares import Share
 from app.store import Stores
 
@@ -224,8 +226,8 @@ def assert_nothing_is_claimed(world: World) -> None:
 def test_however_many_projectors_work_and_whoever_dies_all_follows_as_one_makes_it(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(module, "RENEWED_S", 0.0)
-    monkeypatch.setattr(module, "HELD", timedelta(seconds=60))
+    monkeypatch.setattr(lease, "RENEWED_S", 0.0)
+    monkeypatch.setattr(lease, "HELD", timedelta(seconds=60))
     monkeypatch.setattr(module, "RECENT", timedelta())  # would put right what was forgotten
     world = World(seed)
     chance = world.chance
@@ -265,7 +267,7 @@ def test_however_many_projectors_work_and_whoever_dies_all_follows_as_one_makes_
 
 @pytest.mark.wire
 def test_two_projectors_on_a_server(wire_database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RENEWED_S", 0.0)
+    monkeypatch.setattr(lease, "RENEWED_S", 0.0)
     stores = Stores(wire_database)
     stores.ensure_indexes()
     stores.schema.note()

@@ -162,6 +162,10 @@ def test_tags_and_unused_tags_have_their_sizes(
         zip(names, pushed, strict=True)
     )
     assert unused["freed"] == MAX_SIZE
+    storage = client.get("/api/v1/storage").json
+    assert storage["size"] == storage["items"][0]["size"] == MAX_SIZE
+    assert (storage["came"], storage["items"][0]["came"]) == (1, 1)
+    assert client.get("/api/v1/storage?days=365").json["came"] == MAX_SIZE
     for format in ("csv", "ndjson"):
         for path in ("/api/v1/tags?", "/api/v1/unused?days=30&"):
             text = client.get(f"{path}format={format}").text
@@ -178,6 +182,7 @@ def test_tags_and_unused_tags_have_their_sizes(
         f"/search/digest?digest={digest('all')}",
         "/analysis/user/login/",
         "/analysis/unused?days=30",
+        "/analysis/storage?days=365",
         f"/analysis/recall?digest={digest('one')}",
     ],
 )

@@ -16,7 +16,7 @@ from app.notifications.derivation import Derivation
 from app.notifications.listening import NodeWatch, note_silence
 from app.notifications.projector import Projector
 from app.registry import RegistryError
-from app.rules.events import parse_envelope
+from app.rules.events import Event, parse_envelope
 from app.rules.original import Row, parse_record
 from app.server import catalogue_checks
 from app.server.catalogue_checks import CatalogueChecker, check_catalogue, is_due
@@ -408,10 +408,15 @@ def test_a_server_checks_and_repairs_what_is_due(
 NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
 
 
-def heard(watch: NodeWatch, instance: str, at_s: float, node: str = "node:5000") -> None:
+def told(instance: str, at_s: float, node: str = "node:5000") -> Event:
     event = wire_event("pull", at=NOON + timedelta(seconds=at_s))
     event["source"] = {"addr": node, "instanceID": instance}
-    watch(parse_envelope(envelope(event), "default", NOON + timedelta(hours=2)).events)
+    (found,) = parse_envelope(envelope(event), "default", NOON + timedelta(hours=2)).events
+    return found
+
+
+def heard(watch: NodeWatch, instance: str, at_s: float, node: str = "node:5000") -> None:
+    watch([told(instance, at_s, node)])
 
 
 def spans(stores: Stores) -> list[tuple[float, float, str]]:
@@ -447,6 +452,25 @@ def test_each_node_has_gaps_of_its_own_and_a_new_name_is_a_new_start(mock_stores
         (10, 200, "b was started anew"),
         (0, 10, "b was started anew"),
     ]
+
+
+def test_a_history_at_once_has_the_same_gaps_as_one_by_one_and_few_writes(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = [told("first", at_s) for at_s in range(0, 6_000, 100)]
+    history += [told("second", at_s) for at_s in range(6_500, 7_000, 100)]
+    writes: list[datetime] = []
+    note_node = mock_stores.checks.note_node
+
+    def count(registry: str, node: str, instance: str, at: datetime) -> None:
+        writes.append(at)
+        note_node(registry, node, instance, at)
+
+    monkeypatch.setattr(mock_stores.checks, "note_node", count)
+    NodeWatch(mock_stores.checks)(history)
+
+    assert spans(mock_stores) == [(5_900, 6_500, "node:5000 was started anew")]
+    assert [(at - NOON).total_seconds() for at in writes] == [0, 5_900, 6_500, 6_900]
 
 
 def test_a_gap_is_open_until_a_complete_check_began_after_it(mock_stores: Stores) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
+import mongomock
 import pytest
 from builders import IMAGE, INDEX, NOW, digest, envelope, wire_event
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from recount import Recount, differing
 
 from app.notifications.derivation import Derivation
@@ -73,3 +76,40 @@ def history(chance: random.Random) -> Iterator[dict[str, Any]]:
                 reference["mediaType"] = INDEX
         event["source"]["instanceID"] = node
         yield event
+
+
+SIGNATURE = f"{digest('signed').replace(':', '-')}.sig"
+RENAMED = {
+    "repository": "team/app",
+    "rename": {"type": "name", "from": "team/app", "to": "team/new"},
+}
+
+
+def bare_pulls() -> list[Event]:
+    """Pulls that name no media type, of one manifest by several tags, and a rename."""
+    pulls = [
+        wire_event("pull", tag=tag, of=of, at=at, id=f"pull {at}", media_type="")
+        for at, (tag, of) in enumerate(
+            [("v1", "one"), (SIGNATURE, "one"), (SIGNATURE, "two"), ("v2", "two"), ("v1", "two")]
+        )
+    ]
+    rename = wire_event("push", at=10, id="rename") | {"action": "rename", "target": RENAMED}
+    return parse_envelope(envelope(*pulls, rename), "default", LATER).events
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.permutations(bare_pulls()), st.sampled_from([1, 2, 6]))
+def test_the_kind_of_a_tag_that_only_bare_pulls_tell_of_does_not_follow_their_order(
+    events: Sequence[Event], at_once: int
+) -> None:
+    database: Any = mongomock.MongoClient(tz_aware=True)["registry"]
+    derivation = Derivation(Stores(database))
+    for start in range(0, len(events), at_once):
+        derivation.work_in(events[start : start + at_once], LATER)
+
+    kinds = {(row["repository"], row["tag"]): row["kind"] for row in database["tags"].find()}
+    assert kinds == {
+        ("team/new", "v1"): "image",
+        ("team/new", "v2"): "image",
+        ("team/new", SIGNATURE): "signature",
+    }

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
-from builders import INDEX, deliver, digest, envelope, wire_event, work_in
+from builders import INDEX, deliver, digest, divide, envelope, wire_event
 
-from app.notifications import crew as crews
-from app.notifications import projector as module
-from app.notifications.crew import Crew, agree
+from app.notifications import lease
+from app.notifications.crew import agree
 from app.notifications.intake import Intake
-from app.notifications.projector import (
-    LEASE,
-    WANTED,
-    Held,
-    Outvoted,
-    Projector,
-    ProjectorThread,
-    lease_of,
-)
+from app.notifications.lease import LEASE, WANTED, Held
+from app.notifications.projector import Outvoted, Projector, ProjectorThread
 from app.rules.events import Event, parse_envelope
-from app.rules.shares import WHOLE, Share, share_of
+from app.rules.shares import Share, share_of
 from app.store import Stores
 from app.store.inbox import Progress
+from app.store.leases import LeaseStore
 
 BEGIN = datetime.now(UTC) - timedelta(minutes=30)
 HERE, THERE = "team/app-0", "team/app-4"  # of two shares, 0 and 1
@@ -37,7 +29,7 @@ HERE, THERE = "team/app-0", "team/app-4"  # of two shares, 0 and 1
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has a lease looks each time whether to make way."""
-    monkeypatch.setattr(module, "RENEWED_S", 0.0)
+    monkeypatch.setattr(lease, "RENEWED_S", 0.0)
 
 
 @pytest.fixture
@@ -45,12 +37,6 @@ def two(mock_stores: Stores) -> list[Projector]:
     """The projectors of two shares."""
     divide(mock_stores, 2)
     return [Projector(mock_stores, share=Share(number, 2)) for number in range(2)]
-
-
-def divide(stores: Stores, number: int) -> None:
-    stores.schema.note()
-    stores.schema.want_projectors(number)
-    assert agree(stores, number, Held(stores, passing=True))
 
 
 def event(action: str, repository: str = HERE, at: float = 0, **fields: Any) -> dict[str, Any]:
@@ -103,8 +89,8 @@ def test_a_repository_is_always_in_the_same_share_and_in_one_only() -> None:
 def test_one_projector_needs_no_more_than_before(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RENEWED_S", 60.0)
-    monkeypatch.setattr(module, "HELD", timedelta(seconds=90))
+    monkeypatch.setattr(lease, "RENEWED_S", 60.0)
+    monkeypatch.setattr(lease, "HELD", timedelta(seconds=90))
     divide(mock_stores, 1)
     calls: Counter[str] = Counter()
     collection = type(mock_stores.inbox._collection)
@@ -393,33 +379,40 @@ def test_the_server_that_started_last_decides_how_many_there_are(
     assert Projector(mock_stores).turn() is False
 
 
-def test_a_server_that_wanted_another_number_and_is_gone_is_waited_for_a_minute(
-    crew: Crew, mock_stores: Stores
+def test_where_so_many_work_as_are_wanted_no_lease_is_touched(
+    mock_stores: Stores, two: list[Projector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    divide(mock_stores, 1)
-    now = datetime.now(UTC)
+    held = Held(mock_stores, passing=True)
+    for name in ("take", "take_all", "give_back"):
+        monkeypatch.delattr(LeaseStore, name)
 
-    def wait(looks: int) -> int:
-        for _ in range(looks):
-            crew.wait_for_others()
-        return mock_stores.schema.find_wanted_projectors()
+    assert agree(mock_stores, 2, held)
 
-    mock_stores.leases.take(LEASE, "other", now)
-    assert wait(200) == 1
-    mock_stores.leases.give_back(LEASE, "other")
-    assert wait(100) == 1
-    mock_stores.leases.take(LEASE, "other", now)  # it was started anew
-    assert wait(1) == 1
-    mock_stores.leases.give_back(LEASE, "other")
-    assert wait(149) == 1
-    assert wait(2) == 5
+
+def test_who_wants_another_number_than_the_server_that_started_last_does_not_ask(
+    mock_stores: Stores, two: list[Projector]
+) -> None:
+    settle(two)
+
+    assert not agree(mock_stores, 3, Held(mock_stores, passing=True))
+
+    assert mock_stores.schema.check_projectors() == 2
+    assert [projector.turn() for projector in two] == [False, False]
+
+
+def test_who_asks_for_another_number_asks_no_more_when_another_server_starts(
+    mock_stores: Stores, two: list[Projector]
+) -> None:
+    settle(two)
+    mock_stores.schema.want_projectors(3)
+    held = Held(mock_stores, passing=True)
+    assert not agree(mock_stores, 3, held)
+    assert [projector.turn() for projector in two] == [None, None]
 
     mock_stores.schema.want_projectors(2)
-    mock_stores.leases.take(WANTED, "other", now)  # it waits until all have made way
-    assert wait(200) == 2
-    mock_stores.leases.give_back(WANTED, "other")
-    mock_stores.leases.take(lease_of(1), "of those before", now)
-    assert wait(151) == 5
+    assert not agree(mock_stores, 3, held)
+
+    assert [projector.turn() for projector in two] == [False, False]
 
 
 def test_a_command_works_in_all_that_waits_and_no_server_meanwhile(
@@ -458,86 +451,6 @@ def test_while_a_command_works_envelopes_are_divided_as_before(
     settle(two)
 
 
-# The crew
-
-
-@pytest.fixture
-def crew(mock_stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crew]:
-    """That of one process, where five projectors are to be."""
-    monkeypatch.setattr(Stores, "close", lambda self: None)
-    divide(mock_stores, 5)
-    crew = Crew(
-        5,
-        lambda: mock_stores,
-        lambda stores, share: Projector(Stores(stores._database), share=share),
-    )
-    yield crew
-    for member in crew._members.values():
-        member.thread.stop()
-        member.thread.join()
-
-
-def numbers(crew: Crew) -> list[int]:
-    """The shares of a crew, once those it gave back are."""
-    for member in crew._members.values():
-        if member.thread._ended.is_set():
-            member.thread.join()
-    crew._let_go()
-    return sorted(crew._members)
-
-
-def join(stores: Stores, process: str, length: timedelta = crews.PRESENCE) -> None:
-    stores.leases.take(f"{crews.PRESENT}{process}", process, datetime.now(UTC), length)
-
-
-def test_a_process_takes_its_fair_part_and_gives_back_what_is_more(
-    crew: Crew, mock_stores: Stores
-) -> None:
-    crew.look()
-    assert numbers(crew) == [0, 1, 2, 3, 4]
-
-    join(mock_stores, "other")
-    crew.look()
-    assert numbers(crew) == [0, 1, 2]
-    now = datetime.now(UTC)
-    assert mock_stores.leases.find_held(now).isdisjoint({lease_of(3), lease_of(4)})
-
-    join(mock_stores, "third")
-    crew.look()
-    assert numbers(crew) == [0, 1]
-    crew.look()
-    assert numbers(crew) == [0, 1]
-
-    for process in ("other", "third"):  # they died
-        join(mock_stores, process, -timedelta(minutes=2))
-    crew.look()
-    assert numbers(crew) == [0, 1, 2, 3, 4]
-
-
-def test_a_process_takes_only_what_nobody_has(crew: Crew, mock_stores: Stores) -> None:
-    for number in (0, 3):
-        mock_stores.leases.take(lease_of(number), "other", datetime.now(UTC))
-    crew.look()
-    assert numbers(crew) == [1, 2, 4]
-
-
-def test_while_somebody_wants_all_nobody_begins(crew: Crew, mock_stores: Stores) -> None:
-    mock_stores.leases.take(WANTED, "a command", datetime.now(UTC))
-    crew.look()
-    assert numbers(crew) == []
-
-
-def test_the_leases_of_processes_that_are_gone_are_removed(
-    crew: Crew, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    join(mock_stores, "gone", -timedelta(minutes=2))
-    crew._swept_at = -1e9
-    crew.look()
-
-    names = [row["_id"] for row in mock_stores.leases._collection.find()]
-    assert [name for name in names if name.startswith(crews.PRESENT)] == [crew._name]
-
-
 def test_a_thread_that_is_not_to_stay_ends_where_another_process_has_the_share(
     mock_stores: Stores, two: list[Projector]
 ) -> None:
@@ -547,25 +460,3 @@ def test_a_thread_that_is_not_to_stay_ends_where_another_process_has_the_share(
     thread.start()
     thread.join(10)
     assert not thread.is_alive()
-
-
-def test_one_projector_works_without_counting_processes(
-    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    divide(mock_stores, 1)
-    made: list[Share] = []
-
-    class Ended(Exception):
-        pass
-
-    def make(stores: Stores, share: Share) -> Projector:
-        made.append(share)
-        crew._ended.set()
-        raise Ended
-
-    crew = Crew(1, lambda: mock_stores, make)
-    crew.run()
-
-    assert made == [WHOLE]
-    assert mock_stores.leases.find_held(datetime.now(UTC)) == set()
-    work_in(mock_stores)

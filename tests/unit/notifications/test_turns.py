@@ -15,7 +15,7 @@ import pytest
 from builders import envelope, wire_event
 
 from app.errors import StoreUnavailable
-from app.notifications import intake
+from app.notifications import intake, lease
 from app.notifications import projector as module
 from app.notifications.derivation import Derivation
 from app.notifications.projector import Projector, ProjectorThread
@@ -83,21 +83,21 @@ def push(number: int = 0) -> dict[str, Any]:
 # The lease
 
 
-@pytest.mark.parametrize("name", [module.LEASE, module.WANTED])
+@pytest.mark.parametrize("name", [lease.LEASE, lease.WANTED])
 def test_who_is_to_renew_a_lease_that_another_has_writes_no_more(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(module, "RENEWED_S", 0.0)
-    held = module.Held(mock_stores, passing=False)
+    monkeypatch.setattr(lease, "RENEWED_S", 0.0)
+    held = lease.Held(mock_stores, passing=False)
     assert held.take()
     held.keep()
 
-    if name == module.LEASE:
+    if name == lease.LEASE:
         held.give_back()
         held._until = time.monotonic() + PATIENCE_S  # as it had believed
     assert mock_stores.leases.take(name, "another", datetime.now(UTC))
 
-    with pytest.raises(module.LeaseLost):
+    with pytest.raises(lease.LeaseLost):
         held.keep()
     assert not held.is_mine
     assert not held.take()
@@ -396,8 +396,8 @@ def test_the_lease_is_renewed_when_that_is_due_and_not_each_time(
         return take_all(self, *arguments)
 
     monkeypatch.setattr(LeaseStore, "take_all", count)
-    monkeypatch.setattr(module, "HELD", timedelta(seconds=10 * PATIENCE_S))
-    monkeypatch.setattr(module, "RENEWED_S", PATIENCE_S)
+    monkeypatch.setattr(lease, "HELD", timedelta(seconds=10 * PATIENCE_S))
+    monkeypatch.setattr(lease, "RENEWED_S", PATIENCE_S)
     projector = Projector(mock_stores)
     for _ in range(3):
         projector.turn()

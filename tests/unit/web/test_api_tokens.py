@@ -94,6 +94,7 @@ EXPORTS = [
     "/search/user/repo/login/",
     "/analysis/user/login/",
     "/analysis/unused",
+    "/analysis/storage",
     "/analysis/recall?repository=team/app&tag=v1",
 ]
 

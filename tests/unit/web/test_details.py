@@ -96,6 +96,20 @@ def test_pages_of_other_people_are_only_for_whom_they_are_shown(
     assert "10.9.8.7" not in client.get("/search/tag?repository=team/app&tag=v1").text
 
 
+def test_who_moved_a_tag_is_a_link_where_others_may_be_named(
+    make_app: Callable[..., Flask], sign_in: SignIn, app: Flask
+) -> None:
+    path, link = "/search/tag?repository=team/app&tag=v1", 'href="/analysis/account?name=ci-bot"'
+    stranger = make_app(access=Access(records="own")).test_client()
+
+    page, hidden = sign_in("alice").get(path).text, stranger.get(path, headers=basic("alice")).text
+
+    moved_by = 'data-label="Moved by">'
+    assert [cell[:80].count(link) for cell in page.split(moved_by)[1:]] == [1, 1]
+    assert [cell[:1] for cell in hidden.split(moved_by)[1:]] == ["–", "–"]
+    assert "ci-bot" not in hidden
+
+
 @pytest.mark.parametrize("records", ["without_addresses", "own"])
 def test_everybody_sees_the_pages_of_oneself(
     make_app: Callable[..., Flask], app: Flask, store: Store, records: Any
@@ -433,6 +447,14 @@ def test_pulls_of_repositories_are_the_same_for_every_shape_of_access(
 
     assert pulls("admin") == {"other/app": 1, "team/app": 1}
     assert pulls("alice") == pulls("mallory") == {"team/app": 1}
+
+
+@pytest.mark.parametrize("path", ["/analysis/", "/analysis/unused", "/analysis/unused?days=7"])
+def test_who_may_see_nothing_is_told_so_in_place_of_figures(sign_in: SignIn, path: str) -> None:
+    seen, nothing = sign_in("alice").get(path), sign_in("mallory").get(path, follow_redirects=True)
+
+    assert "Nothing that you may see." in nothing.text
+    assert "Nothing that you may see." not in seen.text
 
 
 def test_bars_are_as_high_as_their_numbers() -> None:

@@ -136,8 +136,13 @@ def test_a_sentence_from_below_keeps_what_varies(app: Flask) -> None:
         )
         assert told("its debug server does not answer: push") == "它的调试服务器没有响应：push"
         found = "the last verification found 2 broken blob, 1 missing: team/app:v1 and 2 more"
-        assert told(found) == "上次校验发现：2 blob 损坏, 1 缺失: team/app:v1 and 2 more"
+        assert told(found) == "上次校验发现：2 blob 损坏, 1 缺失：team/app:v1 等，另有 2 个"
+        assert told("the source does not list the tags of team/app, team/web and 3 more") == (
+            "源端不列出这些仓库的标签：team/app, team/web 等，另有 3 个"
+        )
         assert told("state cut_over") == "状态：已切换"
+        forced = "state frozen, by force: https://old.invalid still takes pushes (why)"
+        assert told(forced) == "状态：强制改为已冻结：https://old.invalid still takes pushes (why)"
         assert told(
             "Not ready: the database is brought from schema 1 to 2: 3,000 of about 9,000 documents "
             "are done. Events are taken in meanwhile; nothing is lost."
@@ -297,7 +302,8 @@ PATHS = [
     "/search/tag?repository=team/app&tag=v1", f"/search/digest?digest={digest('image')}",
     "/analysis/", "/analysis/?days=1", "/analysis/?by=client", "/analysis/user/login/",
     "/analysis/user/login/?action=pull&client=docker", "/analysis/unused?days=1",
-    "/analysis/recall", "/analysis/recall?repository=team/app&tag=v1", "/analysis/account?name=k8s",
+    "/analysis/storage", "/analysis/recall", "/analysis/recall?repository=team/app&tag=v1",
+    "/analysis/account?name=k8s",
     "/analysis/address?address=10.9.8.7", "/access/", "/access/?account=alice&repository=team/app",
     "/access/sign-ins", "/access/tokens", "/account", "/registries/", "/wiring/",
     "/wiring/rejected", "/wiring/test?since=0", "/migration/", "/nothing",

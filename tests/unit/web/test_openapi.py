@@ -98,6 +98,7 @@ PATHS = [
     "/records",
     "/history",
     "/unused",
+    "/storage",
     "/recall",
     "/sign-ins",
     "/usage",

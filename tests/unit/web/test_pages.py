@@ -481,6 +481,7 @@ def test_the_parts_of_a_pull_are_shown_where_asked_for(
         ("/analysis/user/login/?repository=team/app", forms.RecordFilter),
         ("/analysis/?repository=team/app", forms.UsageFilter),
         ("/analysis/unused?repository=team/app", forms.UnusedFilter),
+        ("/analysis/storage?repository=team/app", forms.StorageFilter),
     ],
 )
 def test_no_filter_is_lost_when_a_form_is_sent_again(
@@ -527,7 +528,7 @@ def test_a_number_in_a_cursor_does_not_make_a_page_read_more(
 
 @pytest.mark.parametrize("cursor", ["xyz", "2 ", "eA", "eA.00000000", "9" * 30, "ü", "."])
 def test_a_cursor_that_no_page_gave_is_refused(client: FlaskClient, cursor: str) -> None:
-    for name in ("records", "tags", "repositories", "unused", "sign-ins"):
+    for name in ("records", "tags", "repositories", "unused", "storage", "sign-ins"):
         query = {"cursor": cursor}
         response = client.get(f"/api/v1/{name}", query_string=query, headers=basic("admin"))
         assert response.status_code == 400, name
@@ -888,6 +889,35 @@ def test_a_tag_page_copies_its_digest_and_the_command_that_pulls_it(sign_in: Sig
     assert 'data-copy="docker pull registry.example:5000/team/app:v1"' in page
     assert "copy.js" in page
     assert "onclick" not in page
+
+
+def test_a_digest_is_pulled_from_each_repository_that_has_it(sign_in: SignIn, store: Store) -> None:
+    store(
+        wire_event("push", "team/other", tag="v1", at=40),
+        wire_event("push", "ops/secret", tag="v1", at=41),
+        wire_event("push", "team/gone", tag="v1", at=42),
+        wire_event("delete", "team/gone", at=43),
+    )
+
+    page = sign_in("alice").get(f"/search/digest?digest={digest('image')}").text
+
+    assert re.findall('data-copy="docker pull ([^"]*)"', page) == [
+        f"registry.example:5000/team/{name}@{digest('image')}" for name in ("app", "other")
+    ]
+
+
+def test_a_digest_without_a_tag_is_pulled_from_where_it_was_last(
+    sign_in: SignIn, store: Store
+) -> None:
+    store(wire_event("pull", "team/x", of="untagged", at=40))
+    path = f"/search/digest?digest={digest('untagged')}"
+    before = sign_in("alice").get(path).text
+    store(wire_event("delete", "team/x", of="untagged", at=41))
+
+    after = sign_in("alice").get(path).text
+
+    assert f"docker pull registry.example:5000/team/x@{digest('untagged')}" in before
+    assert "docker pull" not in after
 
 
 @pytest.mark.parametrize("host", ["elsewhere.example", "-evil;rm", "a b", ""])
