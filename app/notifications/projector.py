@@ -75,6 +75,7 @@ class Projector:
         self._is_caught_up = False  # what is derived follows from all that is on record
         self._waiting: deque[Letter] = deque()  # read, and not worked in
         self._progress = Progress(until=datetime.now(UTC))
+        self._projectors = share.of  # that there are, also of who works in everything
         self._note_at = 0.0
 
     def turn(self) -> bool | None:
@@ -208,10 +209,10 @@ class Projector:
             if not self._held.take():
                 return False
             # Raises where a newer program took over.
-            projectors = self._stores.schema.check_projectors()
-            if not self._passing and projectors != self._share.of:
+            self._projectors = self._stores.schema.check_projectors()
+            if not self._passing and self._projectors != self._share.of:
                 self.stop()
-                raise Outvoted(f"there are {projectors} projectors, not {self._share.of}")
+                raise Outvoted(f"there are {self._projectors} projectors, not {self._share.of}")
         self._derivation.forget()
         self._waiting.clear()
         try:
@@ -322,7 +323,7 @@ class Projector:
         else:
             self._progress = msgspec.structs.replace(self._progress, until=now)
         self._note_at = beat + NOTED_S
-        self._stores.inbox.note_progress(self._progress, self._share)
+        self._stores.inbox.note_progress(self._progress, self._share, self._projectors)
 
 
 def _waited(letter: Letter) -> float:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 from bson import Binary
-from pymongo import DeleteMany
+from pymongo import DeleteMany, UpdateOne
 from pymongo.collection import Collection
 from pymongo.cursor import Cursor
 from pymongo.write_concern import WriteConcern
@@ -144,11 +144,21 @@ class InboxStore:
         for at in range(0, len(writes), 10):
             self._collection.bulk_write(writes[at : at + 10], ordered=False)
 
-    def note_progress(self, progress: Progress, share: Share = WHOLE) -> None:
-        """Note how far the projector of a share is."""
-        document = msgspec.structs.asdict(progress) | {"of": share.of}
-        key = {"_id": _progress_key(share.number)}
-        self._progress.update_one(key, {"$set": document}, upsert=True)
+    def note_progress(self, progress: Progress, share: Share = WHOLE, of: int = 1) -> None:
+        """Note how far the projector of a share is; of the whole, that each of `of` is so far."""
+        # The first of all is noted last: it says how many count.
+        shares = [Share(number, of) for number in reversed(range(of))]
+        document = msgspec.structs.asdict(progress)
+        self._progress.bulk_write(
+            [
+                UpdateOne(
+                    {"_id": _progress_key(one.number)},
+                    {"$set": document | {"of": one.of}},
+                    upsert=True,
+                )
+                for one in (shares if share == WHOLE else [share])
+            ]
+        )
 
     def find_progress(self) -> Progress | None:
         """How far the projectors are; None where none ever ran."""
@@ -171,8 +181,7 @@ class InboxStore:
         if progress is None:
             waiting = self.find_oldest(1, 1)
             progress = Progress(until=waiting[0].received_at if waiting else now)
-        for number in reversed(range(of)):  # the first of all says how many count
-            self.note_progress(progress, Share(number, of))
+        self.note_progress(progress, of=of)
 
     def count(self) -> int:
         """About how many envelopes wait."""

@@ -10,7 +10,7 @@ import pytest
 from pymongo import MongoClient, monitoring
 from pymongo.database import Database
 
-from app.notifications.projector import Held
+from app.notifications.lease import Held
 from app.rules.shares import Share
 from app.store import Stores
 

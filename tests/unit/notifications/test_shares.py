@@ -396,7 +396,7 @@ def test_where_so_many_work_as_are_wanted_no_lease_is_touched(
     mock_stores: Stores, two: list[Projector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = Held(mock_stores, passing=True)
-    for name in ("take", "give_back"):
+    for name in ("take", "take_all", "give_back"):
         monkeypatch.delattr(LeaseStore, name)
 
     assert agree(mock_stores, 2, held)
@@ -472,6 +472,26 @@ def test_a_command_works_in_all_that_waits_and_no_server_meanwhile(
     assert command.turn() is True
     assert mock_stores.inbox.count() == 0
     assert [projector.turn() for projector in two] == [None, None]
+    command.stop()
+    settle(two)
+
+
+def test_while_a_command_works_envelopes_are_divided_as_before(
+    mock_stores: Stores, mock_database: Any, two: list[Projector]
+) -> None:
+    """Else what comes meanwhile concerns all, and stops all once more when the command is done."""
+    settle(two)
+    command = Projector(mock_stores, passing=True)
+    began = datetime.now(UTC).replace(microsecond=0)
+
+    command.drain()
+
+    progress = mock_stores.inbox.find_progress()
+    assert progress
+    assert progress.of == 2
+    assert progress.until >= began, "of both"
+    send(mock_stores, event("push", HERE), event("push", THERE))
+    assert [row.get("share") for row in mock_database["inbox"].find()] == [0, 1]
     command.stop()
     settle(two)
 
