@@ -304,9 +304,9 @@ def test_a_server_makes_way_for_a_command_and_goes_on_after_it(stores: Stores) -
     assert server.turn() is False
 
 
-def leave_half_done(stores: Stores) -> None:
+def leave_half_done(stores: Stores, ago_s: int = 30) -> None:
     """Let a check that is part of a pull stand on record as one of its own."""
-    now = datetime.now(UTC) - timedelta(seconds=30)
+    now = datetime.now(UTC) - timedelta(seconds=ago_s)
     check = wire_event("check", tag="v1", at=now)
     pull = wire_event("pull", at=now + timedelta(seconds=1))
     deliver(stores, envelope(check, pull))
@@ -315,8 +315,11 @@ def leave_half_done(stores: Stores) -> None:
     assert len(records(stores)) == 2
 
 
-def test_who_takes_over_puts_right_what_an_older_holder_stored_last(stores: Stores) -> None:
-    leave_half_done(stores)
+@pytest.mark.parametrize("ago_s", [30, -30], ids=["", "with a clock that is ahead"])
+def test_who_takes_over_puts_right_what_an_older_holder_stored_last(
+    stores: Stores, ago_s: int
+) -> None:
+    leave_half_done(stores, ago_s)
 
     work_in(stores)
 
