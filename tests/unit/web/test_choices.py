@@ -105,3 +105,24 @@ def test_a_repository_that_alone_may_be_seen_costs_no_reading_of_its_rows(
 
     assert "team/app" in page
     assert offered(page) == {}
+
+
+def test_choices_are_read_once_a_minute_and_anew_for_another_rule(
+    sign_in: SignIn, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, asked = mock_stores.usage.read_sums, []
+
+    def read_sums(*args: Any, **kwargs: Any) -> Any:
+        asked.append(kwargs)
+        return read(*args, **kwargs)
+
+    client = sign_in("alice")
+    monkeypatch.setattr(mock_stores.usage, "read_sums", read_sums)
+    pages = [client.get(RECORDS).text for _ in range(3)]
+    entry = {"seq": 1, "match": {"account": "alice", "name": "team/*"}, "actions": []}
+    mock_stores.accounts.add_acl_entry(entry)
+    after = client.get(RECORDS).text
+
+    assert [offered(page)["actor"] for page in pages] == [["ci-bot"]] * 3
+    assert offered(after) == {}
+    assert len(asked) == 2

@@ -780,7 +780,7 @@ def test_every_mark_of_the_chart_leads_to_exactly_as_many_records(
     assert "200 % more than before" in page
     hidden = sign_in("mallory").get("/analysis/", query_string=PERIOD).text
     assert 'class="plot"' not in hidden, "not even the height of a bar"
-    assert "Nothing in this period." in hidden
+    assert "Nothing that you may see." in hidden
 
 
 def test_pulls_by_client_class_are_those_of_their_records(
