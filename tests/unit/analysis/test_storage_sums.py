@@ -83,6 +83,19 @@ def test_days_are_those_of_the_zone() -> None:
     assert held([tag(of="a", pushed_at=NOON - timedelta(hours=13))], contents, days=1).came == 0
 
 
+def test_a_period_begins_with_the_first_moment_of_its_first_day() -> None:
+    start = CALENDAR.start_of(LAST - timedelta(days=6))
+    for at, came in ((start, 1), (start - timedelta(microseconds=1), 0)):
+        found = held([tag(of="a", pushed_at=at)], holding(a={"a": 1}), days=7)
+        assert (found.came, found.namespaces[0].came, len(found.by_day)) == (came, came, came)
+
+
+def test_what_comes_to_several_at_once_stands_with_the_first_by_name() -> None:
+    tags = [tag(of="a"), tag("ops", of="a"), tag("zoo", of="a")]
+
+    assert held(tags, holding(a={"a": 1})).by_day == {("default", "ops"): {LAST: 1}}
+
+
 def test_what_a_clock_that_is_ahead_says_came_today() -> None:
     found = held([tag(of="a", days=-3)], holding(a={"a": 1}), days=7)
 

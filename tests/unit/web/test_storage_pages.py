@@ -58,7 +58,7 @@ def test_page_api_and_export_say_the_same(pushed: None, sign_in: SignIn) -> None
     assert cells(page) == [["team", "2", "11.0 GB", "10.0 GB", "91 %", "default", "repositories"]]
     assert "ops" not in re.sub(r'class="[^"]*"', "", page)
     assert re.search(r"hold <strong[^>]*>11.0 GB</strong>, of which <strong[^>]*>10.0 GB<", page)
-    assert "(91 %)" in page
+    assert '(<span class="number">91 %</span>)' in page
     [row] = answer["items"]
     assert (row["namespace"], row["size"], row["came"]) == ("team", 11 * GB, 10 * GB)
     assert (answer["size"], answer["came"]) == (11 * GB, 10 * GB)
