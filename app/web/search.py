@@ -277,7 +277,9 @@ def tag() -> Any:
         tag=found,
         whole=whole,
         supplements=_supplements_of([found]),
-        pull_reference=f"{_host_of(registry, activity.get('records', ()))}/{name}:{found.tag}",
+        pull_command=_pull_command(
+            found.kind, f"{_host_of(registry, activity.get('records', ()))}/{name}", found.tag
+        ),
         history=history[start : start + lists.PAGE_SIZE],
         newer=history[start - 1] if start else None,
         older=start + lists.PAGE_SIZE if len(history) > start + lists.PAGE_SIZE else None,
@@ -296,14 +298,19 @@ def digest() -> Any:
     tags = [row for row in tag_items(page).items if row["digest"] == wanted]
     stores = runtime().stores
     activity = _activity(RecordQuery(digest=wanted, parts=True))
+    whole = stores.manifests.find_whole(registry, {wanted}).get(wanted)
+    places = _find_places(tags, activity.get("records", ()))
     return render_template(
         "search/digest.html",
         digest=wanted,
-        whole=stores.manifests.find_whole(registry, {wanted}).get(wanted),
+        whole=whole,
         supplements=_supplements_of(row for row in page.items if row.digest == wanted),
         tags=tags,
         has_more_tags=page.next is not None,
-        pull_references=_pull_references(wanted, tags, activity.get("records", ())),
+        pull_commands=[
+            _pull_command(whole.manifest.kind if whole else "image", place, digest=wanted)
+            for place in places
+        ],
         **activity,
     )
 
@@ -439,8 +446,17 @@ def _named_repository() -> tuple[str, str]:
     return name, registry
 
 
-def _pull_references(digest: str, tags: Iterable[Item], records: Sequence[Event]) -> list[str]:
-    """What to write after `docker pull`, for some of the repositories that have a digest.
+def _pull_command(kind: str, place: str, tag: str = "", digest: str = "") -> str:
+    """What pulls something of a kind from a host and repository: an image, a chart, other files."""
+    if kind == "chart" and tag:
+        version = tag.replace("_", "+")  # a tag has no plus
+        return f"helm pull oci://{place} --version {version}"
+    program = "docker pull" if kind in ("image", "index") else "oras pull"
+    return f"{program} {place}:{tag}" if tag else f"{program} {place}@{digest}"
+
+
+def _find_places(tags: Iterable[Item], records: Sequence[Event]) -> list[str]:
+    """Host and name of some of the repositories that have a digest.
 
     Those where a tag points to it; a platform of an index has none, so those of its newest records.
     """
@@ -449,7 +465,7 @@ def _pull_references(digest: str, tags: Iterable[Item], records: Sequence[Event]
         last = {(row.registry, row.repository): row.action for row in reversed(records)}
         places = {place for place, action in last.items() if action != "delete"}
     some = sorted(places)[:MAX_PULL_COMMANDS]
-    return [f"{_host_of(registry, records)}/{name}@{digest}" for registry, name in some]
+    return [f"{_host_of(registry, records)}/{name}" for registry, name in some]
 
 
 def _host_of(registry: str, records: Iterable[Event]) -> str:

@@ -891,6 +891,35 @@ def test_a_tag_page_copies_its_digest_and_the_command_that_pulls_it(sign_in: Sig
     assert "onclick" not in page
 
 
+CHART = "application/vnd.cncf.helm.config.v1+json"
+
+
+@pytest.mark.parametrize(
+    ("config", "of_tag", "of_digest"),
+    [
+        (CHART, "helm pull oci://registry.example:5000/team/x --version 1.2.3+4", "oras pull"),
+        ("application/spdx+json", "oras pull registry.example:5000/team/x:1.2.3_4", "oras pull"),
+    ],
+    ids=["chart", "artifact"],
+)
+def test_what_is_no_image_is_pulled_by_its_own_program(
+    sign_in: SignIn, store: Store, config: str, of_tag: str, of_digest: str
+) -> None:
+    event = wire_event("push", "team/x", tag="1.2.3_4", of="files", at=40)
+    event["target"]["references"] = [
+        {"mediaType": config, "digest": digest("config"), "size": 10},
+        {"mediaType": "application/octet-stream", "digest": digest("files of it"), "size": 10},
+    ]
+    store(event)
+    reader = sign_in("alice")
+
+    tag = reader.get("/search/tag?repository=team/x&tag=1.2.3_4").text
+    page = reader.get(f"/search/digest?digest={digest('files')}").text
+
+    assert f'data-copy="{of_tag}"' in tag
+    assert f'data-copy="{of_digest} registry.example:5000/team/x@{digest("files")}"' in page
+
+
 def test_a_digest_is_pulled_from_each_repository_that_has_it(sign_in: SignIn, store: Store) -> None:
     store(
         wire_event("push", "team/other", tag="v1", at=40),
