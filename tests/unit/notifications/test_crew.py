@@ -78,6 +78,13 @@ def test_a_process_takes_only_what_nobody_has(crew: Crew, mock_stores: Stores) -
     assert numbers(crew) == [1, 2, 4]
 
 
+def test_a_share_that_another_process_took_first_is_let_go(crew: Crew, mock_stores: Stores) -> None:
+    mock_stores.leases.take(lease_of(2), "other", datetime.now(UTC))
+    crew._begin(2)
+    crew._members[2].thread.join(10)
+    assert numbers(crew) == []
+
+
 def test_a_share_that_was_begun_is_not_begun_again_before_it_has_its_lease(
     crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
