@@ -460,7 +460,7 @@ def test_a_namespace_as_long_as_can_be_fits_into_what_tags_hold(
     open_page: OpenPage, pushed: Pushed, server: Server, width: int
 ) -> None:
     webhook, namespace = Webhook(server), LONG.removeprefix("long/")
-    layer = {"mediaType": "application/octet-stream", "size": 10**6, "digest": digest("layer")}
+    layer = {"mediaType": "application/octet-stream", "size": 10**6, "digest": digest(namespace)}
     event = wire_event(
         "push",
         f"{namespace}/app",
