@@ -244,6 +244,7 @@ def _background(stores: Stores, scope: Scope, sample: Sample, now: datetime) -> 
     if of > 1:
         yield partial(stores.inbox.find_common, 1, INBOX_BYTES, of)
     yield stores.inbox.count
+    yield stores.inbox.find_newest
     yield partial(events.find_between, event.registry, event.repository, soon, event.timestamp)
     yield partial(events.find_all_between, soon, event.timestamp)
     yield partial(events.find_by_digests, event.registry, digests)

@@ -48,6 +48,10 @@ def note_silence(stores: Stores, registries: Iterable[str], now: datetime) -> No
     progress = stores.inbox.find_progress()
     if progress is None or now - progress.until < SILENCE:
         return
+    # What waits came to a server that listened.
+    heard = max(progress.until, stores.inbox.find_newest() or progress.until)
+    if now - heard < SILENCE:
+        return
     for registry in registries:
-        gap = Gap(registry=registry, began=progress.until, ended=now, why="no server listened")
+        gap = Gap(registry=registry, began=heard, ended=now, why="no server listened")
         stores.checks.add_gap(gap)

@@ -183,6 +183,12 @@ class InboxStore:
             progress = Progress(until=waiting[0].received_at if waiting else now)
         self.note_progress(progress, of=of)
 
+    def find_newest(self) -> datetime | None:
+        """When the newest envelope that waits came (UTC, milliseconds); None where none waits."""
+        fields = {"received_at": 1}
+        document = self._collection.find_one({}, fields, sort=[("_id", -1)])
+        return document["received_at"] if document else None
+
     def count(self) -> int:
         """About how many envelopes wait."""
         return self._collection.estimated_document_count()

@@ -504,6 +504,19 @@ def test_a_server_that_starts_notes_since_when_none_listened(
     assert spans(mock_stores) == ([(-silent_s, 0, "no server listened")] if is_gap else [])
 
 
+@pytest.mark.parametrize(("came_s", "gaps"), [(10, []), (20, [(-20, 0, "no server listened")])])
+def test_a_server_listened_while_what_waits_came(
+    mock_stores: Stores, came_s: int, gaps: list[tuple[float, float, str]]
+) -> None:
+    mock_stores.inbox.note_progress(Progress(until=NOON - timedelta(seconds=60)))
+    for ago_s in (40, came_s):
+        mock_stores.inbox.add("default", b"{}", NOON - timedelta(seconds=ago_s))
+
+    note_silence(mock_stores, ["default"], NOON)
+
+    assert spans(mock_stores) == gaps
+
+
 def test_a_silence_that_every_process_of_a_server_notes_is_one(mock_stores: Stores) -> None:
     mock_stores.inbox.note_progress(Progress(until=NOON - timedelta(seconds=60)))
 
