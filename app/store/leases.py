@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from pymongo import UpdateOne
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
@@ -31,17 +30,20 @@ class LeaseStore:
     ) -> bool:
         """Whether `owner` now holds all of these leases; where not, those that it could take.
 
-        One write for all: who needs many would lose the first before it has the last.
+        Renewed in one write: who needs many would lose the first before it has the last.
         """
-        values = {"$set": {"owner": owner, "until": now + length}}
-        free = [{"until": {"$lt": now}}, {"owner": owner}]
-        writes = [UpdateOne({"_id": name, "$or": free}, values, upsert=True) for name in names]
-        try:
-            self._collection.bulk_write(writes, ordered=False)
-        except BulkWriteError as error:
-            only_duplicates(error)  # raises where it is anything else
-            return False
-        return True
+        values = {"owner": owner, "until": now + length}
+        free = {"_id": {"$in": list(names)}, "$or": [{"until": {"$lt": now}}, {"owner": owner}]}
+        taken = self._collection.update_many(free, {"$set": values}).matched_count
+        if taken < len(names):
+            try:
+                self._collection.insert_many(
+                    [{"_id": name, **values} for name in names], ordered=False
+                )
+                taken = len(names)
+            except BulkWriteError as error:
+                taken += len(names) - len(only_duplicates(error))
+        return taken == len(names)
 
     def is_held(self, name: str, now: datetime) -> bool:
         """Whether anybody holds the lease."""
