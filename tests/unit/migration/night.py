@@ -11,6 +11,7 @@ from memory_registry import MemoryRegistry
 from app.migration import Plan
 from app.migration.readiness import Check, find_checks
 from app.migration.sides import Sides
+from app.rules.shares import WHOLE, Share
 from app.settings import Migration
 from app.store import Stores
 from app.store.inbox import Progress
@@ -44,8 +45,9 @@ class Night:
     def look(self, ago: timedelta = timedelta(0), **said: Any) -> None:
         self.queue.plans.set_look("dc2", Look(at=self.now - ago, **said), [], "")
 
-    def hear(self, until: datetime) -> None:
-        self.stores.inbox.note_progress(Progress(until=until))
+    def hear(self, until: datetime, share: Share = WHOLE, of: int = 1) -> None:
+        """Note how far a projector is; of the whole, that each of `of` is so far."""
+        self.stores.inbox.note_progress(Progress(until=until), share, of)
 
     def run(self, kind: Any, ago: timedelta, took: timedelta = timedelta(0), **fields: Any) -> None:
         """Have a run that began so long ago and is over."""

@@ -13,6 +13,7 @@ from night import NEW, Night
 from app.errors import IllegalState
 from app.migration import Plan, states
 from app.migration.readiness import LOOK_AGE, VERIFIED_FOR, find_checks, lag_s
+from app.rules.shares import Share
 from app.settings import Migration
 from app.store import Stores
 from app.store.checks import Gap
@@ -102,6 +103,11 @@ SECOND = timedelta(seconds=1)
         ),
         (
             lambda n: n.hear(n.now - 12 * SECOND),
+            "inbox",
+            "what came in the last 12 s is not worked in: does rns serve run?",
+        ),
+        (  # one share of four stands still
+            lambda n: (n.hear(n.now, of=4), n.hear(n.now - 12 * SECOND, Share(2, 4))),
             "inbox",
             "what came in the last 12 s is not worked in: does rns serve run?",
         ),
