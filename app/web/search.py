@@ -448,11 +448,11 @@ def _named_repository() -> tuple[str, str]:
 
 def _pull_command(kind: str, place: str, tag: str = "", digest: str = "") -> str:
     """What pulls something of a kind from a host and repository: an image, a chart, other files."""
-    if kind == "chart" and tag:
+    named = f"{place}:{tag}" if tag else f"{place}@{digest}"
+    if kind == "chart":
         version = tag.replace("_", "+")  # a tag has no plus
-        return f"helm pull oci://{place} --version {version}"
-    program = "docker pull" if kind in ("image", "index") else "oras pull"
-    return f"{program} {place}:{tag}" if tag else f"{program} {place}@{digest}"
+        return f"helm pull oci://{place} --version {version}" if tag else f"helm pull oci://{named}"
+    return f"docker pull {named}" if kind in ("image", "index") else f"oras pull {named}"
 
 
 def _find_places(tags: Iterable[Item], records: Sequence[Event]) -> list[str]:
