@@ -897,7 +897,11 @@ CHART = "application/vnd.cncf.helm.config.v1+json"
 @pytest.mark.parametrize(
     ("config", "of_tag", "of_digest"),
     [
-        (CHART, "helm pull oci://registry.example:5000/team/x --version 1.2.3+4", "helm pull oci://"),
+        (
+            CHART,
+            "helm pull oci://registry.example:5000/team/x --version 1.2.3+4",
+            "helm pull oci://",
+        ),
         ("application/spdx+json", "oras pull registry.example:5000/team/x:1.2.3_4", "oras pull "),
     ],
     ids=["chart", "artifact"],
