@@ -24,7 +24,7 @@ from app.store.schema import NEWEST, Step
 from app.store.version_0_1 import Bulk, Place
 
 WRITES = (
-    *("insert_one", "insert_many", "update_one", "bulk_write"),
+    *("insert_one", "insert_many", "update_one", "update_many", "bulk_write"),
     *("delete_one", "delete_many", "drop"),
 )
 BELONGS = {

@@ -23,7 +23,10 @@ from app.store import Stores
 from app.store.events import RecordQuery
 
 SECONDS = 4.0  # of the registry's life
-WRITES = ("insert_one", "insert_many", "bulk_write", "update_one", "delete_one", "delete_many")
+WRITES = (
+    *("insert_one", "insert_many", "bulk_write", "update_one", "update_many"),
+    *("delete_one", "delete_many"),
+)
 
 
 class Weather:

@@ -31,7 +31,10 @@ from app.store import Stores
 NAMES = [f"team/app-{number}" for number in range(6)]
 CHILDREN = {"inner": ["amd64", "arm64"], "outer": ["inner"], "other": ["amd64"]}
 CLIENTS = [("alice", "docker/27"), ("alice", "helm/3.16"), ("bob", "oras/1.2")]
-WRITES = ("insert_one", "insert_many", "bulk_write", "update_one", "delete_many", "replace_one")
+WRITES = (
+    *("insert_one", "insert_many", "bulk_write", "update_one", "update_many"),
+    *("delete_many", "replace_one"),
+)
 COMPARED = ("events", "manifests", "repositories", "tags", "tag_history", "rejected_events")
 
 

@@ -94,7 +94,7 @@ def test_one_projector_needs_no_more_than_before(
     divide(mock_stores, 1)
     calls: Counter[str] = Counter()
     collection = type(mock_stores.inbox._collection)
-    for name in ("find", "find_one", "insert_one", "insert_many", "update_one"):
+    for name in ("find", "find_one", "insert_one", "insert_many", "update_one", "update_many"):
         method = getattr(collection, name)
 
         def count(
