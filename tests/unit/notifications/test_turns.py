@@ -31,6 +31,7 @@ class Scripted:
     """Takes its turns as it is told, then has nothing to do."""
 
     is_behind = False
+    is_alone = False
 
     def __init__(self, *turns: bool | Exception | None) -> None:
         self._turns = deque(turns)
@@ -119,6 +120,23 @@ def test_between_two_turns_the_thread_pauses(
     run(projector)
 
     assert min(projector.wait()[:2]) > 0.14
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_a_thread_of_a_share_ends_without_its_lease_unless_it_waits_to_be_alone(
+    monkeypatch: pytest.MonkeyPatch, is_alone: bool
+) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.01)
+    projector = Scripted(None)
+    projector.is_alone = is_alone
+    thread = ProjectorThread(lambda: projector, stays=False)  # type: ignore[arg-type,return-value]
+    thread.start()
+    goes_on = projector.is_over.wait(PATIENCE_S if is_alone else 0.5)
+    thread.stop()
+    module.came.set()
+    thread.join(PATIENCE_S)
+
+    assert goes_on is is_alone
 
 
 def test_a_thread_that_is_behind_does_not_pause(
