@@ -464,6 +464,7 @@ def test_a_namespace_as_long_as_can_be_fits_into_what_tags_hold(
     event = wire_event(
         "push",
         f"{namespace}/app",
+        of=namespace,  # whoever told of a manifest first settles what it holds
         id=str(uuid.uuid4()),
         at=datetime.now(UTC),
         tag="v1",
