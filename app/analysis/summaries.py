@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import random
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +12,7 @@ from datetime import UTC, date, datetime
 
 from app.errors import AppError, StartupError, StoreUnavailable
 from app.store import Stores
+from app.store.leases import new_owner
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +38,7 @@ def close_days(
         Busy: another one does it right now.
     """
     days, leases = stores.days, stores.leases
-    owner = _new_owner()
+    owner = new_owner()
     if not leases.take(LEASE, owner, datetime.now(UTC)):
         raise Busy("another process is summarising; try again in a few minutes")
     try:
@@ -63,17 +61,13 @@ def close_days(
 @contextlib.contextmanager
 def nobody_closing(stores: Stores) -> Iterator[None]:
     """Wait for who is closing days, and let nobody begin meanwhile."""
-    owner = _new_owner()
+    owner = new_owner()
     while not stores.leases.take(LEASE, owner, datetime.now(UTC)):
         time.sleep(LOOK_S)
     try:
         yield
     finally:
         stores.leases.give_back(LEASE, owner)
-
-
-def _new_owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class Closer(threading.Thread):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +14,7 @@ from app.notifications.lease import LEASE, TURN_S, WANTED, Held, LeaseLost, leas
 from app.notifications.projector import COMPLAIN_S, LOOK_S, Projector, ProjectorThread
 from app.rules.shares import WHOLE, Share
 from app.store import Stores, deadline
+from app.store.leases import new_owner
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +89,7 @@ class Crew(threading.Thread):
         self._make = make
         self._stores = connect()
         self._all = Held(self._stores, passing=True)
-        self._name = f"{PRESENT}{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._name = f"{PRESENT}{new_owner()}"
         self._members: dict[int, _Member] = {}
         self._ended = threading.Event()
         self._swept_at = 0.0

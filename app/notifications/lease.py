@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from app.errors import AppError, StoreUnavailable
 from app.rules.shares import WHOLE, Share
 from app.store import Stores, deadline
+from app.store.leases import new_owner
 
 LEASE = "projector"
 WANTED = "projector wanted"  # held by a command that has events to load: servers make way for it
@@ -45,7 +43,7 @@ class Held:
         self._names = [lease_of(share.number)]
         self._passing = passing
         self.is_asking = False  # others make way
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._owner = new_owner()
         self._until = 0.0  # monotonic
         self._renew_at = 0.0
         self._hangs_at = 0.0

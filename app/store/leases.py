@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -12,6 +15,11 @@ from app.store.errors import only_duplicates, translate_errors
 from app.store.paging import Document
 
 LEASE = timedelta(minutes=5)
+
+
+def new_owner() -> str:
+    """A name for who takes leases, that nobody else has."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 @translate_errors
