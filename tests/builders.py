@@ -16,7 +16,7 @@ from bson import json_util
 
 from app.notifications.crew import agree
 from app.notifications.derivation import Derivation
-from app.notifications.lease import Held
+from app.notifications.lease import Held, lease_of
 from app.notifications.projector import Projector
 from app.rules.access import Account, compile_rule, parse_acl
 from app.rules.events import Event, parse_envelope
@@ -112,6 +112,12 @@ def divide(stores: Stores, number: int) -> None:
     stores.schema.note()
     stores.schema.want_projectors(number)
     assert agree(stores, number, Held(stores, passing=True))
+
+
+def abandon(stores: Stores, number: int = 0) -> None:
+    """Let who derived a share be gone in the midst of it, a minute ago."""
+    then = datetime.now(UTC) - timedelta(minutes=1)
+    assert stores.leases.take(lease_of(number), "gone", then, timedelta(seconds=1))
 
 
 def work_in(stores: Stores) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from app.errors import StartupError, StoreUnavailable
-from app.notifications.lease import LEASE, TURN_S, WANTED, Held, LeaseLost, lease_of
+from app.notifications.lease import LEASE, TURN_S, WANTED, Held, LeaseLost, lease_of, length_of
 from app.notifications.projector import COMPLAIN_S, LOOK_S, Projector, ProjectorThread
 from app.rules.shares import WHOLE, Share
 from app.store import Stores, deadline
@@ -92,6 +92,7 @@ class Crew(threading.Thread):
         self._name = f"{PRESENT}{new_owner()}"
         self._members: dict[int, _Member] = {}
         self._ended = threading.Event()
+        self._looked_at: float | None = None
         self._swept_at = 0.0
         self._agreed_at = time.monotonic()
         self._forsaken = 0  # how many looks ago others were there, whose number is wanted
@@ -123,7 +124,9 @@ class Crew(threading.Thread):
     def look(self) -> None:
         """Count who is there; begin with shares that nobody has, and give back what is too many."""
         now = datetime.now(UTC)
-        self._stores.leases.take(self._name, self._name, now, PRESENCE)
+        before, self._looked_at = self._looked_at, time.monotonic()
+        presence = length_of(PRESENCE, self._looked_at - before if before else 0.0)
+        self._stores.leases.take(self._name, self._name, now, presence)
         held = self._stores.leases.find_held(now)
         fair = -(-self._number // sum(name.startswith(PRESENT) for name in held))
         for member in list(self._members.values())[fair:]:

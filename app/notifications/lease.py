@@ -16,6 +16,7 @@ from app.store.leases import new_owner
 LEASE = "projector"
 WANTED = "projector wanted"  # held by a command that has events to load: servers make way for it
 HELD = timedelta(seconds=2.5)  # without a renewal; so another one takes over within 3 s
+LONGEST = timedelta(seconds=30)  # that one lasts where the database is slow
 RENEWED_S = 0.7
 TURN_S = 60.0  # no step takes longer, whatever the database does
 
@@ -29,12 +30,23 @@ def lease_of(number: int) -> str:
     return f"{LEASE} {number}" if number else LEASE
 
 
+def length_of(usual: timedelta, took_s: float) -> timedelta:
+    """How long a lease is to last where to renew it took so long the last time.
+
+    Else nobody could hold one while the database is slow, and nothing would ever be done.
+    """
+    return max(usual, min(LONGEST, timedelta(seconds=5 * took_s)))
+
+
 class Held:
     """The right to derive a share, which one process has at a time.
 
     Servers hold it as long as they live, and make way for who is `passing`: that takes the right to
     derive all shares. It is renewed before anything is written, and from beside while something is
     `going_on`.
+
+    While it is not `in_order`, something that was derived under it may have been left half done.
+    `term` counts how often it was taken: between two terms another process may have had it.
     """
 
     def __init__(self, stores: Stores, share: Share = WHOLE, *, passing: bool) -> None:
@@ -43,7 +55,11 @@ class Held:
         self._names = [lease_of(share.number)]
         self._passing = passing
         self.is_asking = False  # others make way
+        self.in_order = True
+        self.term = 0
         self._owner = new_owner()
+        self._length = HELD
+        self._asked_at: float | None = None
         self._until = 0.0  # monotonic
         self._renew_at = 0.0
         self._hangs_at = 0.0
@@ -55,36 +71,32 @@ class Held:
         return time.monotonic() < self._until
 
     def take(self) -> bool:
-        """Take or renew it; False where another process has it, or is to have it."""
+        """Take it, or renew it where that is due; False where another process has it.
+
+        Makes way for who is to have it: call it where nothing is half done.
+        """
         with self._lock:
-            now = datetime.now(UTC)
-            if self._passing:
-                may_take = self._leases.take(WANTED, self._owner, now, 2 * HELD)
-                self.is_asking = may_take
-                if may_take and not self.is_mine:
-                    self._names = list(map(lease_of, range(self._schema.check_projectors())))
-            else:
-                may_take = not self._leases.is_held(WANTED, now)
-            if may_take and self._renew():
-                self._renew_at = time.monotonic() + RENEWED_S
+            if self._is_lasting() or (self._may_take() and self._hold()):
                 self._hangs_at = time.monotonic() + TURN_S
                 return True
-            if not may_take:
-                self._give_back()
             self._until = 0.0
             return False
 
     def keep(self) -> None:
-        """Renew it where that is due.
+        """Renew it where that is due, also where another process is to have it.
 
         Raises:
             LeaseLost: another process may have it.
         """
-        self._hangs_at = time.monotonic() + TURN_S
-        if not self.is_mine or (time.monotonic() >= self._renew_at and not self.take()):
-            with self._lock:
+        with self._lock:
+            self._hangs_at = time.monotonic() + TURN_S
+            if self._is_lasting():
+                return
+            if self._passing and self.is_mine:
+                self._ask()
+            if not (self.is_mine and self._hold()):
                 self._until = 0.0
-            raise LeaseLost("another process works the inbox in")
+                raise LeaseLost("another process works the inbox in")
 
     @contextlib.contextmanager
     def going_on(self) -> Iterator[None]:
@@ -111,19 +123,61 @@ class Held:
                 self.is_asking = False
 
     def _give_back(self) -> None:
+        end = self._leases.give_back if self.in_order else self._leases.leave
         for name in self._names:
-            self._leases.give_back(name, self._owner)
+            end(name, self._owner)
 
     def _beat(self, ended: threading.Event) -> None:
-        half = HELD.total_seconds() / 2
-        while not ended.wait(half / 4):
-            with self._lock, contextlib.suppress(StoreUnavailable), deadline(half):
+        while not ended.wait(HELD.total_seconds() / 8):
+            with self._lock, contextlib.suppress(StoreUnavailable):
                 beat = time.monotonic()
-                if self.is_mine and beat > self._until - half and beat < self._hangs_at:
-                    self._renew()
+                left = self._until - beat
+                is_due = 0 < left < self._length.total_seconds() / 2
+                if is_due and beat < self._hangs_at:
+                    with deadline(left):
+                        self._renew()
+
+    def _is_lasting(self) -> bool:
+        return self.is_mine and time.monotonic() < self._renew_at
+
+    def _may_take(self) -> bool:
+        """Whether no other is to have it; makes way for who is."""
+        if self._ask() if self._passing else not self._leases.is_held(WANTED, datetime.now(UTC)):
+            return True
+        self._give_back()
+        return False
+
+    def _ask(self) -> bool:
+        """Have others make way; False where they do for another."""
+        before, self._asked_at = self._asked_at, time.monotonic()
+        length = length_of(2 * HELD, self._asked_at - before if before else 0.0)
+        self.is_asking = self._leases.take(WANTED, self._owner, datetime.now(UTC), length)
+        if self.is_asking and not self.is_mine:
+            # Also of shares that are to be: who begins with one learns what was left.
+            there = self._schema.check_projectors()
+            number = max(there, self._schema.find_wanted_projectors())
+            self._names = list(map(lease_of, range(number)))
+        return self.is_asking
+
+    def _hold(self) -> bool:
+        if self._renew():
+            self._renew_at = time.monotonic() + RENEWED_S
+        return self.is_mine
 
     def _renew(self) -> bool:
-        asked_at, now = time.monotonic(), datetime.now(UTC)
-        is_mine = self._leases.take_all(self._names, self._owner, now, HELD)
-        self._until = asked_at + HELD.total_seconds() if is_mine else 0.0
-        return is_mine
+        was_mine = self.is_mine
+        self._until = self._try()
+        if self._until and not self.is_mine:  # to take it took longer than it lasts
+            self._until = self._try()
+        if self.is_mine and not was_mine:
+            self.term += 1
+        return self.is_mine
+
+    def _try(self) -> float:
+        """Until when one has it (monotonic); 0 where another has it."""
+        asked_at, length = time.monotonic(), self._length
+        taken = self._leases.take_all(self._names, self._owner, datetime.now(UTC), length)
+        self._length = length_of(HELD, time.monotonic() - asked_at)
+        if taken.is_from_gone:
+            self.in_order = False
+        return asked_at + length.total_seconds() if taken.is_all else 0.0

@@ -34,7 +34,7 @@ BATCH_BYTES = 2**20  # of the envelopes that are worked in at once
 AT_ONCE = 1_000  # events
 MAX_FAILURES = 3  # of one envelope
 RECENT = timedelta(minutes=2)  # is folded anew by who takes over
-SLICE = timedelta(seconds=1)  # of it at once: it may be much
+SLICE = timedelta(seconds=1)  # of it at once, or more where that is little
 COMPLAIN_S = 60.0  # between two log lines that say the same
 
 came = threading.Event()
@@ -72,7 +72,7 @@ class Projector:
         self._held = self._own = Held(stores, share, passing=passing)
         self._derivation = Derivation(stores, after, lambda: self._held.keep())
         self._derivation.share = share
-        self._is_caught_up = False  # what is derived follows from all that is on record
+        self._term = 0  # of the lease, in which what is at hand was read
         self._waiting: deque[Letter] = deque()  # read, and not worked in
         self._progress = Progress(until=datetime.now(UTC))
         self._projectors = share.of  # that there are, also of who works in everything
@@ -101,7 +101,6 @@ class Projector:
 
     def _work_batch(self) -> bool:
         with deadline(TURN_S):
-            self._held.keep()
             began = time.monotonic()
             common = self._find_common()
             letters = common or self._next()
@@ -147,7 +146,7 @@ class Projector:
             self._held.give_back()
         self._held = held
         self._derivation.share = share
-        self._is_caught_up = False
+        self._term = 0
         self._waiting.clear()
 
     @property
@@ -187,27 +186,43 @@ class Projector:
         while True:
             with contextlib.suppress(LeaseLost), self._at_work():
                 if self._may_write():
-                    return work()
+                    with self._writing():
+                        return work()
             time.sleep(LOOK_S)
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
-        """Hold the lease meanwhile; what breaks off may have stored the half of something."""
+        """Hold the lease meanwhile, and trust nothing where it breaks off.
+
+        Who loses the lease before it writes leaves all in order.
+        """
         try:
             with self._held.going_on():
                 yield
-        except BaseException:
-            self._is_caught_up = False
+        except BaseException as error:
+            if not isinstance(error, LeaseLost):
+                self._held.in_order = False
             self._waiting.clear()
             raise
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What breaks off meanwhile may have stored the half of something."""
+        was_in_order, self._held.in_order = self._held.in_order, False
+        yield
+        self._held.in_order = was_in_order
+
     def _may_write(self) -> bool:
-        """Take the lease if need be, and catch up; False where another process has it."""
-        if self._held.is_mine and self._is_caught_up:
-            return True
+        """Take the lease if need be, and put in order what was left half done.
+
+        False where another process has it.
+        """
         with deadline(TURN_S):
             if not self._held.take():
                 return False
+            if self._held.term == self._term and self._held.in_order:
+                return True
+            self._term = self._held.term
             # Raises where a newer program took over.
             self._projectors = self._stores.schema.check_projectors()
             if not self._passing and self._projectors != self._share.of:
@@ -215,6 +230,8 @@ class Projector:
                 raise Outvoted(f"there are {self._projectors} projectors, not {self._share.of}")
         self._derivation.forget()
         self._waiting.clear()
+        if self._held.in_order:
+            return True
         try:
             self._catch_up()
         except (LeaseLost, StoreUnavailable):
@@ -222,21 +239,22 @@ class Projector:
         except Exception:
             self._derivation.forget()
             logger.exception("what came last could not be folded anew")
-        self._is_caught_up = True
+        self._held.in_order = True
         return True
 
     def _catch_up(self) -> None:
         """Fold anew what came last: another process, or this one, may have broken off."""
         now = datetime.now(UTC)
-        since = now - RECENT
+        since, length = now - RECENT, SLICE
         while since <= now:
-            until = since + SLICE if since + SLICE <= now else None
+            until = since + length if since + length <= now else None
             with deadline(TURN_S):
                 self._held.keep()
                 events = self._stores.events.find_all_between(since, until)
                 if own := list(filter(self._derivation.share.has, events)):
                     self._derivation.fold_anew(own)
-            since += SLICE
+            since += length
+            length = max(SLICE, length * 2 if len(events) < AT_ONCE / 2 else length / 2)
 
     def _next(self) -> list[Letter]:
         """The oldest envelopes: as many as one batch may hold."""
@@ -255,7 +273,6 @@ class Projector:
         except (LeaseLost, ConcernsAll):
             raise
         except Exception as error:
-            self._is_caught_up = False
             self._derivation.forget()
             self._stores.check()  # raises when it is the database that fails
             logger.warning("a batch of %d envelopes: %s; one by one", len(letters), error)
@@ -274,18 +291,20 @@ class Projector:
         with deadline(TURN_S):
             if self._derivation.share.of > 1 and any(map(self._is_renamed, events)):
                 raise ConcernsAll
+        with self._writing():
             if rejected:
-                self._stores.rejected.add(rejected)
-        for registry, digests in told.items():
-            if digests:
                 with deadline(TURN_S):
-                    self._derivation.look_again(registry, digests)
-        for start in range(0, len(events), AT_ONCE):
+                    self._stores.rejected.add(rejected)
+            for registry, digests in told.items():
+                if digests:
+                    with deadline(TURN_S):
+                        self._derivation.look_again(registry, digests)
+            for start in range(0, len(events), AT_ONCE):
+                with deadline(TURN_S):
+                    self._derivation.work_in(events[start : start + AT_ONCE])
             with deadline(TURN_S):
-                self._derivation.work_in(events[start : start + AT_ONCE])
-        with deadline(TURN_S):
-            self._held.keep()
-            self._stores.inbox.remove([letter.id for letter in letters])
+                self._held.keep()
+                self._stores.inbox.remove([letter.id for letter in letters])
 
     def _is_renamed(self, event: Event) -> bool:
         """Whether what follows from an event stands under another name, and so in another share."""

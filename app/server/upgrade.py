@@ -85,6 +85,7 @@ def _push_out_older(stores: Stores, ended: Event) -> None:
     held = Held(stores, passing=True)
     while not held.take() and not ended.wait(LOOK_S):
         pass
+    held.in_order = False  # an older one makes way in the midst of something
     held.give_back()
 
 

@@ -6,7 +6,8 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
@@ -15,6 +16,14 @@ from app.store.errors import only_duplicates, translate_errors
 from app.store.paging import Document
 
 LEASE = timedelta(minutes=5)
+LONG_OVER = datetime.fromtimestamp(0, UTC)
+
+
+class Taken(NamedTuple):
+    """Whether one holds all leases, and whether one was another's who did not give it back."""
+
+    is_all: bool
+    is_from_gone: bool
 
 
 def new_owner() -> str:
@@ -31,27 +40,31 @@ class LeaseStore:
 
     def take(self, name: str, owner: str, now: datetime, length: timedelta = LEASE) -> bool:
         """Whether `owner` now holds the lease for `length`: it was free, over, or its own."""
-        return self.take_all([name], owner, now, length)
+        return self.take_all([name], owner, now, length).is_all
 
     def take_all(
         self, names: Sequence[str], owner: str, now: datetime, length: timedelta = LEASE
-    ) -> bool:
-        """Whether `owner` now holds all of these leases; where not, those that it could take.
+    ) -> Taken:
+        """Let `owner` hold all of these leases for `length`; where it cannot, those that it can.
 
         Renewed in one write: who needs many would lose the first before it has the last.
         """
+        named = {"_id": {"$in": list(names)}}
         values = {"owner": owner, "until": now + length}
-        free = {"_id": {"$in": list(names)}, "$or": [{"until": {"$lt": now}}, {"owner": owner}]}
-        taken = self._collection.update_many(free, {"$set": values}).matched_count
-        if taken < len(names):
+        taken = self._collection.update_many(named | {"owner": owner}, {"$set": values})
+        if taken.matched_count == len(names):
+            return Taken(is_all=True, is_from_gone=False)
+        over = self._collection.update_many(named | {"until": {"$lt": now}}, {"$set": values})
+        number = taken.matched_count + over.matched_count
+        if number < len(names):
             try:
                 self._collection.insert_many(
                     [{"_id": name, **values} for name in names], ordered=False
                 )
-                taken = len(names)
+                number = len(names)
             except BulkWriteError as error:
-                taken += len(names) - len(only_duplicates(error))
-        return taken == len(names)
+                number += len(names) - len(only_duplicates(error))
+        return Taken(number == len(names), over.matched_count > 0)
 
     def is_held(self, name: str, now: datetime) -> bool:
         """Whether anybody holds the lease."""
@@ -69,3 +82,8 @@ class LeaseStore:
     def give_back(self, name: str, owner: str) -> None:
         """Let another one take the lease at once."""
         self._collection.delete_one({"_id": name, "owner": owner})
+
+    def leave(self, name: str, owner: str) -> None:
+        """As `give_back`, but who takes it learns that its holder is gone."""
+        named = {"_id": name, "owner": owner}
+        self._collection.update_one(named, {"$set": {"until": LONG_OVER}})

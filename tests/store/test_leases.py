@@ -55,11 +55,29 @@ def test_of_all_leases_those_are_taken_that_are_free_or_over_or_ones_own(stores:
     leases.take("another's", "b", NOW, LENGTH)
     names = ["own", "over", "free", "another's"]
 
-    assert not leases.take_all(names, "a", NOW, LENGTH)
-    assert leases.take_all(names[:3], "a", NOW, LENGTH)
+    assert leases.take_all(names, "a", NOW, LENGTH) == (False, True)
+    assert leases.take_all(names[:3], "a", NOW, LENGTH) == (True, False)
     assert not leases.take("free", "b", NOW, LENGTH)
     leases.give_back("another's", "b")
-    assert leases.take_all(names, "a", NOW, LENGTH)
+    assert leases.take_all(names, "a", NOW, LENGTH) == (True, False)
+
+
+def test_who_takes_a_lease_learns_whether_another_is_gone_who_did_not_give_it_back(
+    stores: Stores,
+) -> None:
+    leases = stores.leases
+    for name in ("one", "two"):
+        leases.take(name, "a", NOW, LENGTH)
+    leases.give_back("one", "a")
+    leases.leave("two", "a")
+    leases.leave("two", "b")
+
+    assert leases.find_held(NOW) == set()
+    assert leases.take_all(["two"], "a", NOW, LENGTH) == (True, False), "its own"
+    leases.leave("two", "a")
+    assert leases.take_all(["one"], "b", NOW, LENGTH) == (True, False)
+    assert leases.take_all(["two"], "b", NOW, LENGTH) == (True, True)
+    assert leases.take_all(["two"], "b", NOW, LENGTH) == (True, False), "renewed"
 
 
 def test_who_holds_the_leases_of_all_projectors_renews_them_in_one_write(
@@ -72,9 +90,11 @@ def test_who_holds_the_leases_of_all_projectors_renews_them_in_one_write(
     heard.writes.clear()
 
     assert held.take()
-    assert heard.writes == ["update", "insert"] * 2, "that it is wanted, and all leases"
+    free = ["update", "update", "insert"]
+    assert heard.writes == free * 2, "that it is wanted, and all leases"
     heard.writes.clear()
 
+    held._renew_at = 0.0
     assert held.take()
     assert heard.writes == ["update", "update"]
     assert not Held(stores, Share(63, 64), passing=False).take()

@@ -15,6 +15,7 @@ from builders import digest, leave_version_0_1, rule
 
 from app.errors import StartupError
 from app.notifications import loading
+from app.notifications.lease import Held
 from app.server import upgrade
 from app.server.upgrade import bring_forward
 from app.settings import Settings
@@ -232,8 +233,13 @@ def test_a_server_of_before_derives_nothing_once_a_step_is_begun(
     older = upgrade.make_projector(Settings(), stores)
     assert older.turn() is False
     seen: list[Any] = []
+    in_order: list[bool] = []
 
     def run(database: Any, place: Any) -> Any:
+        held = Held(stores, passing=False)
+        assert held.take()
+        in_order.append(held.in_order)
+        held.give_back()
         with monkeypatch.context() as patch:
             patch.setattr(schema, "NEWEST", NEWEST)  # as the older program has it
             with pytest.raises(StartupError, match=f"schema {NEWEST + 1}, .* none after {NEWEST}"):
@@ -254,6 +260,7 @@ def test_a_server_of_before_derives_nothing_once_a_step_is_begun(
 
     assert stores.schema.find() == NEWEST + 1
     assert seen == []
+    assert in_order == [False], "it made way in the midst of something"
 
 
 def test_one_of_two_servers_takes_a_step_and_the_other_waits(

@@ -90,7 +90,7 @@ def test_check_says_that_there_is_no_anonymous_account_to_let_in(
 def test_demo_fills_the_catalogue_once_and_is_removed_without_trace(
     run: Run, wire_database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(company, "DAYS", 2)
+    monkeypatch.setattr(company, "DAYS", 4)  # at a weekend little happens
     run("events", "import", stdin=envelope(wire_event("push", tag="v1")).decode())
     kept = ("events", "manifests", "repositories", "tags", "tag_history")
     before = {name: list(wire_database[name].find()) for name in kept}

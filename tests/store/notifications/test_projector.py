@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import INDEX, deliver, envelope, rule, wire_event, work_in
+from builders import INDEX, abandon, deliver, envelope, rule, wire_event, work_in
 
 from app.errors import StoreUnavailable
 from app.notifications import lease
@@ -320,6 +320,7 @@ def test_who_takes_over_puts_right_what_an_older_holder_stored_last(
     stores: Stores, ago_s: int
 ) -> None:
     leave_half_done(stores, ago_s)
+    abandon(stores)
 
     work_in(stores)
 
@@ -330,6 +331,7 @@ def test_who_breaks_off_while_it_takes_over_begins_again_though_it_has_the_lease
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_half_done(stores)
+    abandon(stores)
     fold_anew, outages = Derivation.fold_anew, [StoreUnavailable("away")]
 
     def fail_once(self: Derivation, events: Sequence[Event]) -> None:
@@ -369,6 +371,7 @@ def test_what_can_never_be_folded_anew_does_not_stop_the_others(
     stores: Stores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     leave_half_done(stores)
+    abandon(stores)
     send(stores, event("push", tag="v2"))
 
     def fail(self: Derivation, events: Sequence[Event]) -> None:
@@ -423,6 +426,7 @@ def test_taking_over_has_a_deadline_for_each_step_however_much_came_lately(
         fold_anew(self, events)
 
     monkeypatch.setattr(Derivation, "fold_anew", slowly)
+    abandon(stores)
     send(stores, event("push", tag="v2"))
 
     assert Projector(stores).turn()

@@ -270,3 +270,20 @@ def test_a_server_that_wanted_another_number_and_is_gone_is_waited_for_a_minute(
     mock_stores.leases.give_back(WANTED, "other")
     mock_stores.leases.take(lease_of(1), "of those before", now)
     assert wait(151) == 5
+
+
+def test_a_crew_counts_for_longer_as_present_where_the_database_is_slow(
+    crew: Crew, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each believes that it is alone, takes all, and gives it back."""
+    clock = [1_000_000.0]
+    monkeypatch.setattr(crews.time, "monotonic", lambda: clock[0])
+    mock_stores.leases.take(WANTED, "a command", datetime.now(UTC))
+    present: list[bool] = []
+    for _ in range(2):
+        crew.look()
+        later = datetime.now(UTC) + timedelta(seconds=14)
+        present.append(mock_stores.leases.is_held(crew._name, later))
+        clock[0] += 3.0
+
+    assert present == [False, True]

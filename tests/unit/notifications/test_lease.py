@@ -5,13 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from builders import divide
+from builders import abandon, divide
 
 from app.notifications import lease
-from app.notifications.lease import LEASE, WANTED, Held, LeaseLost, lease_of
+from app.notifications.lease import (
+    HELD,
+    LEASE,
+    LONGEST,
+    WANTED,
+    Held,
+    LeaseLost,
+    lease_of,
+    length_of,
+)
+from app.rules.shares import Share
 from app.store import Stores
+from app.store.leases import LeaseStore, Taken
 
 
 class Beats(threading.Event):
@@ -26,24 +38,80 @@ class Beats(threading.Event):
         return self._left < 0
 
 
-@pytest.mark.parametrize("name", [LEASE, WANTED])
 def test_who_is_to_renew_a_lease_that_another_has_writes_no_more(
-    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, name: str
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEWED_S", 0.0)
     held = Held(mock_stores, passing=False)
     assert held.take()
     held.keep()
 
-    if name == LEASE:
-        held.give_back()
-        held._until = time.monotonic() + 60.0  # as it had believed
-    assert mock_stores.leases.take(name, "another", datetime.now(UTC))
+    held.give_back()
+    held._until = time.monotonic() + 60.0  # as it had believed
+    assert mock_stores.leases.take(LEASE, "another", datetime.now(UTC))
 
     with pytest.raises(LeaseLost):
         held.keep()
     assert not held.is_mine
     assert not held.take()
+
+
+@pytest.mark.parametrize("passing", [False, True])
+def test_who_is_in_the_midst_of_something_ends_it_before_it_makes_way(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, passing: bool
+) -> None:
+    monkeypatch.setattr(lease, "RENEWED_S", 0.0)
+    held = Held(mock_stores, passing=passing)
+    assert held.take()
+    mock_stores.leases._collection.delete_one({"_id": WANTED})
+    assert mock_stores.leases.take(WANTED, "another", datetime.now(UTC))
+
+    held.keep()
+
+    assert held.is_mine
+    assert mock_stores.leases.find_held(datetime.now(UTC)) == {LEASE, WANTED}
+    assert not held.take()
+    assert mock_stores.leases.find_held(datetime.now(UTC)) == {WANTED}
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_who_takes_it_learns_whether_all_is_in_order(mock_stores: Stores, in_order: bool) -> None:
+    first, second = (Held(mock_stores, passing=False) for _ in range(2))
+    assert first.take()
+    first.in_order = in_order
+    first.give_back()
+
+    assert second.take()
+    assert second.in_order == in_order
+    second.give_back()
+
+    third = Held(mock_stores, passing=False)
+    assert third.take()
+    assert third.in_order == in_order, "nobody put it in order meanwhile"
+
+
+def test_a_lease_that_was_over_and_that_nobody_else_had_is_as_it_was(mock_stores: Stores) -> None:
+    held = Held(mock_stores, passing=False)
+    assert held.take()
+    assert held.take()
+    assert held.term == 1
+    held._until = 0.0
+
+    assert held.take()
+    assert held.in_order
+    assert held.term == 2, "what is at hand may be old"
+
+
+def test_of_shares_that_are_to_be_who_begins_with_one_learns_what_was_left(
+    mock_stores: Stores,
+) -> None:
+    divide(mock_stores, 2)
+    abandon(mock_stores, 1)
+    divide(mock_stores, 4)
+
+    begun = [Held(mock_stores, Share(number, 4), passing=False) for number in range(4)]
+    assert all(held.take() for held in begun)
+    assert [held.in_order for held in begun] == [False] * 4
 
 
 def test_it_is_renewed_from_beside_when_half_of_its_time_is_over_and_not_before(
@@ -89,3 +157,52 @@ def test_who_makes_way_gives_back_all_it_has_however_many_there_are_now(
 
     left = mock_stores.leases.find_held(datetime.now(UTC))
     assert left.isdisjoint(map(lease_of, range(3)))
+
+
+def test_a_lease_lasts_longer_where_the_database_is_slow_and_never_for_ever() -> None:
+    lengths = [length_of(HELD, took_s) for took_s in (0.0, 0.5, 2.0, 60.0)]
+
+    assert lengths == [HELD, HELD, timedelta(seconds=10), LONGEST]
+
+
+def test_who_needs_longer_to_take_it_than_it_lasts_has_it_nevertheless(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody could hold one while the database is slow, and nothing would ever be done."""
+    clock = [1_000_000.0]
+    take_all = LeaseStore.take_all
+
+    def take_slowly(self: LeaseStore, *arguments: Any) -> Taken:
+        clock[0] += 3.0
+        return take_all(self, *arguments)
+
+    monkeypatch.setattr(LeaseStore, "take_all", take_slowly)
+    monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
+    held = Held(mock_stores, passing=False)
+
+    assert held.take()
+    assert held.term == 1
+    assert held.is_mine
+    clock[0] += 11.0
+    assert held.is_mine, "15 s from when it was asked for"
+    clock[0] += 1.1
+    assert not held.is_mine
+    assert not mock_stores.leases.take(LEASE, "another", datetime.now(UTC))
+    later = datetime.now(UTC) + timedelta(seconds=15.1)
+    assert mock_stores.leases.take(LEASE, "another", later), "nor does it last longer for others"
+
+
+def test_others_make_way_for_longer_where_the_database_is_slow(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1_000_000.0]
+    monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
+    held = Held(mock_stores, passing=True)
+    assert mock_stores.leases.take(LEASE, "a server", datetime.now(UTC))
+    assert not held.take()
+    clock[0] += 4.0
+    assert not held.take()
+
+    now = datetime.now(UTC)
+    assert mock_stores.leases.is_held(WANTED, now + timedelta(seconds=19))
+    assert not mock_stores.leases.is_held(WANTED, now + timedelta(seconds=21))

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import INDEX, deliver, digest, divide, envelope, wire_event
+from builders import INDEX, abandon, deliver, digest, divide, envelope, wire_event
 
 from app.notifications import lease
 from app.notifications.crew import agree
@@ -304,11 +304,29 @@ def test_who_takes_over_folds_anew_what_is_its_own(
     deliver(mock_stores, envelope(check, wire_event("pull", THERE, at=now, id="pull")))
     half_done = msgspec.structs.replace(stored(mock_stores, "check"), part_of=None)
     mock_stores.events.set_derived([half_done])
+    for number in range(2):
+        abandon(mock_stores, number)
 
     two[0].turn()
     assert stored(mock_stores, "check") == half_done
     two[1].turn()
     assert stored(mock_stores, "check").part_of == "pull"
+
+
+def test_a_rename_has_nothing_folded_anew_though_all_make_way_for_it(
+    mock_stores: Stores, two: list[Projector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(two)
+    monkeypatch.delattr(Projector, "_catch_up")
+    for number in range(3):
+        for name in (HERE, THERE):
+            send(mock_stores, event("push", name, tag=f"v{number}", at=number))
+        two[1].turn()
+        send(mock_stores, rename(HERE, f"{HERE}-{number}", number + 0.5))
+        settle(two)
+
+    assert mock_stores.inbox.count() == 0
+    assert mock_stores.events.find_newest()
 
 
 # Progress

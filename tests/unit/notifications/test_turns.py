@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from builders import envelope, wire_event
+from builders import abandon, envelope, wire_event
 
 from app.errors import StoreUnavailable
 from app.notifications import intake, lease
@@ -22,7 +22,7 @@ from app.notifications.projector import Projector, ProjectorThread
 from app.rules.events import Event, parse_envelope
 from app.store import Stores
 from app.store.inbox import InboxStore, Progress
-from app.store.leases import LeaseStore
+from app.store.leases import LeaseStore, Taken
 
 PATIENCE_S = 60.0  # for what takes milliseconds on an idle machine
 
@@ -386,7 +386,7 @@ def test_the_lease_is_renewed_when_that_is_due_and_not_each_time(
     taken: list[float] = []
     take_all = LeaseStore.take_all
 
-    def count(self: LeaseStore, *arguments: Any) -> bool:
+    def count(self: LeaseStore, *arguments: Any) -> Taken:
         taken.append(time.monotonic())
         return take_all(self, *arguments)
 
@@ -486,3 +486,140 @@ def test_who_takes_over_sees_what_another_one_stored_since(mock_stores: Stores) 
 
     [check] = mock_stores.events.find_by_ids(["1"])
     assert check.part_of == "2"
+
+
+@pytest.fixture
+def caught_up(monkeypatch: pytest.MonkeyPatch) -> list[Projector]:
+    """Who folded anew what came last."""
+    found: list[Projector] = []
+    catch_up = Projector._catch_up
+
+    def note(self: Projector) -> None:
+        catch_up(self)
+        found.append(self)
+
+    monkeypatch.setattr(Projector, "_catch_up", note)
+    return found
+
+
+def test_what_was_given_back_in_order_is_not_folded_anew(
+    mock_stores: Stores, caught_up: list[Projector]
+) -> None:
+    for number in range(3):
+        send(mock_stores, push(number))
+        projector = Projector(mock_stores, passing=number == 1)
+        projector.drain()
+        projector.load(parse_envelope(envelope(push(9)), "default", datetime.now(UTC)).events)
+        projector.stop()
+
+    assert caught_up == []
+
+
+@pytest.mark.parametrize("by", [KeyboardInterrupt, StoreUnavailable])
+@pytest.mark.parametrize("what", ["a batch", "events to load", "something else"])
+def test_what_broke_off_in_the_midst_is_folded_anew_by_who_has_the_lease_next(
+    mock_stores: Stores,
+    monkeypatch: pytest.MonkeyPatch,
+    caught_up: list[Projector],
+    what: str,
+    by: type[BaseException],
+) -> None:
+    first, second = Projector(mock_stores), Projector(mock_stores)
+    events = parse_envelope(envelope(push()), "default", datetime.now(UTC)).events
+    send(mock_stores, push())
+
+    def fail(*_: Any) -> None:
+        raise by("broken off")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Derivation, "work_in", fail)
+        broken.setattr(Stores, "check", fail)
+        does = {
+            "a batch": first.turn,
+            "events to load": lambda: first.load(events),
+            "something else": lambda: first.alone(fail),
+        }
+        with pytest.raises(by):
+            does[what]()
+    first.stop()
+
+    second.drain()
+    assert caught_up == [second]
+    second.stop()
+    Projector(mock_stores).drain()
+    assert caught_up == [second]
+
+
+def test_who_loses_the_lease_between_two_batches_has_left_nothing(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, caught_up: list[Projector]
+) -> None:
+    monkeypatch.setattr(lease, "RENEWED_S", 0.0)
+    server, command = Projector(mock_stores), Projector(mock_stores, passing=True)
+    assert server.turn() is False
+    assert command.turn() is None
+    assert server.turn() is None
+    assert command.turn() is False
+    command.stop()
+    assert server.turn() is False
+
+    assert caught_up == []
+
+
+def test_who_loses_the_lease_in_the_midst_of_a_batch_folds_anew_when_it_has_it_again(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, caught_up: list[Projector]
+) -> None:
+    projector = Projector(mock_stores)
+    send(mock_stores, push())
+
+    def lose(*_: Any) -> int:
+        raise lease.LeaseLost("lost")
+
+    with monkeypatch.context() as lost:
+        lost.setattr(Derivation, "work_in", lose)
+        assert projector.turn() is None
+
+    assert projector.turn() is True
+    assert caught_up == [projector]
+    assert projector.turn() is False
+    assert caught_up == [projector]
+
+
+def test_a_quiet_time_is_folded_anew_in_few_steps_and_none_of_it_is_left_out(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[datetime, datetime | None]] = []
+
+    def find(since: datetime, until: datetime | None) -> list[Event]:
+        steps.append((since, until))
+        return []
+
+    abandon(mock_stores)
+    monkeypatch.setattr(mock_stores.events, "find_all_between", find)
+    began = datetime.now(UTC)
+    assert Projector(mock_stores).turn() is False
+
+    assert abs(steps[0][0] - (began - module.RECENT)) < timedelta(seconds=PATIENCE_S)
+    assert [until for _, until in steps[:-1]] == [since for since, _ in steps[1:]]
+    assert steps[-1][1] is None
+    assert len(steps) == 7
+
+
+def test_of_a_busy_time_little_is_folded_anew_at_once(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3,000 events in the first minute, as many a second as a step may take; then nothing."""
+    now = datetime.now(UTC)
+    busy = parse_envelope(envelope(push()), "default", now).events
+    lengths: list[float] = []
+
+    def find(since: datetime, until: datetime | None) -> list[Event]:
+        lengths.append(((until or now) - since).total_seconds())
+        is_busy = since < now - module.RECENT / 2
+        return busy * int(50 * lengths[-1]) if is_busy else []
+
+    abandon(mock_stores)
+    monkeypatch.setattr(mock_stores.events, "find_all_between", find)
+    monkeypatch.setattr(Derivation, "fold_anew", lambda self, events: None)
+    assert Projector(mock_stores).turn() is False
+
+    assert lengths[:8] == [1, 2, 4, 8, 16, 8, 16, 8]
