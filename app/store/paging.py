@@ -199,6 +199,6 @@ def _moment_of(position: str | None) -> datetime:
         return datetime.now(UTC)
 
 
-def chunks(values: Sequence[str], size: int = 100) -> Iterable[list[str]]:
+def chunks(values: Sequence[str], size: int = 25) -> Iterable[list[str]]:
     """`values` in lists of at most `size`: embedded, `$in` costs the square of its length."""
     return (list(values[start : start + size]) for start in range(0, len(values), size))

@@ -86,10 +86,13 @@ class Catalogue:
     def count_tags(self, repositories: Sequence[Repository]) -> dict[tuple[str, str], int]:
         """How many tags each of one page of repositories has, by (registry, repository)."""
         names = sorted({row.repository for row in repositories})
-        query = {"repository": {"$in": names}, "deleted": False}
         group = {"_id": {"registry": "$registry", "repository": "$repository"}, "n": {"$sum": 1}}
-        rows = self._tags.aggregate([{"$match": query}, {"$group": group}])
-        return {(row["_id"]["registry"], row["_id"]["repository"]): row["n"] for row in rows}
+        found: dict[tuple[str, str], int] = {}
+        for chunk in chunks(names):
+            query = {"repository": {"$in": chunk}, "deleted": False}
+            for row in self._tags.aggregate([{"$match": query}, {"$group": group}]):
+                found[row["_id"]["registry"], row["_id"]["repository"]] = row["n"]
+        return found
 
     def get_tag(self, registry: str, repository: str, tag: str, scope: Scope | None) -> Tag | None:
         """One tag, deleted or not, or None. Without a scope it is not for a person."""
