@@ -176,8 +176,13 @@ class Held:
     def _try(self) -> float:
         """Until when one has it (monotonic); 0 where another has it."""
         asked_at, length = time.monotonic(), self._length
+        is_new, was_in_order = not self.is_mine, self.in_order
+        if is_new:
+            self.in_order = False  # where the answer is lost it will be one's own the next time
         taken = self._leases.take_all(self._names, self._owner, datetime.now(UTC), length)
         self._length = length_of(HELD, time.monotonic() - asked_at)
         if taken.is_from_gone:
             self.in_order = False
+        elif is_new:
+            self.in_order = was_in_order
         return asked_at + length.total_seconds() if taken.is_all else 0.0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from builders import abandon, divide
 
+from app.errors import StoreUnavailable
 from app.notifications import lease
 from app.notifications.lease import (
     HELD,
@@ -100,6 +102,28 @@ def test_a_lease_that_was_over_and_that_nobody_else_had_is_as_it_was(mock_stores
     assert held.take()
     assert held.in_order
     assert held.term == 2, "what is at hand may be old"
+
+
+def test_who_takes_it_from_one_that_is_gone_and_hears_no_answer_still_learns_of_it(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandon(mock_stores)
+    held = Held(mock_stores, passing=True)
+    take_all = LeaseStore.take_all
+
+    def lose_answer(self: LeaseStore, names: Sequence[str], *more: Any) -> Taken:
+        taken = take_all(self, names, *more)
+        if LEASE in names:
+            raise StoreUnavailable("no answer")
+        return taken
+
+    with monkeypatch.context() as broken:
+        broken.setattr(LeaseStore, "take_all", lose_answer)
+        with pytest.raises(StoreUnavailable):
+            held.take()
+
+    assert held.take()
+    assert not held.in_order
 
 
 def test_of_shares_that_are_to_be_who_begins_with_one_learns_what_was_left(
