@@ -1,7 +1,9 @@
-"""The embedded database keeps a part of an index that it was killed over."""
+"""Indexes: those of the documents, and whole after a kill in the middle of building one."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import mongomock
@@ -49,6 +51,31 @@ def test_indexes_that_are_there_are_left_alone(
 
     assert "mine_1" in names(mock_database)["tags"]
     assert caplog.text == ""
+
+
+def test_the_documents_say_which_indexes_there_are_and_with_which_options(
+    mock_database: Any,
+) -> None:
+    Stores(mock_database).ensure_indexes()
+    made = {
+        (name, ", ".join(field for field, _ in index["key"]), options(index))
+        for name in mock_database.list_collection_names()
+        for index in mock_database[name].index_information().values()
+    }
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", page.split("## Indexes")[1], re.MULTILINE)
+    told = {
+        (name, *re.findall(r"`([\w, ]+)`(?: \(`([^`]+)`)?", index)[0])
+        for name, indexes in rows
+        for index in indexes.split("; ")
+    }
+
+    assert told == {one for one in made if one[1] != "_id"}
+
+
+def options(index: dict[str, Any]) -> str:
+    found = {name: index[name] for name in ("expireAfterSeconds", "sparse") if name in index}
+    return ", ".join(f"{name}: {str(value).lower()}" for name, value in found.items())
 
 
 def die(*_: Any, **__: Any) -> None:
