@@ -8,8 +8,11 @@ from typing import Any
 
 import mongomock
 import pytest
+from pymongo.database import Database
 
+from app.errors import StartupError
 from app.store import Stores
+from app.store.sign_ins import KEPT
 
 
 class Died(BaseException):
@@ -71,6 +74,21 @@ def test_the_documents_say_which_indexes_there_are_and_with_which_options(
     }
 
     assert told == {one for one in made if one[1] != "_id"}
+
+
+@pytest.mark.wire
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("at_1", {}), ("mine", {"expireAfterSeconds": int(KEPT.total_seconds())})],
+    ids=["other options", "another name"],
+)
+def test_an_index_that_is_in_the_way_of_ours_is_named_at_the_start(
+    wire_database: Database[Any], name: str, options: dict[str, Any]
+) -> None:
+    wire_database["sign_ins"].create_index("at", name=name, **options)
+
+    with pytest.raises(StartupError, match=f"drop the index that is in the way: .*{name}"):
+        Stores(wire_database).ensure_indexes()
 
 
 def options(index: dict[str, Any]) -> str:
