@@ -43,14 +43,14 @@ def close_days(
         raise Busy("another process is summarising; try again in a few minutes")
     try:
         for hour in days.find_open_hours(datetime.now(UTC)):
-            days.close(hour)
+            days.close(hour, datetime.now(UTC))
             if not leases.take(LEASE, owner, datetime.now(UTC)):
                 return
         now = datetime.now(UTC)
         is_chosen = first is not None or last is not None
         due = days.find_settled_days(now, first, last) if is_chosen else days.find_open_days(now)
         for index, day in enumerate(due, 1):
-            rows = days.close_day(day)
+            rows = days.close_day(day, datetime.now(UTC))
             if not leases.take(LEASE, owner, datetime.now(UTC)):
                 return
             yield day, rows, len(due) - index

@@ -91,9 +91,10 @@ def _check(settings: Settings, wait_s: int | None) -> Iterator[Finding]:
 def _check_database(settings: Settings, wiring: Wiring) -> Iterator[Finding]:
     state = wiring.database
     disk = "" if state.free_bytes is None else f", {state.free_bytes // 10**9:,} GB of disk free"
+    there = state.indexes - len(state.missing_indexes)
     text = (
         f"{settings.database_place}, version {state.version}, schema {state.schema}, "
-        f"{state.indexes} indexes{disk}"
+        f"{there} of {state.indexes} indexes{disk}"
     )
     yield Finding("database", "ok", text)
     for problem in wiring.problems:

@@ -26,7 +26,7 @@ def usage_refresh(settings: Settings, first: datetime | None, last: datetime | N
     """Summarise the days that are over and open; the server does so by itself.
 
     Days whose events were removed by the retention keep their figures. A day for which an event
-    came within the last minute is left for the next time.
+    came within the last two minutes is left for the next time.
     """
     stores = open_stores(settings)
     if first and last and last < first:

@@ -340,7 +340,7 @@ class Projector:
         elif beat < self._note_at:
             return
         else:
-            self._progress = msgspec.structs.replace(self._progress, until=now)
+            self._progress = msgspec.structs.replace(self._progress, until=now, lag_s=0.0)
         self._note_at = beat + NOTED_S
         self._stores.inbox.note_progress(self._progress, self._share, self._projectors)
 

@@ -20,7 +20,7 @@ from pymongo.errors import InvalidURI, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from app.embedded import recorded_uri
-from app.errors import ConfigError, StoreUnavailable
+from app.errors import ConfigError, StartupError, StoreUnavailable
 from app.rules.tokens import MAX_LIFETIME, MAX_LIFETIME_UNKNOWN
 from app.rules.usage import Calendar
 from app.settings import DockerAuth, Settings
@@ -52,6 +52,7 @@ CONNECT_TIMEOUT_MS = 1500
 # Of a command. pymongo also breaks off all that goes on where the database does not say hello
 # within this time, which one on a busy machine does not.
 PATIENT_TIMEOUT_MS = 20_000
+INDEX_CONFLICTS = (85, 86)  # IndexOptionsConflict, IndexKeySpecsConflict
 
 
 @translate_errors
@@ -94,7 +95,20 @@ class Stores:
         self.accounts = AccountStore(people, docker_auth or DockerAuth())
 
     def ensure_indexes(self) -> None:
-        """Create every index; idempotent, at start-up."""
+        """Create every index; idempotent, at start-up.
+
+        Raises:
+            StartupError: somebody made one of them with another name or other options.
+        """
+        try:
+            self._create_indexes()
+        except StoreUnavailable as error:
+            if getattr(error.__cause__, "code", None) in INDEX_CONFLICTS:
+                reason = str(error.__cause__).partition(", full error: ")[0]
+                raise StartupError(f"drop the index that is in the way: {reason}") from error
+            raise
+
+    def _create_indexes(self) -> None:
         if self._is_embedded:
             create_whole_indexes(self._database, _create_indexes)
             return

@@ -43,7 +43,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How far the projector is. What came before `until` (UTC) is worked in.
 
     `batch_s` is what the newest batch took, `lag_s` how long its oldest envelope had waited when it
-    was worked in. There are `of` projectors, and of all three this is the worst.
+    was worked in, and 0 once nothing waits. There are `of` projectors, and of all three this is the
+    worst.
     """
 
     until: datetime

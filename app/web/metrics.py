@@ -162,7 +162,7 @@ class _Metrics(Collector):
             )
             yield _gauge(
                 "rns_projector_lag_seconds",
-                "From the receipt of an envelope until it was worked in, in the newest batch.",
+                "How long the oldest envelope of the newest batch had waited; 0 once none waits.",
                 [({}, progress.lag_s)],
             )
         yield from self._checks()

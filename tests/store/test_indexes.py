@@ -1,13 +1,18 @@
-"""The embedded database keeps a part of an index that it was killed over."""
+"""Indexes: those of the documents, and whole after a kill in the middle of building one."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import mongomock
 import pytest
+from pymongo.database import Database
 
+from app.errors import StartupError
 from app.store import Stores
+from app.store.sign_ins import KEPT
 
 
 class Died(BaseException):
@@ -49,6 +54,46 @@ def test_indexes_that_are_there_are_left_alone(
 
     assert "mine_1" in names(mock_database)["tags"]
     assert caplog.text == ""
+
+
+def test_the_documents_say_which_indexes_there_are_and_with_which_options(
+    mock_database: Any,
+) -> None:
+    Stores(mock_database).ensure_indexes()
+    made = {
+        (name, ", ".join(field for field, _ in index["key"]), options(index))
+        for name in mock_database.list_collection_names()
+        for index in mock_database[name].index_information().values()
+    }
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", page.split("## Indexes")[1], re.MULTILINE)
+    told = {
+        (name, *re.findall(r"`([\w, ]+)`(?: \(`([^`]+)`)?", index)[0])
+        for name, indexes in rows
+        for index in indexes.split("; ")
+    }
+
+    assert told == {one for one in made if one[1] != "_id"}
+
+
+@pytest.mark.wire
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("at_1", {}), ("mine", {"expireAfterSeconds": int(KEPT.total_seconds())})],
+    ids=["other options", "another name"],
+)
+def test_an_index_that_is_in_the_way_of_ours_is_named_at_the_start(
+    wire_database: Database[Any], name: str, options: dict[str, Any]
+) -> None:
+    wire_database["sign_ins"].create_index("at", name=name, **options)
+
+    with pytest.raises(StartupError, match=f"drop the index that is in the way: .*{name}"):
+        Stores(wire_database).ensure_indexes()
+
+
+def options(index: dict[str, Any]) -> str:
+    found = {name: index[name] for name in ("expireAfterSeconds", "sparse") if name in index}
+    return ", ".join(f"{name}: {str(value).lower()}" for name, value in found.items())
 
 
 def die(*_: Any, **__: Any) -> None:

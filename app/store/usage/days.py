@@ -167,9 +167,12 @@ class DayStore:
             and _is_settled(hour, states.get(hour.key, {}), now)
         ]
 
-    def close_day(self, day: date) -> int:
-        """Summarise one day anew; returns the number of its rows. Idempotent, safe at any crash."""
-        number = self.close(self.calendar.span_of(day))
+    def close_day(self, day: date, now: datetime | None = None) -> int:
+        """Summarise one day anew; returns the number of its rows. Idempotent, safe at any crash.
+
+        With `now` not one that may not be closed yet: while others were, it may have been opened.
+        """
+        number = self.close(self.calendar.span_of(day), now)
         state = self._days.find_one({"_id": day.isoformat()}) or {}
         if state.get("run"):
             hours = {"$gt": day.isoformat(), "$lt": after(day)}
@@ -178,14 +181,14 @@ class DayStore:
                 collection.delete_many({"day": hours})
         return number
 
-    def close(self, span: Span) -> int:
+    def close(self, span: Span, now: datetime | None = None) -> int:
         """Summarise a day or an hour; see close_day.
 
         Not a day whose events are removed, or begin to be meanwhile: that would lose its figures.
         """
         key = {"_id": span.key}
         state = self._days.find_one(key) or {}
-        if state.get("removed"):
+        if state.get("removed") or not (now is None or _is_settled(span, state, now)):
             return 0
         self._list(self._days_in(state))
         run = secrets.token_hex(8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +19,7 @@ from app.store import Stores
 
 LONG_AGO = datetime(2013, 5, 5, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
+NOON = time(12)
 
 
 def push(stores: Stores, at: datetime) -> None:
@@ -42,7 +43,7 @@ def test_days_are_closed_newest_first_and_hours_before_them(
     keys: list[str] = []
     close: Callable[..., Any] = mock_stores.days.close
     monkeypatch.setattr(
-        mock_stores.days, "close", lambda span: keys.append(span.key) or close(span)
+        mock_stores.days, "close", lambda span, now: keys.append(span.key) or close(span, now)
     )
 
     closed = list(close_days(mock_stores))
@@ -80,6 +81,20 @@ def test_only_one_process_closes_days(days: list[Any], mock_stores: Stores) -> N
         list(close_days(mock_stores))
     first.close()
     assert len(list(close_days(mock_stores))) == 2
+
+
+def test_a_day_that_is_opened_while_another_is_summarised_rests_first(
+    days: list[Any], mock_stores: Stores
+) -> None:
+    closing = close_days(mock_stores)
+    next(closing)
+    late = datetime.combine(days[1], NOON, UTC)
+    mock_stores.days.open_days([late], datetime.now(UTC))  # and the event is stored a moment later
+
+    list(closing)
+
+    states = mock_stores.days.find_states(days[2], days[0])
+    assert [bool(states[str(day)].get("run")) for day in days] == [True, False, True]
 
 
 def test_demonstration_data_leaves_no_figures_that_were_just_summarised(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,6 +90,16 @@ def test_an_index_that_is_missing_is_named_and_not_made(
     assert result.status == 0
     assert "the index events.digest_1_position_1 is missing: restart the server" in result.out
     assert "digest_1_position_1" not in wire_database["events"].index_information()
+
+
+def test_how_many_indexes_are_there_is_said_beside_how_many_there_should_be(
+    run: Run, filled: Stores, wire_database: Database[Any]
+) -> None:
+    wire_database["events"].drop_index("digest_1_position_1")
+
+    [(there, wanted)] = re.findall(r"(\d+) of (\d+) indexes", run("check").out)
+
+    assert int(there) == int(wanted) - 1
 
 
 def test_of_a_database_without_any_index_only_that_is_said(run: Run) -> None:

@@ -12,6 +12,7 @@ import pytest
 from builders import INDEX, abandon, deliver, digest, divide, envelope, wire_event
 
 from app.notifications import lease
+from app.notifications import projector as projector_module
 from app.notifications.crew import agree
 from app.notifications.intake import Intake
 from app.notifications.lease import LEASE, WANTED, Held
@@ -354,6 +355,29 @@ def test_progress_is_the_worst_of_all_shares(mock_stores: Stores) -> None:
     newest = mock_stores.inbox.find_progress()
     assert newest is not None
     assert round((BEGIN - newest.until).total_seconds()) == 0  # and not that of the third
+
+
+def test_a_share_that_has_nothing_left_to_do_says_no_lag_of_before(
+    mock_stores: Stores, two: list[Projector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lag_s() -> float:
+        progress = mock_stores.inbox.find_progress()
+        assert progress
+        return progress.lag_s
+
+    monkeypatch.setattr(projector_module, "NOTED_S", 0.0)
+    now = datetime.now(UTC)
+    intake = Intake(mock_stores, 2**30)
+    intake.receive(envelope(event("push", THERE)), "default", now - timedelta(minutes=15))
+    intake.receive(envelope(event("push", HERE)), "default", now - timedelta(minutes=1))
+    for projector in two:
+        projector.turn()
+    assert lag_s() >= 900
+
+    two[1].turn()
+    assert 60 <= lag_s() < 900
+    settle(two)
+    assert lag_s() == 0
 
 
 def test_while_something_waits_for_all_it_is_not_said_that_all_is_worked_in(
