@@ -14,6 +14,8 @@ from ipaddress import ip_network
 from itertools import islice
 from typing import Any, NamedTuple
 
+from tqdm import tqdm
+
 from app.analysis.recall import recall_digest, recall_tag
 from app.analysis.unused import UnusedQuery, find_unused
 from app.errors import StoreUnavailable
@@ -80,7 +82,7 @@ def read_all(stores: Stores, settings: Settings, sample: Sample, now: datetime) 
     for topic in (_one_thing, _people, _background):
         readings += topic(stores, everything, sample, now)
     readings += _migrations(stores, settings, now)
-    for reading in readings:
+    for reading in tqdm(readings, unit="reading", disable=None):
         try:
             with deadline(MAX_S):
                 _read(reading)
