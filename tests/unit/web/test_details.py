@@ -438,8 +438,8 @@ def test_pulls_of_days_that_are_being_prepared_are_not_said_to_be_none(
     sign_in: SignIn, store: Store, mock_stores: Stores
 ) -> None:
     store(wire_event("pull", "team/old", tag="v1", actor="k8s", at=NOW - 9 * DAY))
-    for hour in mock_stores.days.find_open_hours(NOW):
-        mock_stores.days.close(hour)
+    store(wire_event("pull", tag="v1", actor="k8s", at=NOW - 3 * DAY))
+    mock_stores.days.close_day((NOW - 3 * DAY).date())
 
     page = sign_in("alice").get("/search/user/login/").text
 
