@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from app.store import Stores
 from app.store.catalogue import CatalogueQuery, Tag
-from app.store.manifests import Manifest
+from app.store.manifests import Manifest, held_blobs
 from app.store.scope import Scope
 
 MAX_DEPTH = 8  # of an index in an index
@@ -62,19 +62,12 @@ class Contents:
         manifest = self._manifests.get((registry, digest))
         return manifest is not None and manifest.kind == "index" and not manifest.references
 
-    def blobs(
-        self, registry: str, digest: str | None, depth: int = 0
-    ) -> tuple[dict[str, int], bool]:
+    def blobs(self, registry: str, digest: str | None) -> tuple[dict[str, int], bool]:
         """Size by digest of what a manifest is known to hold, and whether that is all."""
-        manifest = self._manifests.get((registry, digest or ""))
-        if manifest is None or not manifest.references or depth > MAX_DEPTH:
-            return {}, False
-        if not manifest.children:
-            return manifest.blobs, True
-        key = registry, manifest.digest
-        if key not in self._found:
-            self._found[key] = {}, False  # until it is known: an index in itself
-            parts = [self.blobs(registry, child, depth + 1) for child in manifest.children]
-            sizes = {blob: size for part, _ in parts for blob, size in part.items()}
-            self._found[key] = sizes, all(is_whole for _, is_whole in parts)
-        return self._found[key]
+        key = registry, digest or ""
+        if key in self._found:
+            return self._found[key]
+        found = held_blobs(key[1], lambda one: self._manifests.get((registry, one)))
+        if self.children(registry, digest):  # what costs more to find than to keep
+            self._found[key] = found
+        return found

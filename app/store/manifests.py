@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -211,8 +211,14 @@ class ManifestStore:
         }
 
 
-def _size(digest: str, known: Mapping[str, Manifest]) -> int | None:
+def held_blobs(digest: str, find: Callable[[str], Manifest | None]) -> tuple[dict[str, int], bool]:
+    """What a manifest holds as far as `find` knows it, and whether that is all of it.
+
+    Config and layers, those of an index and of all manifests in it, digest → bytes: the most of
+    what manifests say.
+    """
     blobs: dict[str, int] = {}
+    is_whole = True
     seen: set[str] = set()
     waiting = [digest]
     while waiting:
@@ -220,12 +226,19 @@ def _size(digest: str, known: Mapping[str, Manifest]) -> int | None:
         if one in seen:
             continue
         seen.add(one)
-        manifest = known.get(one)
+        manifest = find(one)
         if manifest is None or not manifest.references:
-            return None
-        blobs |= manifest.blobs
+            is_whole = False
+            continue
+        for blob, size in manifest.blobs.items():
+            blobs[blob] = max(size, blobs.get(blob, size))
         waiting += manifest.children
-    return add_sizes(blobs.values())
+    return blobs, is_whole
+
+
+def _size(digest: str, known: Mapping[str, Manifest]) -> int | None:
+    blobs, is_whole = held_blobs(digest, known.get)
+    return add_sizes(blobs.values()) if is_whole else None
 
 
 def _id(registry: str, digest: str) -> str:

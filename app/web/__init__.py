@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 import secrets
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -278,6 +279,9 @@ def _http_error(error: HTTPException) -> Response:
         for name, value in error.get_headers()
         if name in ("Allow", "Retry-After", "WWW-Authenticate")
     }
+    if request.endpoint is None and not wants_json():
+        with suppress(AppError):
+            signin.visitor()  # no view has asked yet who it is, and the head of the page says so
     message = error.description or error.name
     if isinstance(error, RequestEntityTooLarge):
         message = "The body is larger than it may be."

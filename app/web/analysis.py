@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from app.store.catalogue import CatalogueQuery
 from app.store.paging import Page
 from app.store.usage import Newest, Proof
 from app.web import lists
+from app.web.commands import delete_commands
 from app.web.dashboard import find_chart, find_week
 from app.web.figures import find_figures, linker_before, new_tags_url, records_linker
 from app.web.forms import (
@@ -108,17 +110,9 @@ def unused() -> Any:
         page=page,
         count=lists.total(listing, page),
         time_zone=runtime().settings.analysis.time_zone,
-        commands="".join(map(_delete_command, page.items)),
+        commands=delete_commands(page.items),
         has_events=bool(page.items) or _sees_anything(),
     )
-
-
-def _delete_command(row: Item) -> str:
-    """What deletes an unused tag, and it alone."""
-    registries = runtime().settings.registries
-    hosts = next((each.hosts for each in registries if each.name == row["registry"]), ())
-    host = next(iter(hosts), "REGISTRY")
-    return f"regctl tag delete {host}/{row['repository']}:{row['tag']}\n"
 
 
 def _days_known(report: Report, asked: int) -> int:
@@ -192,7 +186,8 @@ def storage() -> Any:
         form=form,
         found=found,
         chart=held_chart(found),
-        link=tags_link,
+        link=partial(tags_link, repository=form.repository.data or None),
+        period_start=runtime().stores.days.calendar.start_of(found.first),
         page=page,
         count=lists.total(listing, page),
         time_zone=runtime().settings.analysis.time_zone,

@@ -11,6 +11,7 @@ from flask_babel import LazyString, format_decimal, gettext
 
 STEP = 10  # the width of a day (or hour) in the drawing
 HEIGHT = 100  # of a bar as high as the scale
+TOPS = (2, 4, 6, 8, 10, 12, 16, 20, 30, 40, 50, 60, 80, 100)  # of a scale, times powers of ten
 LEAST = 1  # of a bar that stands for anything
 
 
@@ -64,9 +65,9 @@ class Chart(msgspec.Struct, frozen=True):
         """The number that the highest bar may reach, of which half is a whole one."""
         highest = max((sum(column.numbers) for column in (*self.columns, *self.before)), default=0)
         scale = 1
-        while highest > 10 * scale:
+        while highest > TOPS[-1] * scale:
             scale *= 10
-        return next(scale * step for step in (2, 4, 6, 8, 10) if scale * step >= highest)
+        return next(scale * top for top in TOPS if scale * top >= highest)
 
     @property
     def marks(self) -> list[Mark]:

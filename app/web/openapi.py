@@ -112,8 +112,8 @@ ONE_OF = {
     "migrations": "migration",
 }
 REJECTED_ACTIONS = {
-    "retry": "Take the rejected event `id` in again, or all that are understood now.",
-    "drop": "Forget the rejected event `id`, or all.",
+    "retry": "Take one rejected event in again, or all that are understood now.",
+    "drop": "Forget one rejected event, or all.",
 }
 NUMBER = {"minimum": 0, "maximum": MAX_DELETES}
 TYPES = {"allow_deletes": {"anyOf": [{"type": "integer", **NUMBER}, {"type": "string"}]}}
@@ -341,7 +341,7 @@ def _operation(summary: str, answer: Schema, parameters: Sequence[Schema]) -> Sc
     if FORMAT in parameters:
         found |= {name: {"schema": {"type": "string"}} for name in FILES.values()}
     return {
-        "summary": summary,
+        "summary": summary.rstrip("."),
         "parameters": list(parameters),
         "responses": {
             "200": {"description": "Found.", "content": found},

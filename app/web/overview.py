@@ -171,8 +171,8 @@ def _say_never(registry: str, others: str) -> str:
 def _say_state(plan: str, status: PlanStatus) -> str:
     values = {"plan": plan, "state": word(status.state)}
     if status.is_worked_on:
-        return gettext("Migration %(plan)s is %(state)s", **values)
-    return gettext("Migration %(plan)s is %(state)s, and stands still", **values)
+        return gettext("Migration %(plan)s: %(state)s", **values)
+    return gettext("Migration %(plan)s: %(state)s, stands still", **values)
 
 
 def _find_differences() -> Iterator[Notice]:

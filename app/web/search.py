@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -19,6 +19,7 @@ from app.store.events import LastPull, RecordQuery
 from app.store.paging import Page
 from app.store.scope import Scope
 from app.web import lists
+from app.web.commands import find_places, host_of, pull_command
 from app.web.contents import Supplement, find_supplements, tag_items
 from app.web.figures import DailyPulls, find_daily_pulls, find_recent
 from app.web.forms import FilterForm, HistoryFilter, RepositoryFilter, SignInForm, TagFilter
@@ -34,7 +35,6 @@ bp = Blueprint("search", __name__, url_prefix="/search")
 RECENT = 10
 MIN_WHOLE_DIGEST = 64  # hexadecimal digits of sha256, the shortest that registries use
 MAX_CANDIDATES = 20  # digests that begin alike
-MAX_PULL_COMMANDS = 5  # of a digest: one for each repository
 MAX_BY_VERSION = 200  # tags of a repository: more are listed by name, page by page
 
 
@@ -277,8 +277,8 @@ def tag() -> Any:
         tag=found,
         whole=whole,
         supplements=_supplements_of([found]),
-        pull_command=_pull_command(
-            found.kind, f"{_host_of(registry, activity.get('records', ()))}/{name}", found.tag
+        pull_command=pull_command(
+            found.kind, f"{host_of(registry, activity.get('records', ()))}/{name}", found.tag
         ),
         history=history[start : start + lists.PAGE_SIZE],
         newer=history[start - 1] if start else None,
@@ -299,7 +299,7 @@ def digest() -> Any:
     stores = runtime().stores
     activity = _activity(RecordQuery(digest=wanted, parts=True))
     whole = stores.manifests.find_whole(registry, {wanted}).get(wanted)
-    places = _find_places(tags, activity.get("records", ()))
+    places = find_places(tags, activity.get("records", ()))
     return render_template(
         "search/digest.html",
         digest=wanted,
@@ -308,7 +308,7 @@ def digest() -> Any:
         tags=tags,
         has_more_tags=page.next is not None,
         pull_commands=[
-            _pull_command(whole.manifest.kind if whole else "image", place, digest=wanted)
+            pull_command(whole.manifest.kind if whole else "image", place, digest=wanted)
             for place in places
         ],
         **activity,
@@ -444,37 +444,3 @@ def _named_repository() -> tuple[str, str]:
     if not name:
         raise InvalidQuery("repository: is missing")
     return name, registry
-
-
-def _pull_command(kind: str, place: str, tag: str = "", digest: str = "") -> str:
-    """What pulls something of a kind from a host and repository: an image, a chart, other files."""
-    named = f"{place}:{tag}" if tag else f"{place}@{digest}"
-    if kind == "chart":
-        version = tag.replace("_", "+")  # a tag has no plus
-        return f"helm pull oci://{place} --version {version}" if tag else f"helm pull oci://{named}"
-    return f"docker pull {named}" if kind in ("image", "index") else f"oras pull {named}"
-
-
-def _find_places(tags: Iterable[Item], records: Sequence[Event]) -> list[str]:
-    """Host and name of some of the repositories that have a digest.
-
-    Those where a tag points to it; a platform of an index has none, so those of its newest records.
-    """
-    places = {(tag["registry"], tag["repository"]) for tag in tags if not tag["deleted"]}
-    if not places:
-        last = {(row.registry, row.repository): row.action for row in reversed(records)}
-        places = {place for place, action in last.items() if action != "delete"}
-    some = sorted(places)[:MAX_PULL_COMMANDS]
-    return [f"{_host_of(registry, records)}/{name}" for registry, name in some]
-
-
-def _host_of(registry: str, records: Iterable[Event]) -> str:
-    """The host of a registry as clients write it.
-
-    As config.yml names it; else as all who pushed and pulled last called it, for a client may call
-    it anything.
-    """
-    registries = runtime().settings.registries
-    configured = next((each.hosts for each in registries if each.name == registry), [])
-    called = {event.host for event in records if event.host and event.registry == registry}
-    return configured[0] if configured else called.pop() if len(called) == 1 else "REGISTRY"

@@ -55,8 +55,8 @@ def _most(field: str) -> Callable[[Growth], str]:
 _KEYS = {"name": _name, **{field: _most(field) for field in ("came", "size", "tags")}}
 
 
-def tags_link(action: str = PUSH, *_period: Any, **place: str) -> str:
-    """The URL of the tags of a `registry` and `namespace`, the newest push first."""
+def tags_link(action: str = PUSH, *_period: Any, **place: str | None) -> str:
+    """The URL of the tags of a `registry`, `namespace` and `repository`, the newest push first."""
     return page_url("search.tags", sort="pushed", **place)
 
 

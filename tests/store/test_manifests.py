@@ -291,6 +291,18 @@ def index(of: str, *names: str, at: int, media_type: str = IMAGE) -> Event:
     return told(of, children(*names, media_type=media_type), at=at, kind="index", media_type=INDEX)
 
 
+def test_of_a_blob_of_which_manifests_tell_two_sizes_the_larger_one_counts(stores: Stores) -> None:
+    def layer(size: int) -> tuple[Descriptor, ...]:
+        return (Descriptor(digest("layer"), size, LAYER),)
+
+    stores.manifests.learn([told("amd64", layer(5), at=1), told("arm64", layer(7), at=2)])
+    stores.manifests.learn(
+        [index("one", "amd64", "arm64", at=3), index("two", "arm64", "amd64", at=4)]
+    )
+
+    assert sizes(stores, "one", "two") == [7, 7]
+
+
 def test_the_size_of_an_index_is_that_of_all_below_it_each_blob_once(stores: Stores) -> None:
     stores.manifests.learn(
         [

@@ -208,7 +208,7 @@ class UnusedFilter(FilterForm):
     """Filters of the unused tags."""
 
     days = IntegerField(
-        _("Not used for days"),
+        _("Days without use"),
         [Optional(), NumberRange(1, MAX_PERIOD_DAYS)],
         default=DEFAULT_UNUSED_DAYS,
         description=_("1 to %(most)s", most=MAX_PERIOD_DAYS),

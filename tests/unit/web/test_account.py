@@ -141,6 +141,10 @@ def test_a_token_is_revoked_by_its_owner_and_by_nobody_else(
     assert mock_stores.tokens.find_all("alice") == []
 
 
+def test_administrators_are_told_that_nobody_has_a_token(sign_in: SignIn) -> None:
+    assert "There are no tokens." in sign_in("admin").get("/access/tokens").text
+
+
 def test_administrators_see_and_revoke_the_tokens_of_everybody(
     sign_in: SignIn, mock_stores: Stores
 ) -> None:
@@ -149,12 +153,14 @@ def test_administrators_see_and_revoke_the_tokens_of_everybody(
     admin, mallory = sign_in("admin"), sign_in("mallory")
 
     page = admin.get("/access/tokens").text
+    other = admin.get("/access/tokens?account=nobody").text
     narrowed = admin.get("/access/tokens?account=alice").text
     gone = {"account": "alice", "name": "of-alice"}
 
     assert "of-alice" in page
     assert "of-mallory" in page
     assert "of-mallory" not in narrowed
+    assert "No token matches." in other
     assert mallory.get("/access/tokens").status_code == 403
     assert post(mallory, "/access/tokens/revoke", **gone).status_code == 403
     assert len(mock_stores.tokens.find_all("alice")) == 1

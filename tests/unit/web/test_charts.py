@@ -46,7 +46,8 @@ def test_bars_of_the_period_before_stand_beside_and_share_the_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("highest", "top"), [(0, 2), (1, 2), (2, 2), (3, 4), (10, 10), (11, 20), (61, 80), (999, 1000)]
+    ("highest", "top"),
+    [(0, 2), (1, 2), (2, 2), (3, 4), (10, 10), (11, 12), (61, 80), (101, 120), (999, 1000)],
 )
 def test_the_scale_is_round_and_its_half_a_whole_number(highest: int, top: int) -> None:
     assert Chart(SERIES, columns((highest, 0))).top == top

@@ -418,7 +418,7 @@ def test_repositories_tell_their_pulls_by_day_and_the_last(
     assert sum(map(int, numbers[1].split())) == 2
     assert numbers[1].split()[20] == "1"
     assert rows[0][1] in ("today", "yesterday")
-    assert rows[1] == (" 0", "–")
+    assert (re.sub("<[^>]*>", "", rows[1][0]), rows[1][1]) == (" 0", "–")
 
 
 def test_pulls_of_the_newest_hours_are_counted_when_they_are_asked_for(
@@ -429,9 +429,22 @@ def test_pulls_of_the_newest_hours_are_counted_when_they_are_asked_for(
 
     def pulls(query: str) -> int:
         page = sign_in("alice").get(f"/search/user/login/?q=team{query}").text
-        return sum(map(int, re.findall(r'data-label="Pulls">.* (\d+)</td>', page)))
+        return sum(map(int, re.findall(r'data-label="Pulls">.*>(\d+)</span></td>', page)))
 
     assert (pulls(""), pulls("&pulls=1")) == (1, 2)
+
+
+def test_pulls_of_days_that_are_being_prepared_are_not_said_to_be_none(
+    sign_in: SignIn, store: Store, mock_stores: Stores
+) -> None:
+    store(wire_event("pull", "team/old", tag="v1", actor="k8s", at=NOW - 9 * DAY))
+    store(wire_event("pull", tag="v1", actor="k8s", at=NOW - 3 * DAY))
+    mock_stores.days.close_day((NOW - 3 * DAY).date())
+
+    page = sign_in("alice").get("/search/user/login/").text
+
+    assert "being prepared and not in these figures" in page
+    assert 'data-label="Pulls"> <span class="beside">–</span></td>' in page
 
 
 def test_pulls_of_repositories_are_the_same_for_every_shape_of_access(

@@ -370,6 +370,18 @@ def forgotten(store: Store, mock_stores: Stores) -> None:
     show_life_and_close(mock_stores)
 
 
+def test_a_host_that_not_all_clients_name_is_in_no_command_that_deletes(
+    forgotten: None, sign_in: SignIn, store: Store
+) -> None:
+    event = wire_event("pull", "ops/app", tag="new", of="new", at=datetime.now(UTC))
+    event["request"]["host"] = "elsewhere.example"
+    store(event)
+
+    page = sign_in("admin").get("/analysis/unused?days=30").text
+
+    assert "regctl tag delete REGISTRY/ops/app:old\n" in page
+
+
 def test_unused_tags_are_the_same_on_page_api_and_export(forgotten: None, sign_in: SignIn) -> None:
     client = sign_in("alice")
 
@@ -377,7 +389,7 @@ def test_unused_tags_are_the_same_on_page_api_and_export(forgotten: None, sign_i
     answer = client.get("/api/v1/unused?days=30").json
     export = client.get("/analysis/unused?days=30&format=csv").text.splitlines()
 
-    assert "regctl tag delete REGISTRY/team/app:old" in page.text
+    assert "regctl tag delete registry.example:5000/team/app:old\n" in page.text
     assert "ops/app" not in page.text
     assert 'href="/api/v1/unused?days=30"' in page.text
     assert [(row["repository"], row["tag"]) for row in answer["items"]] == [("team/app", "old")]

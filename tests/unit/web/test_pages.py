@@ -678,6 +678,33 @@ def test_an_unknown_resource_of_the_api_is_404_as_json(client: FlaskClient) -> N
     )
 
 
+def test_a_page_that_does_not_exist_knows_who_asks(client: FlaskClient, sign_in: SignIn) -> None:
+    mine, nobodys = sign_in("alice").get("/search/nothing-here"), client.get("/search/nothing-here")
+
+    assert (mine.status_code, nobodys.status_code) == (404, 404)
+    assert ">Sign out<" in mine.text
+    assert ">Sign in<" not in mine.text
+    assert ">Sign in<" in nobodys.text
+
+
+@pytest.mark.parametrize(
+    ("path", "chip"),
+    [
+        ("/search/user/login/?sort=pushed", "Sort by: Last push"),
+        ("/search/user/repo/login/?sort=pushed", "Sort by: Last push"),
+        ("/analysis/user/login/?kind=content", "Kind: what figures count"),
+        ("/analysis/user/login/?action=pull", "Action: pull"),
+        ("/analysis/?client=docker", "Client: docker"),
+    ],
+)
+def test_a_filter_in_force_is_named_as_in_the_form(sign_in: SignIn, path: str, chip: str) -> None:
+    page = sign_in("admin").get(path).text
+
+    chips = page.partition('aria-label="Filters in force"')[2].partition("</ul>")[0]
+    text = " ".join(re.sub("<[^>]*>", " ", chips.partition("<a ")[0].partition(">")[2]).split())
+    assert text == chip
+
+
 def test_csv_is_complete_and_safe_in_a_spreadsheet(client: FlaskClient, store: Store) -> None:
     store(wire_event("push", tag="x", actor="=HYPERLINK(1)", at=5))
 
@@ -765,7 +792,7 @@ def test_pulls_of_a_list_of_repositories_are_shown_when_they_are_asked_for(
     assert (item["pulls"], without["pulls"]) == (1, None)
     assert client.get(path, headers=basic("mallory")).json["items"] == []
     page = sign_in("alice").get(f"/search/user/login/?q={fresh}&pulls=1").text
-    assert re.search(r'data-label="Pulls"><svg.*</svg> 1<', page)
+    assert re.search(r'data-label="Pulls"><svg.*</svg> <span[^>]*>1<', page)
 
 
 def test_the_tags_of_a_small_repository_stand_in_the_order_of_their_versions(

@@ -41,13 +41,16 @@ def test_an_administrator_sees_what_the_last_check_found(
     sign_in: SignIn, mock_stores: Stores
 ) -> None:
     admin = sign_in("admin")
-    assert "it is not compared" in admin.get("/registries/").text
+    before = admin.get("/registries/").text
+    assert "it is not compared" in before
+    assert "it points elsewhere" not in before, "there is no difference to explain"
     note(mock_stores)
 
     page = admin.get("/registries/").text
 
     for text in ("1,234", "1 moved, 1 unknown; 1 repaired", "team/app:v1", "team/secret"):
         assert text in page
+    assert "it points elsewhere" in page
     assert "&lt;forbidden&gt;" in page
     first, second = page.index("was started anew"), page.index("no server listened")
     assert ">no<" in page[first:second]

@@ -9,7 +9,7 @@ from html import unescape
 from typing import Any
 
 import pytest
-from builders import digest, wire_event
+from builders import IMAGE, INDEX, digest, wire_event
 from flask.testing import FlaskClient
 
 SignIn = Callable[[str], FlaskClient]
@@ -68,6 +68,48 @@ def test_page_api_and_export_say_the_same(pushed: None, sign_in: SignIn) -> None
         f"default,team,2,{11 * GB},{10 * GB},0,0",
     ]
     assert 'href="/api/v1/storage"' in page
+
+
+def named(media_type: str, **sizes: int) -> list[dict[str, Any]]:
+    return [
+        {"mediaType": media_type, "digest": digest(name), "size": size}
+        for name, size in sizes.items()
+    ]
+
+
+def test_an_index_with_a_layer_of_its_own_has_one_size_on_all_pages(
+    store: Store, sign_in: SignIn
+) -> None:
+    layer = "application/vnd.oci.image.layer.v1.tar+gzip"
+    for child, own in (("amd64", GB), ("arm64", 2 * GB)):
+        holds = named(layer, base=8 * GB, **{f"layer of {child}": own})
+        store(wire_event("push", "team/app", of=child, at=NOW, references=holds))
+    holds = named(IMAGE, amd64=500, arm64=500) + named(layer, extra=4 * GB, base=8 * GB)
+    store(
+        wire_event(
+            "push", "team/app", tag="v1", of="all", at=NOW, media_type=INDEX, references=holds
+        )
+    )
+    client = sign_in("alice")
+
+    [tag] = client.get("/api/v1/tags").json["items"]
+    storage = client.get("/api/v1/storage").json
+
+    assert tag["size"] == storage["size"] == storage["items"][0]["size"] == 15 * GB
+    assert (storage["unknown"], storage["came"]) == (0, 15 * GB)
+
+
+def test_links_of_a_row_lead_to_what_the_row_counts(store: Store, sign_in: SignIn) -> None:
+    store(push("team/app", "v1", 1, a=GB), push("team/other", "v1", 1, b=GB))
+    client = sign_in("admin")
+
+    page = client.get("/analysis/storage?repository=team/app").text
+
+    links = re.findall(r'href="(/search/user/repo/login/\?[^"]+)"', page)
+    assert cells(page)[0][:2] == ["team", "1"]
+    assert len(links) >= 3, "of the row, the legend and the bars"
+    for link in links:
+        assert "team/other" not in client.get(unescape(link)).text
 
 
 def test_each_account_has_its_own_sums(pushed: None, sign_in: SignIn) -> None:
