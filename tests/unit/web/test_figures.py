@@ -352,12 +352,15 @@ def test_an_empty_server_says_what_to_do_next(sign_in: SignIn) -> None:
 
 
 def show_life_and_close(stores: Stores) -> None:
-    """Events of yesterday that keep no tag, so that the registry is silent for nobody."""
-    yesterday = datetime.now(UTC) - timedelta(days=1)
+    """Events that keep no tag, so that the registry is silent for nobody.
+
+    Of the day before yesterday: soon after midnight yesterday may not be closed yet.
+    """
+    lately = datetime.now(UTC) - timedelta(days=2)
     for name in ("team/alive", "zz/alive"):
-        check = wire_event("check", name, of="alive", at=yesterday)
-        deliver(stores, envelope(check), "default", yesterday)
-    for day in {*stores.days.find_open_days(datetime.now(UTC)), yesterday.date()}:
+        check = wire_event("check", name, of="alive", at=lately)
+        deliver(stores, envelope(check), "default", lately)
+    for day in {*stores.days.find_open_days(datetime.now(UTC)), lately.date()}:
         stores.days.close_day(day)
 
 
