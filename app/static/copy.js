@@ -1,4 +1,7 @@
-// Shows the buttons that copy a text. Without this script there are none.
+// Shows the buttons that copy a text, and says when one did. Without this script there are none.
+const said = document.body.appendChild(document.createElement("div"));
+said.className = "visually-hidden";
+said.role = "status";
 for (const button of document.querySelectorAll("button[data-copy]")) {
   const label = button.textContent;
   button.hidden = false;
@@ -14,7 +17,7 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
       area.remove();
       button.focus();
     }
-    button.textContent = button.dataset.copied;
-    setTimeout(() => { button.textContent = label; }, 2000);
+    button.textContent = said.textContent = button.dataset.copied;
+    setTimeout(() => { button.textContent = label; said.textContent = ""; }, 2000);
   });
 }

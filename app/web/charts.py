@@ -112,5 +112,5 @@ def change(number: int, before: int) -> str:
     if percent == "0":
         return gettext("about as many as before")
     if number > before:
-        return gettext("%(percent)s %% more than before", percent=percent)
-    return gettext("%(percent)s %% fewer than before", percent=percent)
+        return gettext("%(percent)s%% more than before", percent=percent)
+    return gettext("%(percent)s%% fewer than before", percent=percent)

@@ -494,6 +494,7 @@ def test_the_digest_of_a_tag_is_copied_where_that_can_be_done(
     if javascript:
         button.click()
         expect(button).to_have_text("Copied")
+        expect(page.get_by_role("status").filter(has_text="Copied")).to_have_count(1)
         assert page.evaluate("navigator.clipboard.readText()") == pushed.visible.digest
     else:
         expect(button).to_be_hidden()

@@ -86,6 +86,54 @@ def test_a_name_that_is_cut_is_whole_when_it_has_the_focus(open_page: OpenPage, 
     assert too_wide(page) == []
 
 
+def test_an_address_that_is_whole_makes_the_page_no_wider(open_page: OpenPage, wordy: str) -> None:
+    page = open_page("bob", 1440)
+
+    page.goto(f"/analysis/user/login/?namespace={wordy}")
+    page.get_by_role("link", name="2001:db8:1111:2222:3333:4444:5555:6666").first.focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
+
+    assert page.evaluate("document.activeElement.getBoundingClientRect().right") <= 1440
+    assert too_wide(page) == []
+
+
+def test_what_has_the_focus_is_not_under_the_head_of_its_table(
+    open_page: OpenPage, wordy: str
+) -> None:
+    page = open_page("bob", 1440)
+    page.emulate_media(reduced_motion="reduce")  # or the page still moves
+
+    page.goto(f"/analysis/user/login/?namespace={wordy}")
+    page.locator("tbody a").last.focus()
+    for _ in range(200):
+        page.keyboard.press("Shift+Tab")
+    focus = page.locator("tbody a:focus").bounding_box()
+    head = page.locator("thead th").first.bounding_box()
+
+    assert focus
+    assert head
+    assert focus["y"] >= head["y"] + head["height"] - 1
+
+
+def test_a_token_with_a_long_name_makes_no_page_wider_and_no_row_higher(
+    open_page: OpenPage,
+) -> None:
+    page, name = open_page("alice", 768), "long-name-" * 6
+
+    page.goto("/account")
+    page.get_by_label("Name", exact=True).fill(name)
+    page.get_by_role("button", name="Make a token").click()
+    page.goto("/account")
+    wide = too_wide(page)
+    rows = page.locator("section[aria-labelledby=tokens] tbody tr")
+    heights = {round(box["height"]) for row in rows.all() if (box := row.bounding_box())}
+    page.get_by_role("button", name=f"Revoke the token {name}").click()
+
+    assert wide == []
+    assert heights == {41}
+
+
 def post_what_is_rejected(server: Server) -> None:
     """Events whose names are no names, and as long as they may be."""
     webhook = Webhook(server)

@@ -59,8 +59,8 @@ def test_the_scale_is_round_and_its_half_a_whole_number(highest: int, top: int) 
         (0, 0, "none, as before"),
         (5, 5, "as many as before"),
         (5, 0, "none before"),
-        (0, 5, "100 % fewer than before"),
-        (3, 2, "50 % more than before"),
+        (0, 5, "100% fewer than before"),
+        (3, 2, "50% more than before"),
         (1001, 1000, "about as many as before"),
     ],
 )

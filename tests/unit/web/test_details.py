@@ -383,7 +383,7 @@ def test_the_days_without_use_can_be_slid_and_lead_to_what_they_free(
 
     assert re.search(r'type="range" id="slide" name="days" min="1" max="365" value="30"', page)
     assert 'type="hidden" name="repository" value="team/app"' in page
-    point = r"days=(\d+)[^>]*>\1 days</a><span[^>]*>1 tag,</span> <span[^>]*>1.0 kB<"
+    point = r"days=(\d+)[^>]*>\1 days</a><span[^>]*>1 tag</span>, <span[^>]*>1.0 kB<"
     assert re.findall(point, page) == ["3", "7", "14", "30"]
     assert "days=7" in page
     assert 'class="curve' not in empty

@@ -792,7 +792,7 @@ def test_every_mark_of_the_chart_leads_to_exactly_as_many_records(
     for href, _, number in marks:
         found = client.get(href.replace("&amp;", "&")).text
         assert re.search(r"([0-9,]+) records?</span>", found)[1] == number
-    assert "200 % more than before" in page
+    assert "200% more than before" in page
     hidden = sign_in("mallory").get("/analysis/", query_string=PERIOD).text
     assert 'class="plot"' not in hidden, "not even the height of a bar"
     assert "Nothing that you may see." in hidden

@@ -55,10 +55,10 @@ def test_page_api_and_export_say_the_same(pushed: None, sign_in: SignIn) -> None
     answer = client.get("/api/v1/storage").json
     csv = client.get("/analysis/storage?format=csv").text.splitlines()
 
-    assert cells(page) == [["team", "2", "11.0 GB", "10.0 GB", "91 %", "default", "repositories"]]
+    assert cells(page) == [["team", "2", "11.0 GB", "10.0 GB", "91%", "default", "repositories"]]
     assert "ops" not in re.sub(r'class="[^"]*"', "", page)
     assert re.search(r"hold <strong[^>]*>11.0 GB</strong>, of which <strong[^>]*>10.0 GB<", page)
-    assert '(<span class="number">91 %</span>)' in page
+    assert '(<span class="number">91%</span>)' in page
     [row] = answer["items"]
     assert (row["namespace"], row["size"], row["came"]) == ("team", 11 * GB, 10 * GB)
     assert (answer["size"], answer["came"]) == (11 * GB, 10 * GB)
@@ -190,7 +190,7 @@ def test_sizes_that_are_not_known_are_named_and_not_nothing(store: Store, sign_i
     page = sign_in("admin").get("/analysis/storage").text
 
     assert cells(page) == [
-        ["team 2 unknown", "3", "1.0 GB", "1.0 GB", "100 %", "default", "repositories"],
+        ["team 2 unknown", "3", "1.0 GB", "1.0 GB", "100%", "default", "repositories"],
         ["ops 1 unknown", "1", "–", "–", "–", "default", "repositories"],
     ]
     assert "What 3 tags hold is not known" in page
@@ -238,7 +238,7 @@ def test_an_empty_page_says_what_to_do_next(sign_in: SignIn, store: Store) -> No
     assert "Nothing ever arrived" in nothing
     assert "No tag that you may see matches these filters." in filtered
     assert "Nothing in this period." in still
-    assert cells(still)[0][:5] == ["team", "1", "1.0 GB", "0 B", "0 %"]
+    assert cells(still)[0][:5] == ["team", "1", "1.0 GB", "0 B", "0%"]
 
 
 @pytest.mark.parametrize("query", ["days=0", "days=x", "sort=growth", "days=1101"])
