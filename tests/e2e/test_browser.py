@@ -396,7 +396,7 @@ def test_somebody_ends_the_sessions_of_other_browsers(open_page: OpenPage, serve
     here.goto("/account")
     here.get_by_role("button", name="End all others").click()
 
-    expect(here.get_by_role("status")).to_contain_text("Ended")
+    expect(here.get_by_role("status").filter(has_text="Ended")).to_be_visible()
     there.goto("/search/")
     expect(there.get_by_role("heading", level=1)).to_have_text("Sign in")
     here.goto("/search/")

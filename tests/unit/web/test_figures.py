@@ -553,7 +553,7 @@ def test_recall_and_dashboard_say_since_when_records_are_kept(
     note = f"{kept} 00:00:00 UTC</time> are removed"
     assert not any("are removed" in client.get(path).text for path in paths)
 
-    mock_stores.days.retention_days = 1
+    mock_stores.days.retention_days = 3
     assert mock_stores.days.remove_events(now) == 4
 
     assert all(note in client.get(path).text for path in paths)
