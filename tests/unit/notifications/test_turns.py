@@ -479,13 +479,24 @@ def test_who_is_to_do_something_alone_waits_where_the_lease_was_lost_since(
     assert happened == ["waited", "done"]
 
 
-def test_who_takes_over_sees_what_another_one_stored_since(mock_stores: Stores) -> None:
+@pytest.mark.parametrize("breaks_off", [False, True])
+def test_who_takes_over_sees_what_another_one_stored_since(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, breaks_off: bool
+) -> None:
+    def fail() -> int:
+        raise StoreUnavailable("away")
+
     first, second = Projector(mock_stores), Projector(mock_stores)
     then = datetime.now(UTC) - timedelta(minutes=30)
     steps = [("pull", None, first), ("check", "v1", second), ("pull", None, first)]
     for number, (action, tag, projector) in enumerate(steps):
         at = then + timedelta(seconds=100 * number - (number == 2) * 99)
         send(mock_stores, wire_event(action, tag=tag, at=at, id=f"{number}"))
+        if number == 2 and breaks_off:
+            with monkeypatch.context() as broken:
+                broken.setattr(mock_stores.schema, "check_projectors", fail)
+                with pytest.raises(StoreUnavailable):
+                    projector.turn()
         projector.drain()
         projector.stop()
 
