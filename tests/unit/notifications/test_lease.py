@@ -116,6 +116,21 @@ def test_of_shares_that_are_to_be_who_begins_with_one_learns_what_was_left(
     assert [held.in_order for held in begun] == [False] * 4
 
 
+def test_who_wants_fewer_shares_waits_until_all_that_there_are_have_made_way(
+    mock_stores: Stores,
+) -> None:
+    divide(mock_stores, 4)
+    mock_stores.schema.want_projectors(2)
+    last = Held(mock_stores, Share(3, 4), passing=False)
+    assert last.take()
+
+    held = Held(mock_stores, passing=True)
+    assert not held.take()
+    last.give_back()
+    assert held.take()
+    assert not last.take()
+
+
 def test_it_is_renewed_from_beside_when_half_of_its_time_is_over_and_not_before(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
