@@ -76,17 +76,16 @@ class Held:
         Makes way for who is to have it: call it where nothing is half done.
         """
         with self._lock:
-            if self._is_lasting() or (self._may_take() and self._hold()):
+            if self._is_lasting() or (self._may_take() and self._hold(takes=True)):
                 self._hangs_at = time.monotonic() + TURN_S
                 return True
-            self._until = 0.0
             return False
 
     def keep(self) -> None:
         """Renew it where that is due, also where another process is to have it.
 
         Raises:
-            LeaseLost: another process may have it.
+            LeaseLost: another process may have it, or had it since it was taken.
         """
         with self._lock:
             self._hangs_at = time.monotonic() + TURN_S
@@ -94,8 +93,7 @@ class Held:
                 return
             if self._passing and self.is_mine:
                 self._ask()
-            if not (self.is_mine and self._hold()):
-                self._until = 0.0
+            if not self._hold(takes=False):
                 raise LeaseLost("another process works the inbox in")
 
     @contextlib.contextmanager
@@ -116,13 +114,13 @@ class Held:
     def give_back(self) -> None:
         """Let another process take it at once."""
         with self._lock:
-            self._until = 0.0
             self._give_back()
             if self._passing:
                 self._leases.give_back(WANTED, self._owner)
                 self.is_asking = False
 
     def _give_back(self) -> None:
+        self._until = 0.0
         end = self._leases.give_back if self.in_order else self._leases.leave
         for name in self._names:
             end(name, self._owner)
@@ -159,30 +157,36 @@ class Held:
             self._names = list(map(lease_of, range(number)))
         return self.is_asking
 
-    def _hold(self) -> bool:
-        if self._renew():
-            self._renew_at = time.monotonic() + RENEWED_S
-        return self.is_mine
+    def _hold(self, *, takes: bool) -> bool:
+        """Renew it where it is one's own; else take it, if it may be another's since."""
+        if not ((self.is_mine and self._renew()) or (takes and self._take())):
+            return False
+        self._renew_at = time.monotonic() + RENEWED_S
+        return True
 
     def _renew(self) -> bool:
-        was_mine = self.is_mine
-        self._until = self._try()
-        if self._until and not self.is_mine:  # to take it took longer than it lasts
-            self._until = self._try()
-        if self.is_mine and not was_mine:
-            self.term += 1
+        """Whether nobody else had it since it was taken: then it lasts anew."""
+        for _ in range(2):  # once more where that took longer than it lasts
+            asked_at = time.monotonic()
+            is_all = self._leases.renew_all(*self._asked())
+            self._note(asked_at, is_all)
+            if self.is_mine or not is_all:
+                break
         return self.is_mine
 
-    def _try(self) -> float:
-        """Until when one has it (monotonic); 0 where another has it."""
-        asked_at, length = time.monotonic(), self._length
-        is_new, was_in_order = not self.is_mine, self.in_order
-        if is_new:
-            self.in_order = False  # where the answer is lost it will be one's own the next time
-        taken = self._leases.take_all(self._names, self._owner, datetime.now(UTC), length)
+    def _take(self) -> bool:
+        self.term += 1
+        was_in_order, self.in_order = self.in_order, False  # nor is it where no answer comes
+        asked_at = time.monotonic()
+        taken = self._leases.take_all(*self._asked())
+        self.in_order = was_in_order and not taken.is_from_gone
+        self._note(asked_at, taken.is_all)
+        return self.is_mine or (taken.is_all and self._renew())
+
+    def _asked(self) -> tuple[list[str], str, datetime, timedelta]:
+        return self._names, self._owner, datetime.now(UTC), self._length
+
+    def _note(self, asked_at: float, is_all: bool) -> None:
+        """Until when one has it, as it was asked for then, and for how long to ask next."""
+        self._until = asked_at + self._length.total_seconds() if is_all else 0.0
         self._length = length_of(HELD, time.monotonic() - asked_at)
-        if taken.is_from_gone:
-            self.in_order = False
-        elif is_new:
-            self.in_order = was_in_order
-        return asked_at + length.total_seconds() if taken.is_all else 0.0

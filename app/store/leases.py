@@ -45,10 +45,7 @@ class LeaseStore:
     def take_all(
         self, names: Sequence[str], owner: str, now: datetime, length: timedelta = LEASE
     ) -> Taken:
-        """Let `owner` hold all of these leases for `length`; where it cannot, those that it can.
-
-        Renewed in one write: who needs many would lose the first before it has the last.
-        """
+        """Let `owner` hold all of these leases for `length`; where it cannot, those that it can."""
         named = {"_id": {"$in": list(names)}}
         values = {"owner": owner, "until": now + length}
         taken = self._collection.update_many(named | {"owner": owner}, {"$set": values})
@@ -65,6 +62,17 @@ class LeaseStore:
             except BulkWriteError as error:
                 number += len(names) - len(only_duplicates(error))
         return Taken(number == len(names), over.matched_count > 0)
+
+    def renew_all(
+        self, names: Sequence[str], owner: str, now: datetime, length: timedelta = LEASE
+    ) -> bool:
+        """Let `owner` hold for `length` what it took; whether it is all, and nobody had it since.
+
+        In one write: who needs many would lose the first before it has the last.
+        """
+        own = {"_id": {"$in": list(names)}, "owner": owner}
+        renewed = self._collection.update_many(own, {"$set": {"until": now + length}})
+        return renewed.matched_count == len(names)
 
     def is_held(self, name: str, now: datetime) -> bool:
         """Whether anybody holds the lease."""

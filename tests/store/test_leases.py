@@ -80,6 +80,20 @@ def test_who_takes_a_lease_learns_whether_another_is_gone_who_did_not_give_it_ba
     assert leases.take_all(["two"], "b", NOW, LENGTH) == (True, False), "renewed"
 
 
+def test_what_another_one_had_since_is_not_renewed_and_the_rest_is(stores: Stores) -> None:
+    leases = stores.leases
+    for name in ("one", "two"):
+        leases.take(name, "a", NOW, LENGTH)
+    later = NOW + 2 * LENGTH
+    assert leases.renew_all(["one", "two"], "a", later, LENGTH), "nobody had it, though it was over"
+
+    leases.give_back("two", "a")
+    assert not leases.renew_all(["one", "two"], "a", later + LENGTH, LENGTH)
+    leases.take("two", "b", NOW, LENGTH)
+    assert not leases.renew_all(["one", "two"], "a", later + LENGTH, LENGTH)
+    assert leases.find_held(later + 1.5 * LENGTH) == {"one"}
+
+
 def test_who_holds_the_leases_of_all_projectors_renews_them_in_one_write(
     stores: Stores, heard: Heard
 ) -> None:

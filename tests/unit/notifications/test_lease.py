@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,7 +25,7 @@ from app.notifications.lease import (
 )
 from app.rules.shares import Share
 from app.store import Stores
-from app.store.leases import LeaseStore, Taken
+from app.store.leases import LONG_OVER, LeaseStore, Taken
 
 
 class Beats(threading.Event):
@@ -104,28 +104,6 @@ def test_a_lease_that_was_over_and_that_nobody_else_had_is_as_it_was(mock_stores
     assert held.term == 2, "what is at hand may be old"
 
 
-def test_who_takes_it_from_one_that_is_gone_and_hears_no_answer_still_learns_of_it(
-    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    abandon(mock_stores)
-    held = Held(mock_stores, passing=True)
-    take_all = LeaseStore.take_all
-
-    def lose_answer(self: LeaseStore, names: Sequence[str], *more: Any) -> Taken:
-        taken = take_all(self, names, *more)
-        if LEASE in names:
-            raise StoreUnavailable("no answer")
-        return taken
-
-    with monkeypatch.context() as broken:
-        broken.setattr(LeaseStore, "take_all", lose_answer)
-        with pytest.raises(StoreUnavailable):
-            held.take()
-
-    assert held.take()
-    assert not held.in_order
-
-
 def test_of_shares_that_are_to_be_who_begins_with_one_learns_what_was_left(
     mock_stores: Stores,
 ) -> None:
@@ -136,6 +114,21 @@ def test_of_shares_that_are_to_be_who_begins_with_one_learns_what_was_left(
     begun = [Held(mock_stores, Share(number, 4), passing=False) for number in range(4)]
     assert all(held.take() for held in begun)
     assert [held.in_order for held in begun] == [False] * 4
+
+
+def test_who_wants_fewer_shares_waits_until_all_that_there_are_have_made_way(
+    mock_stores: Stores,
+) -> None:
+    divide(mock_stores, 4)
+    mock_stores.schema.want_projectors(2)
+    last = Held(mock_stores, Share(3, 4), passing=False)
+    assert last.take()
+
+    held = Held(mock_stores, passing=True)
+    assert not held.take()
+    last.give_back()
+    assert held.take()
+    assert not last.take()
 
 
 def test_it_is_renewed_from_beside_when_half_of_its_time_is_over_and_not_before(
@@ -194,13 +187,16 @@ def test_who_needs_longer_to_take_it_than_it_lasts_has_it_nevertheless(
 ) -> None:
     """Else nobody could hold one while the database is slow, and nothing would ever be done."""
     clock = [1_000_000.0]
-    take_all = LeaseStore.take_all
 
-    def take_slowly(self: LeaseStore, *arguments: Any) -> Taken:
-        clock[0] += 3.0
-        return take_all(self, *arguments)
+    def slowly(method: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any) -> Any:
+            clock[0] += 3.0
+            return method(*arguments)
 
-    monkeypatch.setattr(LeaseStore, "take_all", take_slowly)
+        return called
+
+    for name in ("take_all", "renew_all"):
+        monkeypatch.setattr(LeaseStore, name, slowly(getattr(LeaseStore, name)))
     monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
     held = Held(mock_stores, passing=False)
 
@@ -214,6 +210,84 @@ def test_who_needs_longer_to_take_it_than_it_lasts_has_it_nevertheless(
     assert not mock_stores.leases.take(LEASE, "another", datetime.now(UTC))
     later = datetime.now(UTC) + timedelta(seconds=15.1)
     assert mock_stores.leases.take(LEASE, "another", later), "nor does it last longer for others"
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("renews", ["who works", "from beside"])
+def test_a_lease_that_another_one_had_since_is_not_renewed_though_it_is_free_again(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, renews: str, in_order: bool
+) -> None:
+    """What is at hand may be old, and what the other one left half done is not seen."""
+    monkeypatch.setattr(lease, "RENEWED_S", 0.0)
+    held, other = (Held(mock_stores, passing=False) for _ in range(2))
+    assert held.take()
+    mock_stores.leases._collection.update_one({"_id": LEASE}, {"$set": {"until": LONG_OVER}})
+    assert other.take()
+    other.in_order = in_order
+    other.give_back()
+
+    if renews == "from beside":
+        held._until = time.monotonic() + 1.0
+        held._beat(Beats(1))
+    with pytest.raises(LeaseLost):
+        held.keep()
+    assert mock_stores.leases.find_held(datetime.now(UTC)) == set()
+
+    assert held.take()
+    assert held.term == 2
+    assert held.in_order == in_order
+
+
+def test_a_renewal_that_takes_longer_than_the_lease_lasts_costs_it_where_another_took_it(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEWED_S", 0.0)
+    clock = [1_000_000.0]
+    monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
+    held, other = (Held(mock_stores, passing=False) for _ in range(2))
+    assert held.take()
+    renew_all = mock_stores.leases.renew_all
+    is_to_lose = [True, False]
+
+    def renew_slowly(*arguments: Any) -> bool:
+        is_mine = renew_all(*arguments)
+        clock[0] += 3.0
+        if is_to_lose.pop():
+            over = {"$set": {"until": LONG_OVER}}
+            mock_stores.leases._collection.update_one({"_id": LEASE}, over)
+            assert other._take()
+        return is_mine
+
+    monkeypatch.setattr(mock_stores.leases, "renew_all", renew_slowly)
+    held.keep()
+    assert held.is_mine, "nobody had it meanwhile"
+    is_to_lose[:] = [False, True]
+    clock[0] += 11.0
+    with pytest.raises(LeaseLost):
+        held.keep()
+
+
+def test_who_does_not_learn_whether_another_is_gone_tells_who_takes_it_next_that_it_may_be(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandon(mock_stores)
+    held = Held(mock_stores, passing=False)
+    take_all = mock_stores.leases.take_all
+
+    def lose_the_answer(*arguments: Any) -> Taken:
+        assert take_all(*arguments) == (True, True)
+        raise StoreUnavailable("the answer is lost")
+
+    with monkeypatch.context() as lost:
+        lost.setattr(mock_stores.leases, "take_all", lose_the_answer)
+        with pytest.raises(StoreUnavailable):
+            held.take()
+    assert held.take()
+    held.give_back()
+
+    other = Held(mock_stores, passing=False)
+    assert other.take()
+    assert not other.in_order
 
 
 def test_others_make_way_for_longer_where_the_database_is_slow(

@@ -438,7 +438,7 @@ def test_where_so_many_work_as_are_wanted_no_lease_is_touched(
     mock_stores: Stores, two: list[Projector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = Held(mock_stores, passing=True)
-    for name in ("take", "take_all", "give_back"):
+    for name in ("take", "take_all", "renew_all", "give_back"):
         monkeypatch.delattr(LeaseStore, name)
 
     assert agree(mock_stores, 2, held)

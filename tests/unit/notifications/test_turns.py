@@ -22,7 +22,7 @@ from app.notifications.projector import Projector, ProjectorThread
 from app.rules.events import Event, parse_envelope
 from app.store import Stores
 from app.store.inbox import InboxStore, Progress
-from app.store.leases import LeaseStore, Taken
+from app.store.leases import LeaseStore
 
 PATIENCE_S = 60.0  # for what takes milliseconds on an idle machine
 
@@ -383,26 +383,31 @@ def test_that_nothing_waits_is_noted_now_and_then(
 def test_the_lease_is_renewed_when_that_is_due_and_not_each_time(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[float] = []
-    take_all = LeaseStore.take_all
+    asked: list[str] = []
 
-    def count(self: LeaseStore, *arguments: Any) -> Taken:
-        taken.append(time.monotonic())
-        return take_all(self, *arguments)
+    def count(name: str) -> None:
+        method = getattr(LeaseStore, name)
 
-    monkeypatch.setattr(LeaseStore, "take_all", count)
+        def counted(*arguments: Any) -> Any:
+            asked.append(name)
+            return method(*arguments)
+
+        monkeypatch.setattr(LeaseStore, name, counted)
+
+    count("take_all")
+    count("renew_all")
     monkeypatch.setattr(lease, "HELD", timedelta(seconds=10 * PATIENCE_S))
     monkeypatch.setattr(lease, "RENEWED_S", PATIENCE_S)
     projector = Projector(mock_stores)
     for _ in range(3):
         projector.turn()
-    assert len(taken) == 1
+    assert asked == ["take_all"]
 
     monkeypatch.setattr(projector._held, "_renew_at", 0.0)
     projector.turn()
     projector.turn()
 
-    assert len(taken) == 2
+    assert asked == ["take_all", "renew_all"]
 
 
 def test_who_stops_lets_another_one_work_at_once(mock_stores: Stores) -> None:
@@ -474,13 +479,24 @@ def test_who_is_to_do_something_alone_waits_where_the_lease_was_lost_since(
     assert happened == ["waited", "done"]
 
 
-def test_who_takes_over_sees_what_another_one_stored_since(mock_stores: Stores) -> None:
+@pytest.mark.parametrize("breaks_off", [False, True])
+def test_who_takes_over_sees_what_another_one_stored_since(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, breaks_off: bool
+) -> None:
+    def fail() -> int:
+        raise StoreUnavailable("away")
+
     first, second = Projector(mock_stores), Projector(mock_stores)
     then = datetime.now(UTC) - timedelta(minutes=30)
     steps = [("pull", None, first), ("check", "v1", second), ("pull", None, first)]
     for number, (action, tag, projector) in enumerate(steps):
         at = then + timedelta(seconds=100 * number - (number == 2) * 99)
         send(mock_stores, wire_event(action, tag=tag, at=at, id=f"{number}"))
+        if number == 2 and breaks_off:
+            with monkeypatch.context() as broken:
+                broken.setattr(mock_stores.schema, "check_projectors", fail)
+                with pytest.raises(StoreUnavailable):
+                    projector.turn()
         projector.drain()
         projector.stop()
 
