@@ -600,6 +600,26 @@ def test_who_loses_the_lease_in_the_midst_of_a_batch_folds_anew_when_it_has_it_a
     assert caught_up == [projector]
 
 
+def test_a_batch_that_failed_is_folded_anew_though_one_by_one_all_went_well(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, caught_up: list[Projector]
+) -> None:
+    projector = Projector(mock_stores)
+    send(mock_stores, push())
+    work_in, fails = Derivation.work_in, [False, True]
+
+    def fail_once(self: Derivation, events: Any) -> int:
+        if fails.pop():
+            raise RuntimeError("once")
+        return work_in(self, events)
+
+    monkeypatch.setattr(Derivation, "work_in", fail_once)
+    assert projector.turn() is True
+    assert (mock_stores.inbox.count(), caught_up) == (0, [])
+
+    assert projector.turn() is False
+    assert caught_up == [projector]
+
+
 def test_a_quiet_time_is_folded_anew_in_few_steps_and_none_of_it_is_left_out(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
