@@ -139,6 +139,10 @@ class StoreUnavailable(AppError):
     transient = True
 
 
+class InboxFull(StoreUnavailable):
+    """More waits to be worked in than notifications.max_inbox_bytes; what comes is refused."""
+
+
 class NotReady(StoreUnavailable):
     """The database is brought to this program's schema; the message says how far that is."""
 

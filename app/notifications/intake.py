@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from app.errors import StoreUnavailable
+from app.errors import InboxFull
 from app.notifications.meter import Meter
 from app.notifications.projector import came
 from app.rules.events import Envelope, Kept, join_events, parse_envelope
@@ -78,7 +78,7 @@ class Intake:
             self._inbox.add(registry, kept, now)
 
     def refuse_when_full(self) -> None:
-        """Raise StoreUnavailable while the inbox is full, as it was within the last 5 s."""
+        """Raise InboxFull where it is, or was within the last 5 s."""
         if time.monotonic() >= self._look_at and self._looking.acquire(blocking=False):
             try:
                 self._look_at = time.monotonic() + LOOK_S
@@ -86,7 +86,7 @@ class Intake:
             finally:
                 self._looking.release()
         if self._is_full:
-            raise StoreUnavailable("the inbox is full: notifications.max_inbox_bytes")
+            raise InboxFull("the inbox is full: notifications.max_inbox_bytes")
 
     def _find_full(self) -> bool:
         progress = self._inbox.find_progress()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from flask import Blueprint, Response
 
 from app.embedded import refuse_without_space
-from app.errors import StoreUnavailable
+from app.errors import InboxFull, StoreUnavailable
 from app.store import deadline
 from app.web.runtime import json_response, runtime
 
@@ -27,18 +26,23 @@ def live() -> Response:
 def ready() -> Response:
     """200 when events are stored and shown, else 503 with the reason, which names no names."""
     here = runtime()
-    steps: list[tuple[str, Callable[[], None]]] = [
-        ("too little disk is free", lambda: refuse_without_space(here.settings)),
-        ("the database does not take or return a write", here.stores.check),
-        ("the inbox is full", here.intake.refuse_when_full),
-    ]
-    with deadline(READY_S):
-        for reason, step in steps:
-            try:
-                step()
-            except StoreUnavailable as error:
-                logger.error("not ready: %s", error)
-                return json_response({"status": "not ready", "reason": reason}, 503)
-        if wait := here.stores.schema.find_wait():
-            return json_response({"status": "not ready", "reason": wait}, 503)
-    return json_response({"status": "ready"})
+    try:
+        refuse_without_space(here.settings)
+    except StoreUnavailable as error:
+        return _not_ready("too little disk is free", error)
+    try:
+        with deadline(READY_S):
+            here.stores.check()
+            here.intake.refuse_when_full()
+            wait = here.stores.schema.find_wait()
+    except InboxFull as error:
+        return _not_ready("the inbox is full", error)
+    except StoreUnavailable as error:
+        return _not_ready("the database does not take or return a write", error)
+    return _not_ready(wait) if wait else json_response({"status": "ready"})
+
+
+def _not_ready(reason: str, error: StoreUnavailable | None = None) -> Response:
+    if error:
+        logger.error("not ready: %s", error)
+    return json_response({"status": "not ready", "reason": reason}, 503)

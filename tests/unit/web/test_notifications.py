@@ -415,10 +415,17 @@ def test_a_server_that_refuses_events_is_not_ready_and_says_why(
         patch.setattr(mock_stores, "check", Mock(side_effect=StoreUnavailable("at host:27017")))
         patch.setattr(mock_stores.inbox, "add", Mock(side_effect=StoreUnavailable("away")))
         refuse()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            mock_stores.inbox, "find_progress", Mock(side_effect=StoreUnavailable("away"))
+        )
+        patch.setattr(mock_stores.inbox, "add", Mock(side_effect=StoreUnavailable("away")))
+        refuse()
 
     assert reasons == [
         "too little disk is free",
         "the inbox is full",
+        "the database does not take or return a write",
         "the database does not take or return a write",
     ]
     assert make().get("/readyz").json == {"status": "ready"}
