@@ -14,6 +14,7 @@ from app.store.sign_ins import SignIn
 from app.web import lists
 from app.web.forms import AccessFilter, SignInFilter
 from app.web.lists import Item, Listing, fields_of
+from app.web.preferences import page_size
 from app.web.runtime import runtime
 from app.web.signin import administrator
 
@@ -69,7 +70,7 @@ def sign_ins() -> Any:
     exported = lists.export(listing)
     if exported:
         return exported
-    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    page = listing.find(lists.cursor(), page_size())
     count = lists.total(listing, page)
     return render_template("access/sign_ins.html", form=form, page=page, count=count)
 

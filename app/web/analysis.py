@@ -32,6 +32,7 @@ from app.web.forms import (
 )
 from app.web.forms.fields import DIGEST_START, whole_digest
 from app.web.lists import Item, Listing, fields_of
+from app.web.preferences import page_size
 from app.web.runtime import runtime
 from app.web.search import complete_digest, entry_page, results
 from app.web.signin import viewer
@@ -101,7 +102,7 @@ def unused() -> Any:
     exported = lists.export(listing)
     if exported:
         return exported
-    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    page = listing.find(lists.cursor(), page_size())
     return render_template(
         "analysis/unused.html",
         form=form,
@@ -180,7 +181,7 @@ def storage() -> Any:
     exported = lists.export(listing)
     if exported:
         return exported
-    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    page = listing.find(lists.cursor(), page_size())
     return render_template(
         "analysis/storage.html",
         form=form,
@@ -210,7 +211,7 @@ def recall() -> Any:
     exported = lists.export(listing)
     if exported:
         return exported
-    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    page = listing.find(lists.cursor(), page_size())
     return render_template(
         "analysis/recall.html",
         form=form,

@@ -28,6 +28,7 @@ from app.store.paging import Page
 from app.web import languages, lists
 from app.web.forms import DriftFilter, JobFilter
 from app.web.lists import Item, Listing, fields_of
+from app.web.preferences import page_size
 from app.web.runtime import runtime
 from app.web.signin import administrator, local_path
 from app.web.texts import told
@@ -114,7 +115,7 @@ def _list_page(template: str, found: Plan, form: Any, make_listing: Any) -> Any:
     exported = lists.export(listing)
     if exported:
         return exported
-    page = listing.find(lists.cursor(), lists.PAGE_SIZE)
+    page = listing.find(lists.cursor(), page_size())
     return render_template(
         template,
         plan=found,

@@ -231,7 +231,7 @@ def repository() -> Any:
     sort = request.args.get("sort")
     if sort == "pushed" or not is_small:
         query = msgspec.structs.replace(query, sort="pushed" if sort == "pushed" else "name")
-        page = stores.catalogue.find_tags(query, scope, cursor=lists.cursor())
+        page = stores.catalogue.find_tags(query, scope, cursor=lists.cursor(), limit=page_size())
     else:
         page = _find_by_version(query, scope)
     return render_template(
@@ -253,7 +253,7 @@ def _find_by_version(query: CatalogueQuery, scope: Scope) -> Page[Tag]:
     found = runtime().stores.catalogue.find_tags(query, scope, limit=MAX_BY_VERSION).items
     place = {tag: number for number, tag in enumerate(newest_first(row.tag for row in found))}
     rows, more = lists.slice_of(
-        found, lambda row: f"{place[row.tag]:03}", lists.cursor(), lists.PAGE_SIZE
+        found, lambda row: f"{place[row.tag]:03}", lists.cursor(), page_size()
     )
     return Page(rows, more)
 
@@ -280,9 +280,9 @@ def tag() -> Any:
         pull_command=pull_command(
             found.kind, f"{host_of(registry, activity.get('records', ()))}/{name}", found.tag
         ),
-        history=history[start : start + lists.PAGE_SIZE],
+        history=history[start : start + page_size()],
         newer=history[start - 1] if start else None,
-        older=start + lists.PAGE_SIZE if len(history) > start + lists.PAGE_SIZE else None,
+        older=start + page_size() if len(history) > start + page_size() else None,
         **activity,
         same=[row for row in same.items if row.digest == found.digest and row.tag != found.tag],
         has_more_names=same.next is not None,
