@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
+from app.store.clock import clock
 from app.store.errors import only_duplicates, translate_errors
 from app.store.paging import Document
 
@@ -33,7 +34,10 @@ def new_owner() -> str:
 
 @translate_errors
 class LeaseStore:
-    """Collection `leases`: `_id` the name, and who holds it until when."""
+    """Collection `leases`: `_id` the name, and who holds it until when.
+
+    `now` is by the clock of this machine; leases are kept by that of the database.
+    """
 
     def __init__(self, collection: Collection[Document]) -> None:
         self._collection = collection
@@ -47,6 +51,7 @@ class LeaseStore:
     ) -> Taken:
         """Let `owner` hold all of these leases for `length`; where it cannot, those that it can."""
         named = {"_id": {"$in": list(names)}}
+        now = self._of_database(now)
         values = {"owner": owner, "until": now + length}
         taken = self._collection.update_many(named | {"owner": owner}, {"$set": values})
         if taken.matched_count == len(names):
@@ -71,21 +76,25 @@ class LeaseStore:
         In one write: who needs many would lose the first before it has the last.
         """
         own = {"_id": {"$in": list(names)}, "owner": owner}
-        renewed = self._collection.update_many(own, {"$set": {"until": now + length}})
+        until = self._of_database(now) + length
+        renewed = self._collection.update_many(own, {"$set": {"until": until}})
         return renewed.matched_count == len(names)
 
     def is_held(self, name: str, now: datetime) -> bool:
         """Whether anybody holds the lease."""
-        return self._collection.find_one({"_id": name, "until": {"$gt": now}}) is not None
+        held = {"_id": name, "until": {"$gt": self._of_database(now)}}
+        return self._collection.find_one(held) is not None
 
     def find_held(self, now: datetime) -> set[str]:
         """The names of all leases that anybody holds."""
-        return {row["_id"] for row in self._collection.find({"until": {"$gt": now}}, {"_id": 1})}
+        held = {"until": {"$gt": self._of_database(now)}}
+        return {row["_id"] for row in self._collection.find(held, {"_id": 1})}
 
     def remove(self, prefix: str, before: datetime) -> None:
         """Forget leases with names that begin so, and that were over before a time."""
         names = {"$gte": prefix, "$lt": f"{prefix}\U0010ffff"}
-        self._collection.delete_many({"_id": names, "until": {"$lt": before}})
+        over = {"$lt": self._of_database(before)}
+        self._collection.delete_many({"_id": names, "until": over})
 
     def give_back(self, name: str, owner: str) -> None:
         """Let another one take the lease at once."""
@@ -95,3 +104,7 @@ class LeaseStore:
         """As `give_back`, but who takes it learns that its holder is gone."""
         named = {"_id": name, "owner": owner}
         self._collection.update_one(named, {"$set": {"until": LONG_OVER}})
+
+    def _of_database(self, moment: datetime) -> datetime:
+        clock.follow(self._collection.database)
+        return moment + clock.ahead

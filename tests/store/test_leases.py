@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from pymongo.database import Database
 from app.notifications.lease import Held
 from app.rules.shares import Share
 from app.store import Stores
+from app.store.clock import clock
 
 pytestmark = pytest.mark.wire
 
@@ -92,6 +94,27 @@ def test_what_another_one_had_since_is_not_renewed_and_the_rest_is(stores: Store
     leases.take("two", "b", NOW, LENGTH)
     assert not leases.renew_all(["one", "two"], "a", later + LENGTH, LENGTH)
     assert leases.find_held(later + 1.5 * LENGTH) == {"one"}
+
+
+def test_leases_are_kept_by_the_clock_of_the_database(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose clock is ahead would take what another still has."""
+    leases = stores.leases
+    monkeypatch.setattr(clock, "_asked_at", time.monotonic())  # asks no more
+    assert leases.take("one", "a", NOW, LENGTH)
+    late = NOW + 2 * LENGTH
+
+    monkeypatch.setattr(clock, "ahead", -2 * LENGTH)
+    assert not leases.take("one", "b", late, LENGTH)
+    assert leases.is_held("one", late)
+    assert leases.find_held(late) == {"one"}
+    leases.remove("o", late)
+    assert leases.renew_all(["one"], "a", late, 3 * LENGTH)
+
+    monkeypatch.setattr(clock, "ahead", timedelta(0))
+    assert leases.is_held("one", NOW + 2 * LENGTH)
+    assert not leases.is_held("one", NOW + 4 * LENGTH)
 
 
 def test_who_holds_the_leases_of_all_projectors_renews_them_in_one_write(

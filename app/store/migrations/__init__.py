@@ -14,9 +14,9 @@ from typing import get_args
 
 from pymongo.database import Database
 
+from app.store.clock import clock, present
 from app.store.errors import translate_errors
 from app.store.migrations.blobs import BlobStore
-from app.store.migrations.clock import clock, present
 from app.store.migrations.jobs import JobStore
 from app.store.migrations.plans import PlanStore
 from app.store.migrations.runs import RunStore

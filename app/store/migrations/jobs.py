@@ -17,8 +17,8 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
 from app.rules.sizes import MAX_CONTENT_SIZE
+from app.store.clock import present
 from app.store.errors import only_duplicates, translate_errors
-from app.store.migrations.clock import present
 from app.store.migrations.documents import count_capped, fields_from, query_of
 from app.store.migrations.plans import PlanStore
 from app.store.migrations.values import (

@@ -15,8 +15,8 @@ from app.migration.frozen import takes_pushes
 from app.migration.runbook import warn_of_rollback, warn_of_start
 from app.migration.sides import connect_source
 from app.registry import Endpoint
+from app.store.clock import Clock
 from app.store.migrations import present
-from app.store.migrations.clock import Clock
 
 
 def names() -> list[str]:
