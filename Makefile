@@ -10,8 +10,7 @@ run: .venv/run ## Start the server on http://127.0.0.1:8000 with its own databas
 	@exec $(BIN)/rns serve
 
 test: .venv/test lint type imports ## Run everything that CI runs
-	$(BIN)/pytest -n 2 --dist worksteal tests/unit tests/store
-	$(BIN)/pytest -n 3 --dist worksteal tests/e2e
+	$(BIN)/pytest -n 3 --dist worksteal tests/unit tests/store tests/e2e
 	$(MAKE) ferretdb
 
 unit: .venv/test ## Tests of one process, without servers

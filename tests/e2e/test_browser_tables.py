@@ -141,6 +141,7 @@ def post_what_is_rejected(server: Server) -> None:
         event = wire_event("push", "wordy/app", id=str(uuid.uuid4()), at=datetime.now(UTC), tag=tag)
         assert webhook.post(event).status_code == 202
     webhook.close()
+    server.wait_until_worked_in()
 
 
 def test_a_long_reason_makes_no_row_higher_and_unfolds(open_page: OpenPage, server: Server) -> None:
