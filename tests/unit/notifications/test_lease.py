@@ -148,6 +148,32 @@ def test_it_is_renewed_from_beside_when_half_of_its_time_is_over_and_not_before(
     assert held._until >= taken
 
 
+def test_one_that_lasts_long_is_renewed_from_beside_when_half_of_that_is_over(
+    mock_stores: Stores,
+) -> None:
+    held = Held(mock_stores, passing=False)
+    assert held.take()
+    held._length = timedelta(minutes=30)
+    held._until = time.monotonic() + 800.0
+    held._hangs_at = held._until
+
+    held._beat(Beats(3))
+    assert held._until >= time.monotonic() + 1200
+
+
+def test_who_works_long_at_one_thing_still_has_others_make_way(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEWED_S", 0.0)
+    held = Held(mock_stores, passing=True)
+    assert held.take()
+    mock_stores.leases._collection.delete_one({"_id": WANTED})
+
+    held.keep()
+
+    assert mock_stores.leases.is_held(WANTED, datetime.now(UTC))
+
+
 def test_who_gave_it_back_does_not_take_it_again_from_beside(mock_stores: Stores) -> None:
     held = Held(mock_stores, passing=False)
     assert held.take()

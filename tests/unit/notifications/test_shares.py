@@ -14,11 +14,12 @@ from builders import INDEX, abandon, deliver, digest, divide, envelope, wire_eve
 from app.notifications import lease
 from app.notifications import projector as projector_module
 from app.notifications.crew import agree
+from app.notifications.derivation import Derivation
 from app.notifications.intake import Intake
 from app.notifications.lease import LEASE, WANTED, Held
 from app.notifications.projector import Outvoted, Projector, ProjectorThread
 from app.rules.events import Event, parse_envelope
-from app.rules.shares import Share, share_of
+from app.rules.shares import WHOLE, Share, share_of
 from app.store import Stores
 from app.store.inbox import InboxStore, Progress
 from app.store.leases import LeaseStore
@@ -218,6 +219,25 @@ def test_who_has_all_others_make_way_does_not_pause_until_it_goes_back(
 
     settle(two)
     assert not two[0].is_behind
+
+
+def test_who_goes_alone_and_back_trusts_nothing_that_it_read_before(
+    mock_stores: Stores, two: list[Projector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nobody has to make way, and each lease is in its first term."""
+    two[0].drain()
+    forgot: list[Share] = []
+    forget = Derivation.forget
+
+    def note(self: Derivation) -> None:
+        forgot.append(self.share)
+        forget(self)
+
+    monkeypatch.setattr(Derivation, "forget", note)
+    mock_stores.inbox.add("default", envelope(event("push", THERE)), datetime.now(UTC))
+
+    assert [two[0].turn() for _ in range(4)] == [True, True, False, False]
+    assert forgot == [WHOLE, Share(0, 2)]
 
 
 def test_an_event_by_an_old_name_is_no_ones_share(

@@ -659,3 +659,22 @@ def test_of_a_busy_time_little_is_folded_anew_at_once(
     assert Projector(mock_stores).turn() is False
 
     assert lengths[:8] == [1, 2, 4, 8, 16, 8, 16, 8]
+
+
+def test_who_loses_the_lease_while_it_loads_folds_anew_before_it_loads_again(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch, caught_up: list[Projector]
+) -> None:
+    projector = Projector(mock_stores, passing=True)
+    work_in, losses = Derivation.work_in, [lease.LeaseLost("lost")]
+
+    def lose_once(self: Derivation, *arguments: Any) -> int:
+        if losses:
+            raise losses.pop()
+        return work_in(self, *arguments)
+
+    monkeypatch.setattr(Derivation, "work_in", lose_once)
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+
+    events = parse_envelope(envelope(push()), "default", datetime.now(UTC)).events
+    assert projector.load(events) == 1
+    assert caught_up == [projector]
