@@ -3,7 +3,8 @@
     make screenshots                    # every page
     make pictures                       # the parts that docs/pages.md shows, into docs/images/
 
-A server of its own is started on a free port, with an embedded database in a temporary directory.
+A server of its own is started on a free port, with an embedded database in a temporary directory; its
+days are summarised first, after two minutes.
 Each page is taken in every language, at 360, 768 and 1440 px, light and dark. Printed are its
 height, and a page that is wider than its window. Chinese takes a font that has it, as Debian's
 fonts-wqy-microhei.
@@ -26,6 +27,8 @@ from typing import NamedTuple
 
 import requests
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from app.store.usage.days import OPEN
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TARGET = CHECKOUT / "build" / "screenshots"
@@ -138,6 +141,8 @@ def served(directory: Path) -> Iterator[str]:
         try:
             wait_until_ready(f"http://{bind}/readyz")
             subprocess.run([*rns, "demo"], cwd=directory, env=environment, check=True)
+            time.sleep(OPEN.total_seconds() + 1)  # days rest so long before they are summarised
+            subprocess.run([*rns, "usage", "refresh"], cwd=directory, env=environment, check=True)
             yield f"http://{bind}"
         finally:
             server.terminate()
