@@ -3,11 +3,10 @@
     make screenshots                    # every page
     make pictures                       # the parts that docs/pages.md shows, into docs/images/
 
-A server of its own is started on a free port, with an embedded database in a temporary directory; its
-days are summarised first, after two minutes.
-Each page is taken in every language, at 360, 768 and 1440 px, light and dark. Printed are its
-height, and a page that is wider than its window. Chinese takes a font that has it, as Debian's
-fonts-wqy-microhei.
+A server of its own is started on a free port, with an embedded database in a temporary directory;
+its days are summarised first, which takes two minutes. Each page is taken in every language, at
+360, 768 and 1440 px, light and dark. Printed are its height, and a page that is wider than its
+window. Chinese takes a font that has it, as Debian's fonts-wqy-microhei.
 """
 
 from __future__ import annotations
