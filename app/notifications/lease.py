@@ -117,7 +117,7 @@ class Held:
             self._give_back()
             if self._passing:
                 self._leases.give_back(WANTED, self._owner)
-                self.is_asking = False
+                self.is_asking, self._asked_at = False, None
 
     def _give_back(self) -> None:
         self._until = 0.0

@@ -225,6 +225,28 @@ def test_the_search_box_of_every_page_leads_to_results(
         assert page.url != f"{server.url}/search/"
 
 
+def test_the_menu_of_the_view_closes_at_escape_and_when_something_else_is_chosen(
+    open_page: OpenPage,
+) -> None:
+    page = open_page("bob")
+    page.goto("/")
+    menu = page.get_by_text("View", exact=True)
+    choice = page.get_by_role("button", name="Dark")
+
+    menu.click()
+    choice.press("Escape")
+    choice.wait_for(state="hidden")
+    assert menu.evaluate("node => node === document.activeElement")
+
+    menu.click()
+    page.get_by_role("heading").first.click()
+    choice.wait_for(state="hidden")
+
+    menu.click()
+    page.get_by_role("searchbox").focus()
+    choice.wait_for(state="hidden")
+
+
 def test_no_page_shows_what_an_account_may_not_see(open_page: OpenPage, pushed: Pushed) -> None:
     page, unseen = (
         open_page("mallory"),

@@ -330,3 +330,18 @@ def test_others_make_way_for_longer_where_the_database_is_slow(
     now = datetime.now(UTC)
     assert mock_stores.leases.is_held(WANTED, now + timedelta(seconds=19))
     assert not mock_stores.leases.is_held(WANTED, now + timedelta(seconds=21))
+
+
+def test_a_pause_between_two_times_of_asking_is_no_slow_database(
+    mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1_000_000.0]
+    monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
+    held = Held(mock_stores, passing=True)
+    assert held.take()
+    held.give_back()
+    clock[0] += 3600.0
+    assert held.take()
+
+    later = datetime.now(UTC) + 2 * lease.HELD
+    assert not mock_stores.leases.is_held(WANTED, later)
