@@ -144,8 +144,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         except (BlockingIOError, ConnectionAbortedError):
             return False  # another worker was faster, or the client is gone
         except OSError:  # the process may open no more files
-            self._drop_oldest()
-            self.set_accept_enabled(False)
+            if not self._drop_oldest():  # else its file is free
+                self.set_accept_enabled(False)
             return False
         source, limit = source_of(client), self.room.of_address
         if limit is not None and self._of_address[source] >= limit and source not in UNLIMITED:
