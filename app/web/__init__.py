@@ -60,6 +60,7 @@ from app.web import (
 )
 from app.web.base_path import BasePath
 from app.web.client import ClientAddress
+from app.web.credentials import Request
 from app.web.runtime import Runtime, json_response, runtime, wants_json
 
 logger = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
         places,
         token_server,
     )
+    app.request_class = Request
     app.session_interface = _Sessions()
     proxies = settings.server.trusted_proxies
     if proxies:
