@@ -35,6 +35,7 @@ def logging_config(form: Literal["text", "json"] = "text", level: str = "info") 
             "gunicorn.error": {"level": "WARNING", "handlers": ["stderr"]},
             "gunicorn.access": {"level": "WARNING"},
             "pymongo": {"level": "WARNING"},
+            "flask_wtf.csrf": {"level": "WARNING"},  # a line for each form that lacks its token
         },
     }
 

@@ -150,9 +150,8 @@ class Connection:
     def _refuse_scheme(self, reason: str) -> None:
         """Answer in plain HTTP, whose meaning shows in the log of whoever spoke TLS."""
         self.cut_for = reason
-        text = f"This server cannot be reached so: {WRONG_SCHEMES[reason]}.\n".encode()
-        head = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
-        self.sock.send(b"%sContent-Length: %d\r\n\r\n%s" % (head, len(text), text))
+        text = f"This server cannot be reached so: {WRONG_SCHEMES[reason]}."
+        self.sock.send(refusal("400 Bad Request", text))
         raise ConnectionAbortedError
 
     def _receive(self) -> int:
@@ -273,3 +272,13 @@ class Connection:
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
         self.sock.close()
+
+
+def refusal(status: str, text: str) -> bytes:
+    """The last answer of a connection, given before any application is asked."""
+    body = f"{text}\n".encode()
+    head = (
+        f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"X-Content-Type-Options: nosniff\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body

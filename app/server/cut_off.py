@@ -14,6 +14,7 @@ REASONS = (
     "handshake",  # of TLS: not done in time, or failed
     "tls",  # to a port without it
     "plain",  # HTTP to a port with TLS
+    "malformed",  # what it sent is no request
     "header",  # half a header
     "body",  # half a body
     "answer",  # not taken

@@ -7,10 +7,19 @@ import select
 from typing import Any
 
 from gunicorn import http
+from gunicorn.http import errors
 from gunicorn.http.errors import ParseException
 
-from app.server.connection import MAX_UNSENT_BYTES, READ, Connection
+from app.server.connection import MAX_UNSENT_BYTES, READ, Connection, refusal
 from app.server.held import HeldThreads
+
+STATUSES: dict[type[ParseException], str] = {
+    errors.LimitRequestLine: "414 URI Too Long",
+    errors.LimitRequestHeaders: "431 Request Header Fields Too Large",
+    errors.ExpectationFailed: "417 Expectation Failed",
+    errors.UnsupportedTransferCoding: "501 Not Implemented",
+}
+MAX_TOLD = 200  # characters of what is wrong with a request, which may repeat some of it
 
 
 class BodyReader:
@@ -57,6 +66,7 @@ class Exchange:
         self._take_s = take_s
         self._held = held
         self._has_begun = False
+        self.is_malformed = False
         self.parser = http.get_parser(cfg, self, self.client)
 
     def recv(self, size: int) -> bytes:
@@ -64,6 +74,12 @@ class Exchange:
         start = self._read
         self._read += size
         return self._request[start : self._read]
+
+    def refuse(self, error: ParseException) -> None:
+        """Answer what is no request of HTTP."""
+        self.is_malformed = True
+        status = STATUSES.get(type(error), "400 Bad Request")
+        self.connection.unsent += refusal(status, str(error)[:MAX_TOLD])
 
     def sendall(self, data: bytes) -> None:
         """Take a piece of the answer. The header waits for the first of the body: one packet.

@@ -18,6 +18,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from itertools import chain
 from typing import Any
 
+from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.notifications.meter import Meter
@@ -143,8 +144,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         except (BlockingIOError, ConnectionAbortedError):
             return False  # another worker was faster, or the client is gone
         except OSError:  # the process may open no more files
-            self._drop_oldest()
-            self.set_accept_enabled(False)
+            if not self._drop_oldest():  # else its file is free
+                self.set_accept_enabled(False)
             return False
         source, limit = source_of(client), self.room.of_address
         if limit is not None and self._of_address[source] >= limit and source not in UNLIMITED:
@@ -223,6 +224,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             req.force_close()
         return super().handle_request(req, exchange)
 
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer what is no request without a line of the log for each: anybody can send many."""
+        if req is None and isinstance(exc, ParseException):
+            client.refuse(exc)
+        else:
+            super().handle_error(req, client, addr, exc)
+
     def _keepalive_after(self, exchange: Exchange, keepalive: bool) -> bool:
         """Whether another request may follow; nothing is left of this one, read or not."""
         return keepalive and exchange.can_go_on and not exchange.parser.mesg.body.failed
@@ -231,6 +239,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Take a connection back from its thread."""
         connection = exchange.connection
         self._asked_bytes -= exchange.size
+        if exchange.is_malformed:
+            self.cut_offs.add(self.age, "malformed", self._open[connection])
         is_done = not future.cancelled() and not future.exception()
         connection.give_back(is_last=not (is_done and future.result()))
         self._waiting[connection] = None

@@ -15,7 +15,7 @@ from typing import Any
 from flask import Flask, Response, current_app, redirect, render_template, request, url_for
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask_wtf.csrf import CSRFProtect
-from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import BadHost, BadRequest, HTTPException, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
@@ -60,6 +60,7 @@ from app.web import (
 )
 from app.web.base_path import BasePath
 from app.web.client import ClientAddress
+from app.web.credentials import Request
 from app.web.runtime import Runtime, json_response, runtime, wants_json
 
 logger = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
         places,
         token_server,
     )
+    app.request_class = Request
     app.session_interface = _Sessions()
     proxies = settings.server.trusted_proxies
     if proxies:
@@ -131,6 +133,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
     )
     app.wsgi_app = ClientAddress(app.wsgi_app, proxies)  # type: ignore[method-assign]
     app.before_request(_name_request)
+    app.before_request(_refuse_host)
     app.before_request(notifications.refuse_elsewhere)
     csrf = CSRFProtect(app)
     csrf.exempt(notifications.bp)
@@ -198,14 +201,21 @@ def _forget_request(error: BaseException | None = None) -> None:
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+def _refuse_host() -> Response | None:
+    """Answer a Host that can be no name of one: under it, a page has no address of anything."""
+    if isinstance(request.routing_exception, BadHost):
+        return Response("Host: this is no name of a host.\n", 400, mimetype="text/plain")
+    return None
+
+
 def _check_host() -> None:
     """Refuse a Host that is not in `server.hosts`.
 
     Registries and probes name this server as they like: an event that is refused would block all
     later ones, and a token is what lets them in.
     """
-    hosts = runtime().settings.server.hosts
-    if hosts and request.blueprint not in OPEN and not host_is_trusted(request.host, hosts):
+    hosts = [host.lower() for host in runtime().settings.server.hosts]
+    if hosts and request.blueprint not in OPEN and not host_is_trusted(request.host.lower(), hosts):
         raise BadRequest("Host: not one of server.hosts in config.yml.")
 
 

@@ -9,7 +9,10 @@ from functools import lru_cache
 from ipaddress import ip_network
 from unicodedata import normalize
 
+import flask
 from flask import request
+from werkzeug.datastructures import Authorization
+from werkzeug.utils import cached_property
 
 from app.errors import InvalidQuery, NotAuthenticated, NotAuthorized, Throttled
 from app.logs import hide_tokens
@@ -38,6 +41,18 @@ _EXPORTS = {
     "migration.jobs",
     "migration.drift",
 }
+
+
+class Request(flask.Request):
+    """A request whose header Authorization may hold anything."""
+
+    @cached_property
+    def authorization(self) -> Authorization | None:
+        """None where it cannot be read; werkzeug raises where it is not ASCII."""
+        try:
+            return super().authorization
+        except ValueError:
+            return None
 
 
 def find_by_authorization() -> tuple[SignedIn, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from typing import Any
 
@@ -95,3 +96,23 @@ def test_debug_is_for_lines_of_this_program_alone() -> None:
     assert levels["debug"]["loggers"]["app"]["level"] == "DEBUG"
     assert levels["debug"]["root"]["level"] == "INFO"
     assert levels["warning"]["root"]["level"] == "WARNING"
+
+
+def test_what_gunicorn_says_is_a_line_like_any_other() -> None:
+    program = (
+        "from gunicorn.config import Config; from gunicorn.glogging import Logger;"
+        "from app.logs import logging_config;"
+        "config = Config(); config.set('logconfig_dict', logging_config());"
+        "Logger(config).warning('G<T\\n%s', 'a' * 3000)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    [line] = done.stderr.splitlines()
+    assert " WARNING gunicorn.error: G<T\\naaa" in line
+    assert len(line) < 1020
+
+
+def test_a_form_without_its_token_is_no_line_of_the_log() -> None:
+    config = logging_config()
+
+    assert config["loggers"]["flask_wtf.csrf"]["level"] == "WARNING"

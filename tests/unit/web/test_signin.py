@@ -368,12 +368,17 @@ def test_the_audit_is_found_by_an_address_however_it_is_written(
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [("registry.example", 200), ("a.sub.example:8000", 200), ("evil.example", 400)],
+    [
+        ("registry.example", 200),
+        ("Registry.Example", 200),
+        ("a.sub.example:8000", 200),
+        ("evil.example", 400),
+    ],
 )
 def test_pages_answer_only_to_the_hosts_of_the_configuration(
     make_app: Callable[..., Flask], host: str, status: int
 ) -> None:
-    client = make_app(server=Server(hosts=["registry.example", ".sub.example"])).test_client()
+    client = make_app(server=Server(hosts=["registry.EXAMPLE", ".sub.example"])).test_client()
 
     assert client.get("/login", headers={"Host": host}).status_code == status
     assert client.get("/healthz", headers={"Host": host}).status_code == 200
