@@ -50,9 +50,15 @@ def find_odd_field(document: Mapping[str, Any]) -> str | None:
     as if it were not there. Without a label an entry that denies by it would not match.
     """
     for field in document:
-        if field.lower() in ("password", "labels") and not field.islower():
+        if field.lower() in ("username", "password", "labels") and not field.islower():
             return f"{field} is to be written {field.lower()}"
-    labels = document.get("labels")
+    for field in ("username", "password"):
+        if (value := document.get(field)) is not None and not _is_text(value):
+            return f"{field} is {_kind_of(value)} and not text"
+    return _find_odd_label(document.get("labels"))
+
+
+def _find_odd_label(labels: object) -> str | None:
     if labels is None:
         return None
     if not isinstance(labels, Mapping):

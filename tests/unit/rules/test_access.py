@@ -734,6 +734,7 @@ INVALID = {
     "regex of service": make_entry(service="/(?=a)/"),
     "regex of a label": make_entry(labels={"group": "/\\1/"}),
     "regex Go does not know": make_entry(name="/\\C/"),
+    "regex with a group that Go does not know": make_entry(name="/(?P<équipe>a)/"),
     "regex too large": make_entry(name="/\\pL{1,1000}/"),
     "regex too deep": make_entry(name=f"/{'(' * 100_000}a{')' * 100_000}/"),
     "regex not Unicode": make_entry(name="/\udcff/"),
