@@ -44,7 +44,7 @@ def read_acl(file: Path) -> list[Entry]:
     Raises:
         InvalidQuery, ConfigError: the file cannot be read, or has no entries.
     """
-    document = _read(file)
+    document = _read(file, "acl")
     entries = document.get("acl") if isinstance(document, Mapping) else document
     if not isinstance(entries, list):
         raise InvalidQuery(f"{file}: expected acl, as in docker_auth's configuration, or a list")
@@ -57,7 +57,7 @@ def read_users(file: Path) -> list[User]:
     Raises:
         InvalidQuery, ConfigError: the file cannot be read, or has no accounts.
     """
-    document = _read(file)
+    document = _read(file, "users")
     users = document.get("users") if isinstance(document, Mapping) else None
     if not isinstance(users, Mapping):
         raise InvalidQuery(f"{file}: expected users, as in docker_auth's configuration")
@@ -99,7 +99,7 @@ _Loader.add_constructor("tag:yaml.org,2002:str", _construct_text)
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path, section: str) -> Any:
     """What the file says: JSON with one document in each line, as mongoimport takes it, or YAML."""
     try:
         text = file.read_text("utf-8-sig")
@@ -107,7 +107,7 @@ def _read(file: Path) -> Any:
         raise InvalidQuery(f"{file}: cannot be read: {error}") from None
     documents = _json_lines(text)
     if documents is None:
-        return parse_yaml(text, str(file), _Loader)
+        return parse_yaml(text, str(file), _Loader, section)
     is_whole = len(documents) == 1 and "match" not in documents[0]
     return documents[0] if is_whole else documents
 
