@@ -25,6 +25,7 @@ from app.rules.access import (
     compile_rule,
     explain,
     find_disorder,
+    find_hidden,
     find_odd_field,
     parse_acl,
 )
@@ -1459,3 +1460,13 @@ def test_an_entry_that_can_never_decide_is_found(
     found = explained(make_entry(5, **first), make_entry(7, **second))
 
     assert found.steps[1].hidden_by == (5 if hidden else None)
+
+
+def test_of_very_many_entries_some_are_looked_at_for_those_that_never_decide() -> None:
+    """A page waits for it: each is compared with all before it."""
+    many = [make_entry(seq, account=f"u{seq}") for seq in range(1000)]
+
+    found = find_hidden(parse_acl([*many, make_entry(1000, account="u7")]))
+    first = find_hidden(parse_acl([*many[:300], make_entry(1000, account="u7")]))
+
+    assert (found, first) == ({}, {1000: 7})
