@@ -29,16 +29,16 @@ class Account(msgspec.Struct, frozen=True):
     def from_document(cls, document: Mapping[str, Any]) -> Account:
         """The account of a document `{username, labels?: {label: [value, …]}}`.
 
-        What is not a list of values is no label, what is not a string no value; `find_odd_field`
-        tells of them.
+        Null is an empty list. What else is not a list of values is no label, what is not a string
+        no value; `find_odd_field` tells of them.
         """
         labels = document.get("labels")
         return cls(
             document["username"],
             {
-                label: tuple(value for value in values if isinstance(value, str))
+                label: tuple(value for value in values or () if isinstance(value, str))
                 for label, values in (labels.items() if isinstance(labels, Mapping) else ())
-                if isinstance(values, list | tuple)
+                if values is None or isinstance(values, list | tuple)
             },
         )
 

@@ -1010,7 +1010,18 @@ def test_an_account_document_keeps_only_lists_of_strings_as_labels() -> None:
 
     account = Account.from_document({"username": "alice", "labels": labels})
 
-    assert account == Account("alice", {"group": ("dev",), "empty": ()})
+    assert account == Account("alice", {"group": ("dev",), "null": (), "empty": ()})
+
+
+@pytest.mark.parametrize("values", [None, []])
+def test_a_label_of_nothing_leaves_no_combination_to_try(values: Any) -> None:
+    """docker_auth tries each value of the one with each of the other."""
+    document = {"username": "alice", "labels": {"site": values, "group": ["team"]}}
+    labels = Account.from_document(document).labels
+
+    rule = make_rule(make_entry(name="/^(${labels:site}|${labels:group})/"), labels=dict(labels))
+
+    assert not rule.may_pull("team/app")
 
 
 @pytest.mark.parametrize(
