@@ -73,13 +73,16 @@ def compile_regex(text: str) -> Any:
     if re.search(r"(?<!\\)(\\\\)*\\C", text):
         raise InvalidPattern(r"\C is RE2's, Go does not know it")
     try:
-        return re2.compile(text, OPTIONS)
+        compiled = re2.compile(text, OPTIONS)
     except UnicodeEncodeError as error:
         raise TooComplex("not valid Unicode") from error
     except re2.error as error:
         message = str(error.args[0], errors="replace")
         kind = TooComplex if "too large" in message else InvalidPattern
         raise kind(message) from error
+    if not all(map(str.isascii, compiled.groupindex)):
+        raise InvalidPattern("the name of a group has letters that Go does not take")
+    return compiled
 
 
 _BEGINNING = re.compile(r"\^((?:[^\\.+*?()|\[\]{}^$]|\\[!-/:-@\[-`{-~])*)(.*)", re.DOTALL)

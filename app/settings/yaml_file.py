@@ -30,11 +30,18 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return document
 
 
-def parse_yaml(text: str, name: str, kind: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
-    """What `text` says, as this kind of loader reads it; a ConfigError begins with `name`."""
+def parse_yaml(
+    text: str, name: str, kind: type[yaml.SafeLoader] = yaml.SafeLoader, section: str = ""
+) -> Any:
+    """What `text` says, as this kind of loader reads it; a ConfigError begins with `name`.
+
+    Of a file that is another program's only the `section` is looked at.
+    """
     try:
         loader = kind(text)
         node = loader.get_single_node()
+        if section and isinstance(node, yaml.MappingNode):
+            node.value = [pair for pair in node.value if pair[0].value in (section, "<<")]
         _refuse_duplicates(node)
         return loader.construct_document(node) if node else None
     except yaml.YAMLError as error:

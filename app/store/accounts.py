@@ -106,7 +106,7 @@ class AccountStore:
             stored = next(iter(self.htpasswd.find_all().values()), "")
         else:
             document = self._accounts.find_one({"password": {"$gt": "$2"}}, {"password": 1})
-            stored = document["password"] if document else ""
+            stored = str(document["password"]) if document else ""  # a list is found, too
         rounds = stored[4:6]
         return int(rounds) if rounds.isdecimal() and 4 <= int(rounds) <= 16 else BCRYPT_ROUNDS
 
@@ -145,11 +145,11 @@ class AccountStore:
         """
         is_known = self.place == "collection"
         document = self._accounts.find_one({"username": ""}) if is_known else None
-        if document is None:
+        if document is None or find_odd_field(document):
             return None
         stored = document.get("password")
-        is_open = stored is None or (isinstance(stored, str) and _is_of_nothing(stored))
-        return None if find_odd_field(document) or not is_open else Account.from_document(document)
+        is_open = stored is None or _is_of_nothing(stored)
+        return Account.from_document(document) if is_open else None
 
     def has_any(self) -> bool:
         """Whether there is any account at all."""
@@ -166,7 +166,11 @@ class AccountStore:
         if self.htpasswd:
             return [Account(name, {}) for name in sorted(self.htpasswd.find_all())]
         documents = self._accounts.find({"username": {"$type": "string"}}).sort("username", 1)
-        return [Account.from_document(document) for document in documents]
+        return [
+            Account.from_document(document)
+            for document in documents
+            if isinstance(document["username"], str)  # a list of strings is found, too
+        ]
 
     def find_problems(self) -> list[str]:
         """Why accounts cannot sign in, a line each, or lines of the file that are no accounts."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import yaml
+from yaml.constructor import ConstructorError
 
 from app.errors import InvalidQuery
 from app.rules.access import check_account_name, find_odd_field, parse_acl
@@ -43,7 +44,7 @@ def read_acl(file: Path) -> list[Entry]:
     Raises:
         InvalidQuery, ConfigError: the file cannot be read, or has no entries.
     """
-    document = _read(file)
+    document = _read(file, "acl")
     entries = document.get("acl") if isinstance(document, Mapping) else document
     if not isinstance(entries, list):
         raise InvalidQuery(f"{file}: expected acl, as in docker_auth's configuration, or a list")
@@ -56,11 +57,11 @@ def read_users(file: Path) -> list[User]:
     Raises:
         InvalidQuery, ConfigError: the file cannot be read, or has no accounts.
     """
-    document = _read(file)
+    document = _read(file, "users")
     users = document.get("users") if isinstance(document, Mapping) else None
     if not isinstance(users, Mapping):
         raise InvalidQuery(f"{file}: expected users, as in docker_auth's configuration")
-    return [_user(str(name), given) for name, given in users.items()]
+    return [_user(name, given) for name, given in users.items()]
 
 
 class _Numbered(dict[str, Any]):
@@ -82,13 +83,23 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[_Num
     mapping = _Numbered()
     mapping.line = node.start_mark.line + 1
     yield mapping
-    mapping.update(loader.construct_mapping(node))  # type: ignore[arg-type]
+    for key, value in loader.construct_mapping(node).items():
+        mapping["" if key is None else str(key)] = value  # as Go reads null
 
 
+def _construct_text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    text = str(loader.construct_scalar(node))
+    if not text.isascii() and text != text.encode("utf-8", "replace").decode():
+        problem = "found an escape that is no character"
+        raise ConstructorError(None, None, problem, node.start_mark)
+    return text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _construct_text)
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path, section: str) -> Any:
     """What the file says: JSON with one document in each line, as mongoimport takes it, or YAML."""
     try:
         text = file.read_text("utf-8-sig")
@@ -96,7 +107,7 @@ def _read(file: Path) -> Any:
         raise InvalidQuery(f"{file}: cannot be read: {error}") from None
     documents = _json_lines(text)
     if documents is None:
-        return parse_yaml(text, str(file), _Loader)
+        return parse_yaml(text, str(file), _Loader, section)
     is_whole = len(documents) == 1 and "match" not in documents[0]
     return documents[0] if is_whole else documents
 

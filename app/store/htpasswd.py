@@ -42,7 +42,8 @@ class Htpasswd:
     def _read(self) -> None:
         hashes: dict[str, str] = {}
         problems = []
-        for number, line in enumerate(self.file.read_text("utf-8-sig").splitlines(), 1):
+        lines = self.file.read_bytes().decode("utf-8-sig").split("\n")
+        for number, line in enumerate(lines, 1):
             text = line.strip()
             if not text or text.startswith("#"):
                 continue

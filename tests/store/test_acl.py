@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from bson import Decimal128, ObjectId, Regex
+from bson import Code, Decimal128, ObjectId, Regex
 
 from app.analysis.explain import explain_access
 from app.rules.access import Account, compile_rule
@@ -111,6 +111,9 @@ ODD_FIELDS: list[dict[str, Any]] = [
     {"labels": {"group": [Regex("dev")]}},
     {"Labels": {"group": ["ops"]}},
     {"PASSWORD": "$2b$10$of-docker-auth"},
+    {"password": Code("$2b$10$of-docker-auth")},
+    {"password": ["$2b$10$of-docker-auth"]},
+    {"Username": 1},
 ]
 
 
@@ -139,6 +142,18 @@ def test_an_anonymous_account_that_cannot_be_read_is_none(
     stores.accounts._accounts.update_one({"username": ""}, {"$set": odd})
 
     assert stores.accounts.find_anonymous() is None
+
+
+def test_a_list_of_names_is_no_account(stores: Stores) -> None:
+    stores.accounts.add("alice", "secret", {})
+    change = {"$set": {"username": ["alice", ""]}}
+    stores.accounts._accounts.update_one({"username": "alice"}, change)
+
+    assert stores.accounts.sign_in("alice", "secret") is None
+    assert stores.accounts.find_anonymous() is None
+    assert stores.accounts.find_all() == []
+    [line] = stores.accounts.find_problems()
+    assert line == "['alice', '']: username is a list and not text, so it cannot sign in"
 
 
 def test_an_account_without_a_password_is_named(stores: Stores) -> None:

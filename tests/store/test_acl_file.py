@@ -124,6 +124,14 @@ def test_a_file_without_a_list_is_a_problem_until_it_has_one(file: AclFile, conf
     assert file.problem == ""
 
 
+@pytest.mark.parametrize("other", ["ldap_auth: {base: a, base: b}", "token: !key x", "users: !key"])
+def test_what_else_is_in_the_file_is_not_looked_at(file: AclFile, other: str) -> None:
+    """One of docker_auth's own examples has a key twice."""
+    write(file, f"{EXAMPLE}\n{other}\n")
+
+    assert (len(file.find_all()), file.problem) == (3, "")
+
+
 def test_a_file_that_goes_and_comes_back_unchanged_is_read_again(file: AclFile) -> None:
     write(file, EXAMPLE)
     assert len(file.find_all()) == 3

@@ -29,16 +29,16 @@ class Account(msgspec.Struct, frozen=True):
     def from_document(cls, document: Mapping[str, Any]) -> Account:
         """The account of a document `{username, labels?: {label: [value, …]}}`.
 
-        What is not a list of values is no label, what is not a string no value; `find_odd_field`
-        tells of them.
+        Null is an empty list. What else is not a list of values is no label, what is not a string
+        no value; `find_odd_field` tells of them.
         """
         labels = document.get("labels")
         return cls(
             document["username"],
             {
-                label: tuple(value for value in values if isinstance(value, str))
+                label: tuple(value for value in values or () if isinstance(value, str))
                 for label, values in (labels.items() if isinstance(labels, Mapping) else ())
-                if isinstance(values, list | tuple)
+                if values is None or isinstance(values, list | tuple)
             },
         )
 
@@ -50,9 +50,15 @@ def find_odd_field(document: Mapping[str, Any]) -> str | None:
     as if it were not there. Without a label an entry that denies by it would not match.
     """
     for field in document:
-        if field.lower() in ("password", "labels") and not field.islower():
+        if field.lower() in ("username", "password", "labels") and not field.islower():
             return f"{field} is to be written {field.lower()}"
-    labels = document.get("labels")
+    for field in ("username", "password"):
+        if (value := document.get(field)) is not None and not _is_text(value):
+            return f"{field} is {_kind_of(value)} and not text"
+    return _find_odd_label(document.get("labels"))
+
+
+def _find_odd_label(labels: object) -> str | None:
     if labels is None:
         return None
     if not isinstance(labels, Mapping):

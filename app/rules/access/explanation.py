@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address
+from itertools import islice
 
 import msgspec
 
@@ -12,6 +13,8 @@ from app.rules.access.acl import FIELDS, Account, Acl, Entry, Problem
 from app.rules.access.matching import Request, conditions_of, hold, matches, variables_of
 from app.rules.addresses import parse_ip
 from app.rules.patterns import TooComplex, is_regex
+
+MAX_COMPARED = 200_000  # pairs; a page waits for it
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -90,12 +93,15 @@ def explain(
 
 
 def find_hidden(acl: Acl) -> dict[int, int]:
-    """Entries that never decide, each with the first that matches all that it can match."""
-    found = {}
-    for place, entry in enumerate(acl.entries):
-        hidden_by = next((e.seq for e in acl.entries[:place] if _hides(e, entry)), None)
-        if hidden_by is not None:
-            found[entry.seq] = hidden_by
+    """Entries that never decide, each with the first that matches all that it can match.
+
+    Of very many entries only the first few hundred are looked at.
+    """
+    found: dict[int, int] = {}
+    pairs = ((e, later) for place, later in enumerate(acl.entries) for e in acl.entries[:place])
+    for earlier, later in islice(pairs, MAX_COMPARED):
+        if later.seq not in found and _hides(earlier, later):
+            found[later.seq] = earlier.seq
     return found
 
 

@@ -203,6 +203,7 @@ def test_a_file_with_an_entry_that_cannot_be_adds_nothing(
         ("acl: {a: b}", "expected acl"),
         ("acl: [", "not valid YAML: line 1"),
         ("acl: []\nacl: []", "acl: given twice (line 2)"),
+        ('acl: [{match: {account: "\\ud800"}}]', "line 1: found an escape that is no character"),
         ("{}", "expected acl"),
         ("", "expected acl"),
     ],
@@ -300,6 +301,21 @@ def test_an_account_that_cannot_be_is_refused_by_name(
     assert result.out.splitlines() == [f"refused 'open': {says}", "added admin"]
     assert result.err.endswith("1 of 2 accounts are refused\n")
     assert [account.name for account in stores.accounts.find_all()] == ["admin"]
+
+
+def test_a_name_of_null_is_empty_as_docker_auth_reads_it(
+    run: Run, stores: Stores, file: Callable[[str], str]
+) -> None:
+    user = f"{{password: {HASH}, labels: {{~: [dev]}}}}"
+    text = f"users: {{~: {{}}, bob: {user}}}\nacl: [{{match: {{labels: {{~: dev}}}}, actions: []}}]"
+
+    accounts = run("accounts", "import", file(text))
+    acl = run("acl", "import", file(text))
+
+    assert (accounts.status, acl.status) == (0, 0)
+    assert accounts.out.splitlines()[0].startswith("left out: the anonymous account")
+    assert stores.accounts.find_all() == [Account("bob", {"": ("dev",)})]
+    assert acl_of(stores) == [(10, {"labels": {"": "dev"}}, [])]
 
 
 def test_what_is_imported_lets_people_see_what_it_says(

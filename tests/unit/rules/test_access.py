@@ -25,6 +25,7 @@ from app.rules.access import (
     compile_rule,
     explain,
     find_disorder,
+    find_hidden,
     find_odd_field,
     parse_acl,
 )
@@ -734,6 +735,7 @@ INVALID = {
     "regex of service": make_entry(service="/(?=a)/"),
     "regex of a label": make_entry(labels={"group": "/\\1/"}),
     "regex Go does not know": make_entry(name="/\\C/"),
+    "regex with a group that Go does not know": make_entry(name="/(?P<équipe>a)/"),
     "regex too large": make_entry(name="/\\pL{1,1000}/"),
     "regex too deep": make_entry(name=f"/{'(' * 100_000}a{')' * 100_000}/"),
     "regex not Unicode": make_entry(name="/\udcff/"),
@@ -1008,7 +1010,18 @@ def test_an_account_document_keeps_only_lists_of_strings_as_labels() -> None:
 
     account = Account.from_document({"username": "alice", "labels": labels})
 
-    assert account == Account("alice", {"group": ("dev",), "empty": ()})
+    assert account == Account("alice", {"group": ("dev",), "null": (), "empty": ()})
+
+
+@pytest.mark.parametrize("values", [None, []])
+def test_a_label_of_nothing_leaves_no_combination_to_try(values: Any) -> None:
+    """docker_auth tries each value of the one with each of the other."""
+    document = {"username": "alice", "labels": {"site": values, "group": ["team"]}}
+    labels = Account.from_document(document).labels
+
+    rule = make_rule(make_entry(name="/^(${labels:site}|${labels:group})/"), labels=dict(labels))
+
+    assert not rule.may_pull("team/app")
 
 
 @pytest.mark.parametrize(
@@ -1458,3 +1471,13 @@ def test_an_entry_that_can_never_decide_is_found(
     found = explained(make_entry(5, **first), make_entry(7, **second))
 
     assert found.steps[1].hidden_by == (5 if hidden else None)
+
+
+def test_of_very_many_entries_some_are_looked_at_for_those_that_never_decide() -> None:
+    """A page waits for it: each is compared with all before it."""
+    many = [make_entry(seq, account=f"u{seq}") for seq in range(1000)]
+
+    found = find_hidden(parse_acl([*many, make_entry(1000, account="u7")]))
+    first = find_hidden(parse_acl([*many[:300], make_entry(1000, account="u7")]))
+
+    assert (found, first) == ({}, {1000: 7})
