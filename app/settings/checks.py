@@ -163,6 +163,11 @@ def _check_registries(registries: list[Registry]) -> None:
             raise ConfigError(
                 f"registries[{index}].token: only ASCII without spaces can go into a header"
             )
+        for key, url in (("url", registry.url), ("debug_url", registry.debug_url)):
+            if "@" in url:
+                raise ConfigError(
+                    f"registries[{index}].{key}: expected no user and password in it; it is shown"
+                )
         _check_duration(str(registry.check_every), f"registries[{index}].check_every")
 
 

@@ -60,6 +60,7 @@ from app.web import (
 )
 from app.web.base_path import BasePath
 from app.web.client import ClientAddress
+from app.web.credentials import has_authorization
 from app.web.runtime import Runtime, json_response, runtime, wants_json
 
 logger = logging.getLogger(__name__)
@@ -243,7 +244,7 @@ def _app_error(error: AppError) -> Response:
         return _failure(503, _say_unavailable(error), {"Retry-After": str(RETRY_AFTER_S)}, told)
     if isinstance(error, NotFound) and signin.is_anonymous():
         error = NotAuthenticated(signin.SIGN_IN)  # the account may see it, if it exists
-    is_program = wants_json() or lists.asks_for_file() or bool(request.authorization)
+    is_program = wants_json() or lists.asks_for_file() or has_authorization()
     is_browser = request.method in ("GET", "HEAD") and not is_program
     if isinstance(error, NotAuthenticated) and is_browser:
         return redirect(url_for("signin.login", next=_this_path()))  # type: ignore[return-value]

@@ -10,6 +10,7 @@ from ipaddress import ip_network
 from unicodedata import normalize
 
 from flask import request
+from werkzeug.datastructures import Authorization
 
 from app.errors import InvalidQuery, NotAuthenticated, NotAuthorized, Throttled
 from app.logs import hide_tokens
@@ -40,6 +41,11 @@ _EXPORTS = {
 }
 
 
+def has_authorization() -> bool:
+    """Whether the header Authorization came, also one that cannot be read."""
+    return bool(request.headers.get("Authorization"))
+
+
 def find_by_authorization() -> tuple[SignedIn, str] | None:
     """The account of the header Authorization and by what means, None without the header.
 
@@ -48,9 +54,9 @@ def find_by_authorization() -> tuple[SignedIn, str] | None:
         NotAuthorized: it is a token, which does not open this.
         Throttled: too many attempts failed before this one.
     """
-    given = request.authorization
-    if given is None:
+    if not has_authorization():
         return None
+    given = request.authorization or Authorization("")  # None where it cannot be read
     if given.type == "bearer" and given.token:
         return _check_token(given.token, None), TOKEN
     if given.type != "basic" or given.username is None or given.password is None:

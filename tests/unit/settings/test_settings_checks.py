@@ -163,6 +163,13 @@ def test_a_token_that_no_header_can_hold_is_refused(refusal: Refusal, token: str
     assert message == "server.metrics_token: only ASCII without spaces can go into a header"
 
 
+@pytest.mark.parametrize("key", ["url", "debug_url"])
+def test_a_password_in_a_url_that_pages_show_is_refused(refusal: Refusal, key: str) -> None:
+    text = refusal(f'registries: [{{{key}: "http://user:secret@registry:5001"}}]')
+
+    assert text == f"registries[0].{key}: expected no user and password in it; it is shown"
+
+
 @pytest.mark.parametrize(
     ("given", "missing"), [("certificate", "private_key"), ("private_key", "certificate")]
 )

@@ -68,6 +68,21 @@ def test_form_and_basic_are_one_throttle(client: FlaskClient) -> None:
     assert refused.is_json
 
 
+@pytest.mark.parametrize("header", ["Basic !", "Basic /zp4"])  # no Base64; no UTF-8 in it
+@pytest.mark.parametrize("path", [API, "/account", "/search/"])
+def test_credentials_that_cannot_be_read_are_refused_beside_a_session(
+    client: FlaskClient, path: str, header: str
+) -> None:
+    try_to_sign_in(client, "alice", PASSWORDS["alice"])
+    assert client.get(path).status_code == 200
+
+    refused = client.get(path, headers={"Authorization": header})
+
+    assert refused.status_code == 401
+    assert "expected HTTP Basic" in refused.text
+    assert client.get("/api/", headers={"Authorization": header}).status_code == 200
+
+
 def test_a_throttled_account_signs_in_from_another_address(client: FlaskClient) -> None:
     fail(client, sign_ins.MAX_OF_ACCOUNT_AND_ADDRESS)
 
