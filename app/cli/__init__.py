@@ -38,6 +38,8 @@ def main() -> None:
     except (AppError, click.ClickException, OSError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         _fail(message, 1)
+    except UnicodeError:  # its text has a part of what may be a password
+        _fail("an argument, or what came on stdin, is not UTF-8", 1)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; what is done is kept, and the command can be run again", 1)
 

@@ -19,6 +19,8 @@ from app.settings.schema import (
 )
 from app.settings.values import parse_bind, parse_duration
 
+MIN_KEY_LENGTH = 16  # of the key that signs sessions; who has a cookie can try keys for ever
+
 
 def check_settings(settings: Settings) -> None:
     """Raise ConfigError where values of the right types cannot work, or not together."""
@@ -64,6 +66,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_access(settings: Settings) -> None:
+    if 0 < len(settings.server.secret_key) < MIN_KEY_LENGTH:
+        raise ConfigError(
+            f"server.secret_key: expected at least {MIN_KEY_LENGTH} characters, as openssl rand "
+            "-hex 32 makes: whoever guesses it can be anybody"
+        )
     if not re.fullmatch(r"[!-~]*", settings.server.metrics_token):
         raise ConfigError("server.metrics_token: only ASCII without spaces can go into a header")
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", settings.server.base_path):
@@ -163,6 +170,11 @@ def _check_registries(registries: list[Registry]) -> None:
             raise ConfigError(
                 f"registries[{index}].token: only ASCII without spaces can go into a header"
             )
+        for key, url in (("url", registry.url), ("debug_url", registry.debug_url)):
+            if "@" in url:
+                raise ConfigError(
+                    f"registries[{index}].{key}: expected no user and password in it; it is shown"
+                )
         _check_duration(str(registry.check_every), f"registries[{index}].check_every")
 
 

@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -15,6 +16,7 @@ from typing import Any
 from flask import Flask, Response, current_app, redirect, render_template, request, url_for
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask_wtf.csrf import CSRFProtect
+from itsdangerous import SignatureExpired, TimestampSigner, URLSafeTimedSerializer
 from werkzeug.exceptions import BadHost, BadRequest, HTTPException, RequestEntityTooLarge
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -60,12 +62,13 @@ from app.web import (
 )
 from app.web.base_path import BasePath
 from app.web.client import ClientAddress
-from app.web.credentials import Request
+from app.web.credentials import Request, has_authorization
 from app.web.runtime import Runtime, json_response, runtime, wants_json
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
+CLOCKS_APART = timedelta(minutes=1)  # of servers that take each other's sessions
 SIGN_IN_SHARE = 4  # one thread in so many may look at a password: that is what costs the most
 STATIC_MAX_AGE_S = 365 * 24 * 3600  # of a file whose address changes with it
 
@@ -87,8 +90,28 @@ SECURITY_HEADERS = {
 }
 
 
+class _Signer(TimestampSigner):
+    """Takes what a server signed whose clock is a little ahead, too."""
+
+    def unsign(self, signed_value: Any, max_age: Any = None, return_timestamp: Any = False) -> Any:
+        try:
+            return super().unsign(signed_value, max_age, return_timestamp)
+        except SignatureExpired as error:
+            now = datetime.now(UTC)
+            if not error.date_signed or not now < error.date_signed <= now + CLOCKS_APART:
+                raise
+            return super().unsign(signed_value, None, return_timestamp)
+
+
 class _Sessions(SecureCookieSessionInterface):
     """Cookies that are Secure exactly when the request came over https; none with static files."""
+
+    def get_signing_serializer(self, app: Flask) -> URLSafeTimedSerializer | None:
+        """As Flask's, for several servers: each answer has a new cookie, signed by their clocks."""
+        found = super().get_signing_serializer(app)
+        if found:
+            found.signer = _Signer
+        return found
 
     def get_cookie_secure(self, app: Flask) -> bool:
         return request.is_secure
@@ -253,7 +276,7 @@ def _app_error(error: AppError) -> Response:
         return _failure(503, _say_unavailable(error), {"Retry-After": str(RETRY_AFTER_S)}, told)
     if isinstance(error, NotFound) and signin.is_anonymous():
         error = NotAuthenticated(signin.SIGN_IN)  # the account may see it, if it exists
-    is_program = wants_json() or lists.asks_for_file() or bool(request.authorization)
+    is_program = wants_json() or lists.asks_for_file() or has_authorization()
     is_browser = request.method in ("GET", "HEAD") and not is_program
     if isinstance(error, NotAuthenticated) and is_browser:
         return redirect(url_for("signin.login", next=_this_path()))  # type: ignore[return-value]

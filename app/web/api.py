@@ -24,6 +24,7 @@ from app.web.analysis import (
     unused_listing,
 )
 from app.web.contents import tag_items
+from app.web.credentials import has_authorization
 from app.web.figures import find_figures, slot_listing
 from app.web.forms import (
     AccessFilter,
@@ -153,7 +154,7 @@ def openapi() -> Response:
 @page_bp.get("/api/")
 def page() -> str:
     """The API for people, made of its description; for everybody, as that is."""
-    if request.authorization is None:
+    if not has_authorization():
         is_signed_in(visitor)  # for the head of the page
     with force_locale("en"):  # what it describes is
         described = describe(request.script_root)

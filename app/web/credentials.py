@@ -55,6 +55,11 @@ class Request(flask.Request):
             return None
 
 
+def has_authorization() -> bool:
+    """Whether the header Authorization came, also one that cannot be read."""
+    return bool(request.headers.get("Authorization"))
+
+
 def find_by_authorization() -> tuple[SignedIn, str] | None:
     """The account of the header Authorization and by what means, None without the header.
 
@@ -63,9 +68,9 @@ def find_by_authorization() -> tuple[SignedIn, str] | None:
         NotAuthorized: it is a token, which does not open this.
         Throttled: too many attempts failed before this one.
     """
-    given = request.authorization
-    if given is None:
+    if not has_authorization():
         return None
+    given = request.authorization or Authorization("")  # None where it cannot be read
     if given.type == "bearer" and given.token:
         return _check_token(given.token, None), TOKEN
     if given.type != "basic" or given.username is None or given.password is None:

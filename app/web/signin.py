@@ -24,6 +24,7 @@ from app.web.credentials import (
     check_password,
     find_by_authorization,
     find_by_header,
+    has_authorization,
     record,
 )
 from app.web.forms import SignInForm
@@ -94,7 +95,7 @@ def is_signed_in(who: Callable[[], Viewer] = viewer) -> bool:
     try:
         who()
     except NotAuthenticated:
-        if request.authorization:
+        if has_authorization():
             raise
         return False
     return True

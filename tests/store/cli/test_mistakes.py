@@ -64,6 +64,24 @@ def test_without_a_command_the_help_is_shown_as_it_is(run: Run, arguments: list[
     assert "\nCommands:\n" in result.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "stdin"),
+    [
+        (["accounts", "add", "bob", "--password-stdin"], b"p\xe4ssword\n"),
+        (["accounts", "passwd", "b\udce4b", "--password-stdin"], b"password\n"),
+        (["accounts", "remove", "b\udce4b"], b""),
+        (["tokens", "add", "--account", "b\udce4b", "--name", "ci"], b""),
+        (["acl", "add", "--seq", "1", "--account", "b\udce4b", "--actions", "pull"], b""),
+    ],
+    ids=lambda value: value[1] if isinstance(value, list) else "",
+)
+def test_what_is_not_utf8_is_told_in_a_line(run: Run, arguments: list[str], stdin: bytes) -> None:
+    result = run(*arguments, stdin=stdin)
+
+    assert (result.status, result.out) == (1, "")
+    assert result.err == "rns: an argument, or what came on stdin, is not UTF-8\n"
+
+
 def test_the_last_administrator_stays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("accounts", "add", "admin", "--password-stdin", stdin="secret\n")
     run("accounts", "add", "alice", "--password-stdin", stdin="secret\n")

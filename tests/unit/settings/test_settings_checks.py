@@ -163,6 +163,21 @@ def test_a_token_that_no_header_can_hold_is_refused(refusal: Refusal, token: str
     assert message == "server.metrics_token: only ASCII without spaces can go into a header"
 
 
+def test_a_key_for_sessions_that_can_be_guessed_is_refused(load: Load, refusal: Refusal) -> None:
+    assert refusal(f"server: {{secret_key: {15 * 'k'}}}") == (
+        "server.secret_key: expected at least 16 characters, as openssl rand -hex 32 makes: "
+        "whoever guesses it can be anybody"
+    )
+    assert load(f"server: {{secret_key: {16 * 'k'}}}").server.secret_key == 16 * "k"
+
+
+@pytest.mark.parametrize("key", ["url", "debug_url"])
+def test_a_password_in_a_url_that_pages_show_is_refused(refusal: Refusal, key: str) -> None:
+    text = refusal(f'registries: [{{{key}: "http://user:secret@registry:5001"}}]')
+
+    assert text == f"registries[0].{key}: expected no user and password in it; it is shown"
+
+
 @pytest.mark.parametrize(
     ("given", "missing"), [("certificate", "private_key"), ("private_key", "certificate")]
 )

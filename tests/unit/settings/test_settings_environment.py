@@ -11,6 +11,8 @@ from app.settings import Access, DockerAuth, MongoDB, Notifications, Registry, S
 Load = Callable[..., Settings]
 Refusal = Callable[..., str]
 
+NUMERIC = "1000000000000000e5"
+
 
 @pytest.mark.parametrize(
     ("variable", "text", "expected"),
@@ -19,7 +21,7 @@ Refusal = Callable[..., str]
         ("RNS_SERVER__BIND", "[::1]:80", Settings(server=Server(bind="[::1]:80"))),
         ("RNS_SERVER__BIND", "localhost:80", Settings(server=Server(bind="localhost:80"))),
         ("RNS_SERVER__TLS__CERTIFICATE", "", Settings()),
-        ("RNS_SERVER__SECRET_KEY", "1e5", Settings(server=Server(secret_key="1e5"))),
+        ("RNS_SERVER__SECRET_KEY", NUMERIC, Settings(server=Server(secret_key=NUMERIC))),
         ("RNS_MONGODB__URI", "mongodb://db", Settings(mongodb=MongoDB(uri="mongodb://db"))),
         ("RNS_MONGODB__DATABASE", "123", Settings(mongodb=MongoDB(database="123"))),
         ("RNS_MONGODB__DATABASE", "no", Settings(mongodb=MongoDB(database="no"))),

@@ -34,7 +34,7 @@ from app.settings import (
 )
 
 SHIPPED = Path(__file__).parents[3] / "config.yml"
-SECRET = "s3cret-Zq8"
+SECRET = "s3cret-Zq8-s3cret-Zq8"
 
 Load = Callable[..., Settings]
 Refusal = Callable[..., str]

@@ -9,7 +9,7 @@ import pytest
 
 from app.settings import Registry, Settings
 
-SECRET = "s3cret-Zq8"
+SECRET = "s3cret-Zq8-s3cret-Zq8"
 
 Load = Callable[..., Settings]
 Refusal = Callable[..., str]

@@ -180,6 +180,8 @@ def test_the_header_wins_over_a_session_and_credentials_win_over_the_header(
     assert names(client.get(API, headers=both)) == []
     wrong = {HEADER: "alice", **basic("mallory", "wrong")}
     assert client.get(API, headers=wrong).status_code == 401
+    unreadable = {HEADER: "alice", "Authorization": "Basic /w=="}
+    assert client.get(API, headers=unreadable).status_code == 401
 
 
 def test_the_token_against_forgery_is_asked_for_all_the_same(

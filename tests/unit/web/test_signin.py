@@ -20,6 +20,7 @@ from bson import ObjectId, Regex
 from builders import PASSWORDS, basic, csrf_token, wire_event, work_in
 from flask import Flask
 from flask.testing import FlaskClient
+from itsdangerous import TimestampSigner
 
 from app import MAX_FORM_BYTES, create_app
 from app.settings import DockerAuth, Server, Settings
@@ -142,6 +143,35 @@ def test_a_sign_in_never_goes_on_with_the_session_it_came_with(client: FlaskClie
 
     assert [account for account, _ in sessions] == ["alice", "mallory", "mallory"]
     assert len({session_id for _, session_id in sessions}) == 3
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "status"), [(-8 * 3600 - 1, 302), (-8 * 3600 + 60, 200), (50, 200), (120, 302)]
+)
+def test_a_session_goes_on_at_a_server_whose_clock_is_a_little_behind(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, ahead_s: int, status: int
+) -> None:
+    with monkeypatch.context() as other:
+        clock = TimestampSigner.get_timestamp
+        other.setattr(TimestampSigner, "get_timestamp", lambda self: clock(self) + ahead_s)
+        assert try_to_sign_in(client, "alice", PASSWORDS["alice"]).status_code == 303
+
+    assert client.get("/account").status_code == status
+
+
+@pytest.mark.parametrize("header", ["Basic !", "Basic /zp4"])  # no Base64; no UTF-8 in it
+@pytest.mark.parametrize("path", [API, "/account", "/search/"])
+def test_credentials_that_cannot_be_read_are_refused_beside_a_session(
+    client: FlaskClient, path: str, header: str
+) -> None:
+    try_to_sign_in(client, "alice", PASSWORDS["alice"])
+    assert client.get(path).status_code == 200
+
+    refused = client.get(path, headers={"Authorization": header})
+
+    assert refused.status_code == 401
+    assert "expected HTTP Basic" in refused.text
+    assert client.get("/api/", headers={"Authorization": header}).status_code == 200
 
 
 def test_a_password_of_more_than_72_bytes_is_told_so(client: FlaskClient) -> None:
