@@ -113,6 +113,12 @@ def test_compose_takes_the_file_and_what_was_prepared(tmp_path: Path) -> None:
     registry = yaml.safe_load((secrets / "registry.yml").read_text())
     (endpoint,) = registry["notifications"]["endpoints"]
     assert endpoint["headers"] == {"Authorization": [f"Bearer {token.strip()}"]}
+    docker_auth = yaml.safe_load((prepare.parent / "docker_auth.yml").read_text())
+    for section in ("mongo_auth", "acl_mongo"):
+        # Its driver takes no URI without a name.
+        place = docker_auth[section]["dial_info"]
+        assert place["username"] in (prepare.parent / "mongodb.js").read_text()
+        assert (secrets / Path(place["password_file"]).name).read_text().strip()
     composed = yaml.safe_load(output(need_program("docker-compose"), "config", cwd=tmp_path))
     for service in composed["services"].values():
         for volume in service.get("volumes", []):
