@@ -225,21 +225,25 @@ def test_the_search_box_of_every_page_leads_to_results(
         assert page.url != f"{server.url}/search/"
 
 
-def test_the_menu_of_the_view_closes_at_escape_and_when_something_else_is_chosen(
-    open_page: OpenPage,
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_the_menu_of_the_view_fits_and_closes_at_escape_and_when_something_else_is_chosen(
+    open_page: OpenPage, width: int
 ) -> None:
-    page = open_page("bob")
+    page = open_page("bob", width)
     page.goto("/")
     menu = page.get_by_text("View", exact=True)
     choice = page.get_by_role("button", name="Dark")
 
     menu.click()
+    box = page.locator(".look-choices").bounding_box()
+    assert box
+    assert 0 <= box["x"] <= box["x"] + box["width"] <= width
     choice.press("Escape")
     choice.wait_for(state="hidden")
     assert menu.evaluate("node => node === document.activeElement")
 
     menu.click()
-    page.get_by_role("heading").first.click()
+    page.mouse.click(1, 1)
     choice.wait_for(state="hidden")
 
     menu.click()
