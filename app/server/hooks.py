@@ -65,9 +65,11 @@ class Hooks:
                     check_listener(self._settings, host, f"{host or 'a file descriptor'}")
             check_port(self._settings.server.bind)
             self._start()
-        except AppError as error:
+        except (AppError, KeyboardInterrupt) as error:
             if self._database:
                 self._database.stop()
+            if isinstance(error, KeyboardInterrupt):
+                sys.exit(130)  # as a shell names the end by Ctrl-C
             print(f"rns: {error}", file=sys.stderr)
             sys.exit(1)
 
@@ -101,13 +103,7 @@ class Hooks:
             logger.info("the pages are at %s/, registries send to %s/events", base, base)
 
     def post_worker_init(self, worker: Any) -> None:
-        """Work in the background, and let the master alone end a worker.
-
-        A terminal sends Ctrl-C to both. gunicorn 27's own handlers of SIGINT and SIGQUIT shut the
-        thread pool down inside the signal handler, which now and then waits for its own lock.
-        """
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGQUIT, worker.handle_exit)
+        """Tell the worker what it has room for, and work in the background."""
         sys.setswitchinterval(SWITCH_S)
         self._meter.use_row(worker.age)
         if isinstance(worker, Worker):  # gunicorn's own options may name another one

@@ -8,6 +8,7 @@ client is done by the poller, which never blocks.
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -68,6 +69,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._certificate = Certificate(self.cfg) if self.cfg.is_ssl else None
         self._asked_bytes = 0  # of the requests that threads have, or are to have
         self._tick_at = 0.0
+
+    def init_signals(self) -> None:
+        """Let the master alone end a worker, from before the application is loaded.
+
+        A terminal sends Ctrl-C to both. gunicorn 27's own handlers of SIGINT and SIGQUIT shut the
+        thread pool down inside the signal handler, which now and then waits for its own lock, and
+        raise SystemExit wherever the worker is, which a finalizer prints and forgets.
+        """
+        super().init_signals()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGQUIT, self.handle_exit)
 
     def load_wsgi(self) -> None:
         """Load the application, and let it see how many were cut off: `rns.cut_off` by reason."""

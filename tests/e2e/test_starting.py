@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import signal
 import socket
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +21,16 @@ from typing import Any
 import pytest
 from builders import wire_event
 from clients import ENVELOPE, Account, Webhook
-from processes import HOST, TOKEN, Server, answers, database_pids
+from processes import (
+    HOST,
+    READY_S,
+    TOKEN,
+    Program,
+    Server,
+    answers,
+    database_pids,
+    eventually,
+)
 from pymongo import MongoClient
 
 from app.embedded import EmbeddedDatabase
@@ -28,6 +39,19 @@ from app.store.migrations import present
 pytestmark = pytest.mark.e2e
 
 MakeServer = Callable[..., Server]
+
+# No exception gets out of a finalizer: it is printed and forgotten.
+PRESSED_WHILE_LOADING = """
+import os, signal, time
+
+class Pressed:
+    def __del__(self):
+        os.killpg(0, signal.SIGINT)
+        time.sleep(0.5)
+
+Pressed()
+application = print
+"""
 
 PATIENCE_S = 10.0  # of somebody who pressed Ctrl-C; gunicorn kills a worker that hangs after 20
 
@@ -114,6 +138,37 @@ def test_ctrl_c_ends_the_server_and_its_database(make_server: MakeServer) -> Non
     assert time.monotonic() - pressed_at < PATIENCE_S
     assert database_pids(server.data_dir) == []
     assert "Traceback" not in server.program.log
+
+
+def test_ctrl_c_while_the_database_starts_ends_both_without_a_word(
+    make_server: MakeServer,
+) -> None:
+    server = make_server()
+    program = server.launch()
+    eventually(lambda: bool(database_pids(server.data_dir)), READY_S, "the database is begun")
+
+    assert program.end_by(signal.SIGINT, whole_group=True) in (130, 0)  # 0: it was ready just then
+
+    assert database_pids(server.data_dir) == []
+    assert "Traceback" not in program.log
+
+
+def test_ctrl_c_while_a_worker_loads_the_application_ends_it_without_a_word(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pressed.py").write_text(PRESSED_WHILE_LOADING)
+    worker = ["-k", "app.server.worker.Worker", "-b", f"{HOST}:0", "--no-control-socket"]
+    command = [sys.executable, "-m", "gunicorn", *worker, "pressed:application"]
+
+    program = Program("gunicorn", command, tmp_path, os.environ)
+    try:
+        eventually(lambda: not program.is_alive(), READY_S, "the server ended")
+    finally:
+        program.kill_group()
+
+    assert program.terminate() == 0
+    assert "Booting worker" in program.log
+    assert "Traceback" not in program.log
 
 
 class Balancer:
