@@ -6,12 +6,13 @@ Go's `runtime.MemStats`, expvar `memstats`.
 
 from __future__ import annotations
 
-import threading
 import time
 
 import msgspec
 import requests
 import urllib3
+
+from app.registry.waits import within
 
 TIMEOUT_S = 5.0
 MAX_BYTES, PIECE_BYTES = 4_000_000, 64 * 1024
@@ -70,13 +71,10 @@ class DebugState(msgspec.Struct, frozen=True):
 
 def ask_debug_server(debug_url: str, timeout_s: float = TIMEOUT_S) -> DebugState | None:
     """What a debug server tells, in `timeout_s` whatever it and the resolver do; else None."""
-    found: list[DebugState | None] = []
-    thread = threading.Thread(
-        target=lambda: found.append(_ask(debug_url, timeout_s)), name="debug server", daemon=True
-    )
-    thread.start()
-    thread.join(timeout_s)
-    return found[0] if found else None
+    try:
+        return within(timeout_s, lambda: _ask(debug_url, timeout_s))
+    except TimeoutError:
+        return None
 
 
 def _ask(debug_url: str, timeout_s: float) -> DebugState | None:

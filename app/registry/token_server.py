@@ -19,15 +19,18 @@ import urllib3
 
 from app.errors import AccountsUnavailable
 from app.registry.auth import add_query, origin_of
+from app.registry.waits import within
 from app.rules.clients import OWN_USER_AGENT
 from app.version import VERSION
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 3.0  # to connect, and again for each part of the answer
+ANSWER_S = 6.0  # for all of that together
 MAX_BYTES = 64 * 1024
 MAX_AT_A_TIME = 4  # questions of one process: a server that hangs must not hold every thread
 CHECKED_S = 3600.0  # for how long the server is known to refuse a wrong password
+BUSY = "docker_auth.token_url: too many sign-ins wait for it"
 MAX_NAME_LENGTH, MAX_PASSWORD_LENGTH = 255, 1024  # characters
 
 
@@ -70,13 +73,8 @@ class TokenServer:
             return False
         if len(name) > MAX_NAME_LENGTH or len(password) > MAX_PASSWORD_LENGTH:
             return False
-        if not self._places.acquire(timeout=TIMEOUT_S):
-            raise AccountsUnavailable("docker_auth.token_url: too many sign-ins wait for it")
-        try:
-            self._check_now_and_then()
-            return self._ask(name, password)
-        finally:
-            self._places.release()
+        self._check_now_and_then()
+        return self._ask(name, password)
 
     def check(self) -> None:
         """Make sure that a wrong password is refused: some servers give a token to everybody.
@@ -91,12 +89,35 @@ class TokenServer:
             )
 
     def _check_now_and_then(self) -> None:
-        with self._lock:
+        if time.monotonic() < self._checked_until:
+            return
+        if not self._lock.acquire(timeout=TIMEOUT_S):
+            raise AccountsUnavailable(BUSY)
+        try:
             if time.monotonic() >= self._checked_until:
                 self.check()
                 self._checked_until = time.monotonic() + CHECKED_S
+        finally:
+            self._lock.release()
 
     def _ask(self, name: str, password: str) -> bool:
+        if not self._places.acquire(timeout=TIMEOUT_S):
+            raise AccountsUnavailable(BUSY)
+        try:
+            return within(ANSWER_S, lambda: self._ask_and_leave(name, password))
+        except TimeoutError:
+            raise AccountsUnavailable(
+                f"docker_auth.token_url: no whole answer in {ANSWER_S:g} s"
+            ) from None
+
+    def _ask_and_leave(self, name: str, password: str) -> bool:
+        """Ask, and leave the place only then, so that what hangs holds a few threads at most."""
+        try:
+            return self._ask_for_token(name, password)
+        finally:
+            self._places.release()
+
+    def _ask_for_token(self, name: str, password: str) -> bool:
         try:
             credentials = base64.b64encode(f"{name}:{password}".encode()).decode()
             url = add_query(self.url, [("service", self._service), ("account", name)])

@@ -1,4 +1,4 @@
-"""What a registry lets us wait for: a pause that it asked for, and answers that do not come.
+"""What a server lets us wait for: a pause that it asked for, and answers that do not come.
 
 Source: RFC 9110 section 10.2.3 (Retry-After), RFC 6585 section 4 (429).
 """
@@ -7,14 +7,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, Thread
+from typing import TypeVar
 
 from app.registry.errors import parse_retry_after
 
 PATIENCE_S = 60.0  # for which one request waits, and is sent again, before it fails
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # where the registry does not say how long
 SHOWN_S = 5.0  # without an answer, until somebody is told
+
+T = TypeVar("T")
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` returns or raises, if it does in this time.
+
+    It has a thread of its own: neither a resolver nor a server that sends a byte now and then
+    knows of a limit for the whole.
+
+    Raises:
+        TimeoutError: it takes longer. It goes on, and its result is for nobody.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except Exception as error:
+            done.set_exception(error)
+
+    Thread(target=run, name="within", daemon=True).start()
+    return done.result(seconds)
 
 
 def asks_for_pause(status: int, headers: Mapping[str, str]) -> bool:

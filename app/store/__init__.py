@@ -13,7 +13,7 @@ from typing import Any
 
 import pymongo
 from bson import Int64
-from bson.codec_options import TypeDecoder, TypeRegistry
+from bson.codec_options import DatetimeConversion, TypeDecoder, TypeRegistry
 from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 from pymongo.errors import InvalidURI, PyMongoError
@@ -188,7 +188,14 @@ def connect(
             read_concern=ReadConcern("majority"),
             write_concern=DURABLE,
         ),
-        people.get_database(there.database or settings.mongodb.database, read_preference=primary),
+        people.get_database(
+            there.database or settings.mongodb.database,
+            read_preference=primary,
+            # A year that Python has not makes one entry unreadable, and not all of them.
+            codec_options=people.codec_options.with_options(
+                datetime_conversion=DatetimeConversion.DATETIME_AUTO
+            ),
+        ),
         docker_auth=there,
         time_zone=settings.analysis.time_zone,
         retention_days=settings.notifications.retention_days,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from bson import Code, Decimal128, ObjectId, Regex
+from bson import Code, Decimal128, ObjectId, Regex, decode, encode
+from bson.datetime_ms import DatetimeMS
 
 from app.analysis.explain import explain_access
 from app.rules.access import Account, compile_rule
-from app.settings import Settings
-from app.store import Stores, accounts
+from app.settings import MongoDB, Settings
+from app.store import Stores, accounts, connect
 
 UNREADABLE: dict[str, dict[str, Any]] = {
     "regex": {"match": {"account": Regex("^ali")}},
@@ -59,6 +61,22 @@ def test_an_entry_that_cannot_be_read_denies_and_is_named(
     assert caplog.messages == [f"ACL entry {problem.where}: {problem.message}"]
     explained = explain_access(stores, Settings(), "alice", "team/app").explanation
     assert (explained.allowed, explained.problems) == (False, (problem,))
+
+
+def test_a_year_that_python_has_not_makes_its_own_entry_unreadable_only() -> None:
+    """As MongoDB sends it; the embedded database takes no such year."""
+    year_10000 = DatetimeMS(253_402_300_800_000)
+    entries = [
+        {"seq": 1, "match": {"account": "bob"}, "actions": ["*"]},
+        {"seq": 2, "match": {"account": year_10000}, "actions": ["*"], "comment": year_10000},
+    ]
+    with closing(connect(Settings(mongodb=MongoDB(uri="mongodb://127.0.0.1:9")))) as stores:
+        options = stores.accounts._acl.codec_options
+
+        read = [decode(encode(entry), codec_options=options) for entry in entries]
+
+        [problem] = stores.accounts.parse(read).problems
+    assert (problem.index, "is a date" in problem.message) == (1, True)
 
 
 def test_a_problem_is_named_in_the_log_once_until_it_changes(

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import HTTPServer
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,39 @@ def test_a_server_that_hangs_holds_a_sign_in_for_its_time_and_only_a_few_at_once
     assert len(failed) == 20
     assert sum("too many" in message for message in failed) >= 10
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_a_server_that_sends_a_byte_now_and_then_holds_a_sign_in_no_longer(
+    monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr(token_server, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(token_server, "ANSWER_S", 0.6)
+    is_over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(head)
+            while not is_over.wait(0.1):
+                connection.sendall(b" ")
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        thread = threading.Thread(target=drip, args=[listener])
+        thread.start()
+        asked = TokenServer(f"http://127.0.0.1:{listener.getsockname()[1]}/auth", "registry")
+        ended_by_us = threading.Timer(10, is_over.set)
+        ended_by_us.start()
+
+        with pytest.raises(AccountsUnavailable, match="no whole answer"):
+            asked.accepts("alice", "secret-alice")
+
+        assert not is_over.is_set()
+        is_over.set()
+        ended_by_us.cancel()
+        thread.join()
 
 
 @pytest.mark.parametrize(
