@@ -314,8 +314,8 @@ def test_an_htpasswd_file_that_cannot_be_read_tells_only_the_log(
         assert answer.status_code == 503
         assert "Nobody can sign in just now" in answer.text
         assert htpasswd.name not in answer.text
-    assert all(str(htpasswd) in line for line in caplog.messages)
-    assert len(caplog.messages) == 2
+    [line] = caplog.messages
+    assert str(htpasswd) in line
     headers = {"Authorization": "Bearer registry-token"}
     assert client.get("/readyz").status_code == 200
     assert client.post("/events", json={"events": []}, headers=headers).status_code == 202
