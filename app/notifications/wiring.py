@@ -11,6 +11,7 @@ import msgspec
 
 from app.embedded import free_bytes, refuse_without_space
 from app.errors import StoreUnavailable
+from app.notifications.intake import Intake
 from app.notifications.watch import REFUSAL_AGAIN_S
 from app.registry.debug_server import ask_debug_server
 from app.rules.events import Event
@@ -96,6 +97,7 @@ def _find_server_problems(
     problems = state.index_problems
     try:
         refuse_without_space(settings)
+        Intake(stores, settings.notifications.max_inbox_bytes).refuse_when_full()
     except StoreUnavailable as error:
         problems.append(f"events are refused: {error}")
     progress = stores.inbox.find_progress()

@@ -18,6 +18,7 @@ from app.notifications.wiring import find_wiring
 from app.rules.original import Row, parse_record
 from app.settings import Access, Registry, Server, Settings
 from app.store import Stores
+from app.store.inbox import Progress
 from app.store.wiring import Sender
 
 V1 = "application/vnd.docker.distribution.events.v1+json"
@@ -492,3 +493,15 @@ def test_what_was_taken_over_from_the_original_is_no_sign_of_a_wiring(
 
     assert registry.last is None
     assert registry.problems == ["nothing came from it within 30 days"]
+
+
+def test_a_full_inbox_is_told_as_what_refuses_events(
+    mock_stores: Stores, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    mock_stores.inbox.note_progress(Progress(until=now - timedelta(minutes=1)))
+    monkeypatch.setattr(type(mock_stores.inbox), "size", lambda _: 2**40)
+
+    [problem] = find_wiring(mock_stores, settings, now).problems
+
+    assert problem.startswith("events are refused: the inbox is full")
