@@ -393,7 +393,7 @@ def test_a_full_inbox_refuses_and_loses_nothing(
     monkeypatch.setattr(type(stores.inbox), "size", lambda self: 2**20)
     full = intake(stores, max_bytes=2**20)
 
-    with pytest.raises(StoreUnavailable, match="the inbox is full: .*max_inbox_bytes"):
+    with pytest.raises(StoreUnavailable, match=r"the inbox is full: .*max_inbox_bytes"):
         full.receive(envelope(event("push", tag="v1")), "default")
 
 
