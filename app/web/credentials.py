@@ -208,7 +208,8 @@ def record(name: str, means: str, outcome: str, session_id: str | None = None) -
     row = SignIn(now(), account, address, means, outcome, agent)
     runtime().stores.sign_ins.add(row, session_id)
     if means == FORM or outcome != SIGNED_IN:
-        logger.info("%s: %r from %s by %s", outcome, account, address, means)
+        source = address or "a Unix socket"
+        logger.info("%s: %r from %s by %s", outcome, account, source, means)
 
 
 def _recorded(name: str) -> str:

@@ -312,6 +312,7 @@ SENTENCES = (
         "the inbox is full: it holds notifications.max_inbox_bytes; registries keep the rest until "
         "some is worked in"
     ),
+    _("whoever reaches the proxy in front can send events as %(name)s, which has no token"),
     _(
         "accepted events wait since %(seconds)s s to be worked in: no server runs, or it cannot "
         "keep up"

@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from app.notifications.derivation import Derivation
 from app.notifications.wiring import find_wiring
 from app.rules.original import Row, parse_record
-from app.settings import Access, Registry, Server, Settings
+from app.settings import Access, Notifications, Registry, Server, Settings
 from app.store import Stores
 from app.store.inbox import Progress
 from app.store.wiring import Sender
@@ -505,3 +505,21 @@ def test_a_full_inbox_is_told_as_what_refuses_events(
     [problem] = find_wiring(mock_stores, settings, now).problems
 
     assert problem.startswith("events are refused: the inbox is full")
+
+
+def test_a_registry_without_a_token_behind_a_proxy_is_told_as_open_to_whoever_reaches_that(
+    mock_stores: Stores, settings: Settings
+) -> None:
+    def problems(**changes: Any) -> list[str]:
+        changed = msgspec.structs.replace(settings, **changes)
+        return find_wiring(mock_stores, changed, datetime.now(UTC)).problems
+
+    proxied, without = Server(trusted_proxies=1), [Registry(name="dc1"), Registry(name="dc2")]
+
+    assert problems(server=proxied) == []
+    assert problems(registries=without) == []
+    meant = Notifications(allow_anonymous=True)
+    assert problems(server=proxied, registries=without, notifications=meant) == []
+    assert problems(server=proxied, registries=without) == [
+        "whoever reaches the proxy in front can send events as dc1, which has no token"
+    ]
