@@ -44,7 +44,7 @@ def logging_config(form: Literal["text", "json"] = "text", level: str = "info") 
 
 
 class Complaints:
-    """Errors that each request would tell while something is away; threads share it.
+    """What each request would tell while something is away or wrong; threads share it.
 
     One line a minute tells what is wrong, and how many there were since the one before.
     """
@@ -53,7 +53,9 @@ class Complaints:
         self._lock = threading.Lock()
         self._told: dict[str, tuple[float, int]] = {}  # when, and how many since
 
-    def tell(self, logger: logging.Logger, whom: str, error: Exception) -> None:
+    def tell(
+        self, logger: logging.Logger, whom: str, error: object, level: int = logging.ERROR
+    ) -> None:
         """Log that `error` happened to `whom`, unless the same was logged within a minute.
 
         Those are the same that begin alike, up to a colon, as in `the database refuses: …`.
@@ -66,7 +68,7 @@ class Complaints:
             self._told[about] = (now, 0) if is_due else (told_at, since + 1)
         if is_due:
             others = f"; {since:,} more since this was last told" if since else ""
-            logger.error("%s: %s%s", whom, error, others)
+            logger.log(level, "%s: %s%s", whom, error, others)
 
 
 _TOKEN = re.compile(r"rns_[0-9a-f]{16,}")  # of app.rules.tokens, or a good part of one

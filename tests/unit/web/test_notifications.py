@@ -360,6 +360,19 @@ def test_an_outage_is_one_line_of_the_log_and_not_one_for_each_request(
     assert caplog.messages == ["POST /events: the database refuses: it"]
 
 
+def test_events_that_are_not_understood_are_one_line_of_the_log(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The clock of a registry's host may be days ahead, and then it is every event."""
+    ahead = envelope(wire_event(at=datetime.now(UTC) + timedelta(days=3)))
+
+    answers = [post(client, ahead).json for _ in range(50)]
+
+    assert all(answer and answer["rejected"] == 1 for answer in answers)
+    told = "not understood: events of default: kept whole, see rns events rejected"
+    assert caplog.messages == [told]
+
+
 @pytest.fixture
 def silent_database() -> Iterator[str]:
     """The URI of a server that takes every connection and never says a word."""
