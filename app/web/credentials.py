@@ -197,7 +197,8 @@ def _refuse_where_throttled(name: str | None) -> None:
     wait = runtime().stores.sign_ins.find_wait(account, address, now(), spelling)
     if wait > timedelta():
         seconds = math.ceil(wait.total_seconds())
-        logger.warning("sign-in of %r from %s: throttled for %d s", account, address, seconds)
+        whom = f"sign-in of {account!r} from {address or 'a Unix socket'}"
+        runtime().complaints.tell(logger, whom, f"throttled: for {seconds} s", logging.WARNING)
         raise Throttled(f"Too many failed sign-ins: try again in {seconds} seconds.", seconds)
 
 
