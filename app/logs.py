@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
+import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -12,6 +14,7 @@ import msgspec
 
 MAX_LINE_BYTES = 1000
 MAX_TRACEBACK_LINES = 100
+COMPLAIN_S = 60.0  # between two lines about the same
 
 LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -38,6 +41,34 @@ def logging_config(form: Literal["text", "json"] = "text", level: str = "info") 
             "flask_wtf.csrf": {"level": "WARNING"},  # a line for each form that lacks its token
         },
     }
+
+
+class Complaints:
+    """What each request would tell while something is away or wrong; threads share it.
+
+    One line a minute tells what is wrong, and how many there were since the one before.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told: dict[str, tuple[float, int]] = {}  # when, and how many since
+
+    def tell(
+        self, logger: logging.Logger, whom: str, error: object, level: int = logging.ERROR
+    ) -> None:
+        """Log that `error` happened to `whom`, unless the same was logged within a minute.
+
+        Those are the same that begin alike, up to a colon, as in `the database refuses: …`.
+        """
+        now = time.monotonic()
+        about = str(error).partition(":")[0]
+        with self._lock:
+            told_at, since = self._told.get(about, (-COMPLAIN_S, 0))
+            is_due = now - told_at >= COMPLAIN_S
+            self._told[about] = (now, 0) if is_due else (told_at, since + 1)
+        if is_due:
+            others = f"; {since:,} more since this was last told" if since else ""
+            logger.log(level, "%s: %s%s", whom, error, others)
 
 
 _TOKEN = re.compile(r"rns_[0-9a-f]{16,}")  # of app.rules.tokens, or a good part of one

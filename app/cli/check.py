@@ -14,7 +14,7 @@ import msgspec
 from app.cli.accounts import ACTIONS, order_lines
 from app.cli.explain import explain_queries
 from app.cli.shared import as_json, configuration_in_use, open_stores
-from app.errors import AppError
+from app.errors import AccountsUnavailable, AppError
 from app.migration import load_plans
 from app.notifications.wiring import Wiring, find_arrival, find_wiring
 from app.registry.token_server import TokenServer
@@ -136,8 +136,12 @@ def _check_token_server(token_server: TokenServer) -> Iterator[Finding]:
     if token_server.is_plain:
         text = f"passwords go there unencrypted: {token_server.url}"
         yield Finding("token server", "warning", text)
-    token_server.check()
-    yield Finding("token server", "ok", "it knows the accounts, and refuses a wrong password")
+    try:
+        token_server.check()
+    except AccountsUnavailable as error:
+        yield Finding("token server", "error", str(error))
+    else:
+        yield Finding("token server", "ok", "it knows the accounts, and refuses a wrong password")
 
 
 def _check_acl(stores: Stores) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from datetime import UTC, datetime
@@ -15,8 +14,6 @@ from app.notifications.projector import came
 from app.rules.events import Envelope, Kept, join_events, parse_envelope
 from app.rules.shares import Share, share_of
 from app.store import Stores, deadline
-
-logger = logging.getLogger(__name__)
 
 DEADLINE_S = 0.8  # of the database: a registry waits for a second by default
 LOOK_S = 5.0  # between two looks at how full the inbox is
@@ -86,22 +83,17 @@ class Intake:
             finally:
                 self._looking.release()
         if self._is_full:
-            raise InboxFull("the inbox is full: notifications.max_inbox_bytes")
+            raise InboxFull(
+                "the inbox is full: it holds notifications.max_inbox_bytes; registries keep the "
+                "rest until some is worked in"
+            )
 
     def _find_full(self) -> bool:
         progress = self._inbox.find_progress()
         self._projectors = progress.of if progress else 1
         if progress is None or progress.seconds_behind(datetime.now(UTC)) < BEHIND_S:
             return False
-        size = self._inbox.size()
-        is_full = size >= self._max_bytes
-        if is_full:
-            logger.error(
-                "the inbox is full (%d MB): events are refused with 503 until the projector has"
-                " worked some in; the registry keeps them",
-                size // 2**20,
-            )
-        return is_full
+        return self._inbox.size() >= self._max_bytes
 
 
 def divide(envelope: Envelope, of: int) -> dict[Share, list[Kept]]:

@@ -11,6 +11,7 @@ import msgspec
 
 from app.embedded import free_bytes, refuse_without_space
 from app.errors import StoreUnavailable
+from app.notifications.intake import Intake
 from app.notifications.watch import REFUSAL_AGAIN_S
 from app.registry.debug_server import ask_debug_server
 from app.rules.events import Event
@@ -96,8 +97,16 @@ def _find_server_problems(
     problems = state.index_problems
     try:
         refuse_without_space(settings)
+        Intake(stores, settings.notifications.max_inbox_bytes).refuse_when_full()
     except StoreUnavailable as error:
         problems.append(f"events are refused: {error}")
+    open_ones = [registry.name for registry in settings.registries if not registry.all_tokens]
+    is_open = settings.server.trusted_proxies and not settings.notifications.allow_anonymous
+    if open_ones and is_open:
+        problems.append(
+            f"whoever reaches the proxy in front can send events as {open_ones[0]}, which has no "
+            "token"
+        )
     progress = stores.inbox.find_progress()
     behind_s = progress.seconds_behind(now) if progress else 0.0
     if stores.inbox.count() and behind_s > CLOCK_BEHIND_S:

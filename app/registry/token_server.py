@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 import secrets
+import ssl
 import threading
 import time
 from ipaddress import ip_address
@@ -141,8 +142,7 @@ class TokenServer:
                 ) as answer:
                     return self._read(answer)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            reason = type(error).__name__  # its text has the URL with the account's name
-            raise AccountsUnavailable(f"docker_auth.token_url: no answer: {reason}") from None
+            raise AccountsUnavailable(f"docker_auth.token_url: no answer: {_why(error)}") from None
 
     def _read(self, answer: requests.Response) -> bool:
         if answer.status_code == 401:
@@ -157,3 +157,18 @@ class TokenServer:
         if not (said.token or said.access_token):
             raise AccountsUnavailable("docker_auth.token_url: answers 200 without a token")
         return True
+
+
+def _why(error: BaseException) -> str:
+    """What went wrong, in words; not the error's own, which have the URL with the account's name.
+
+    At the bottom of what requests and urllib3 make of it is an error of the socket or of TLS.
+    """
+    bottom = error
+    while bottom.__context__ is not None:
+        bottom = bottom.__context__
+    if isinstance(bottom, ssl.SSLCertVerificationError):
+        return f"its certificate is not right: {bottom.verify_message}"
+    if isinstance(bottom, OSError) and bottom.strerror:
+        return bottom.strerror
+    return type(error).__name__

@@ -65,4 +65,5 @@ class CutOffs:
             told[c] = totals[reason]
         counts = ", ".join(f"{number} {reason}" for reason, number in new.items() if number)
         address = bytes(self._address).rstrip(b"\0").decode("utf-8", "replace")
-        logger.warning("connections cut off: %s; the last one from %s", counts, address)
+        source = address or "a Unix socket"
+        logger.warning("connections cut off: %s; the last one from %s", counts, source)

@@ -63,7 +63,8 @@ class Hooks:
                 if not isinstance(address, str):  # the path of a Unix socket
                     host = address[0] if isinstance(address, tuple) else ""
                     check_listener(self._settings, host, f"{host or 'a file descriptor'}")
-            check_port(self._settings.server.bind)
+            if self._settings.server.bind in server.cfg.bind:  # -b may say another one
+                check_port(self._settings.server.bind)
             self._start()
         except (AppError, KeyboardInterrupt) as error:
             if self._database:
@@ -99,6 +100,9 @@ class Hooks:
     def when_ready(self, server: Any) -> None:
         """Say where the pages are and where registries send to."""
         for listener in server.LISTENERS:
+            if str(listener).startswith("unix:"):
+                logger.info("listening on %s, for a proxy on this machine", listener)
+                continue
             base = f"{_reachable(str(listener))}{self._settings.server.base_path}"
             logger.info("the pages are at %s/, registries send to %s/events", base, base)
 

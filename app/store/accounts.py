@@ -27,6 +27,7 @@ from app.rules.access import (
     check_account_name,
     find_odd_field,
     parse_acl,
+    without_labels,
 )
 from app.settings import DockerAuth
 from app.store.acl_file import AclFile
@@ -250,14 +251,15 @@ class AccountStore:
     def parse(self, documents: Sequence[Mapping[str, Any]]) -> Acl:
         """The ACL of these entries; without any, an htpasswd file lets its accounts see all.
 
-        While the ACL's file cannot be read, the list is invalid whatever it holds.
+        While the ACL's file cannot be read, the list is invalid whatever it holds. A token server
+        tells no labels.
         """
-        if self.acl_file:
-            problem = self.acl_file.problem
-            return (
-                Acl((), (Problem(None, -1, problem),), False) if problem else parse_acl(documents)
-            )
-        return parse_acl(documents or ([_EVERY_ACCOUNT] if self.htpasswd else []))
+        if self.acl_file and (problem := self.acl_file.problem):
+            return Acl((), (Problem(None, -1, problem),), False)
+        if self.htpasswd and not self.acl_file:
+            documents = documents or [_EVERY_ACCOUNT]
+        acl = parse_acl(documents)
+        return without_labels(acl) if self.token_url else acl
 
     def _forget_acl(self) -> None:
         with self._lock:

@@ -32,7 +32,7 @@ from app.errors import (
     StoreUnavailable,
     Throttled,
 )
-from app.logs import request_id
+from app.logs import Complaints, request_id
 from app.migration import load_plans
 from app.notifications.intake import Intake
 from app.notifications.meter import Meter
@@ -142,6 +142,7 @@ def init_app(app: Flask, settings: Settings, stores: Stores) -> None:
         plans,
         Meter([registry.name for registry in settings.registries]),
         places,
+        Complaints(),
         token_server,
     )
     app.request_class = Request
@@ -271,7 +272,7 @@ def _secure(response: Response) -> Response:
 def _app_error(error: AppError) -> Response:
     if isinstance(error, StoreUnavailable):
         if not isinstance(error, NotReady):
-            logger.error("%s %s: %s", request.method, request.path, error)
+            runtime().complaints.tell(logger, f"{request.method} {request.path}", error)
         told = {"code": error.code}
         return _failure(503, _say_unavailable(error), {"Retry-After": str(RETRY_AFTER_S)}, told)
     if isinstance(error, NotFound) and signin.is_anonymous():

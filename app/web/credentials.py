@@ -197,7 +197,8 @@ def _refuse_where_throttled(name: str | None) -> None:
     wait = runtime().stores.sign_ins.find_wait(account, address, now(), spelling)
     if wait > timedelta():
         seconds = math.ceil(wait.total_seconds())
-        logger.warning("sign-in of %r from %s: throttled for %d s", account, address, seconds)
+        whom = f"sign-in of {account!r} from {address or 'a Unix socket'}"
+        runtime().complaints.tell(logger, whom, f"throttled: for {seconds} s", logging.WARNING)
         raise Throttled(f"Too many failed sign-ins: try again in {seconds} seconds.", seconds)
 
 
@@ -208,7 +209,8 @@ def record(name: str, means: str, outcome: str, session_id: str | None = None) -
     row = SignIn(now(), account, address, means, outcome, agent)
     runtime().stores.sign_ins.add(row, session_id)
     if means == FORM or outcome != SIGNED_IN:
-        logger.info("%s: %r from %s by %s", outcome, account, address, means)
+        source = address or "a Unix socket"
+        logger.info("%s: %r from %s by %s", outcome, account, source, means)
 
 
 def _recorded(name: str) -> str:

@@ -44,5 +44,5 @@ def ready() -> Response:
 
 def _not_ready(reason: str, error: StoreUnavailable | None = None) -> Response:
     if error:
-        logger.error("not ready: %s", error)
+        runtime().complaints.tell(logger, "not ready", error)
     return json_response({"status": "not ready", "reason": reason}, 503)

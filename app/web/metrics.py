@@ -124,7 +124,7 @@ class _Metrics(Collector):
                 found += self._server(present())
                 found += self._migrations(present())
         except StoreUnavailable as error:
-            logger.error("metrics: %s", error)
+            runtime().complaints.tell(logger, "metrics", error)
             yield _gauge("rns_database_up", _UP, [({}, 0)])
             return
         yield _gauge("rns_database_up", _UP, [({}, 1)])

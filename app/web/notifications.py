@@ -72,7 +72,8 @@ def _take_in(registry: Registry) -> Receipt:
     refuse_without_space(runtime().settings)
     receipt = runtime().intake.receive(body, registry.name, meter=meter())
     if receipt.rejected:
-        logger.warning("kept %d events of %s as rejected", receipt.rejected, registry.name)
+        told = f"events of {registry.name}: kept whole, see rns events rejected"
+        runtime().complaints.tell(logger, "not understood", told, logging.WARNING)
     return receipt
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 from flask import Response, current_app, request
 
+from app.logs import Complaints
 from app.migration import Plan
 from app.notifications.intake import Intake
 from app.notifications.meter import Meter
@@ -30,6 +31,7 @@ class Runtime(msgspec.Struct, frozen=True):
     plans: list[Plan]  # of migrations, in the order of the configuration
     meter: Meter  # where no master has one for all its workers, in tests for example
     sign_in_places: BoundedSemaphore  # of threads that may look at a password
+    complaints: Complaints  # of what is away
     token_server: TokenServer | None = None  # knows the passwords, if it is not our database
 
 

@@ -185,6 +185,8 @@ SENTENCES = (
     _("of the file"),
     _("ignored: it has no seq"),
     _("invalid: %(text)s"),
+    _("it asks for labels, which a token server does not tell: it allows nobody anything"),
+    _("it asks for labels, which a token server does not tell: it denies whatever they are"),
     _("another entry has the same seq"),
     _("actions is not a list of words"),
     _("labels is not a document"),
@@ -306,6 +308,11 @@ SENTENCES = (
     _("the index %(name)s is missing: restart the server"),
     _("no index is there: a server creates them when it starts"),
     _("events are refused: %(text)s"),
+    _(
+        "the inbox is full: it holds notifications.max_inbox_bytes; registries keep the rest until "
+        "some is worked in"
+    ),
+    _("whoever reaches the proxy in front can send events as %(name)s, which has no token"),
     _(
         "accepted events wait since %(seconds)s s to be worked in: no server runs, or it cannot "
         "keep up"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,18 @@ import requests
 import yaml
 from builders import wire_event
 from clients import Webhook
-from processes import HOST, PASSWORDS, TOOLS, Program, Server, eventually, free_port
+from processes import (
+    CHECKOUT,
+    HOST,
+    PASSWORDS,
+    TOOLS,
+    Program,
+    Server,
+    answers,
+    eventually,
+    free_port,
+    need_program,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -188,3 +199,46 @@ def test_while_docker_auth_is_away_nobody_signs_in_events_come_in_and_tokens_go_
     assert [item["repository"] for item in read.json()["items"]] == ["team/app"]
     assert seen(asking, "alice") == ["team/app"]
     assert token not in asking.program.log
+
+
+def test_the_registry_of_the_compose_file_takes_the_tokens_of_docker_auth(tmp_path: Path) -> None:
+    """Registry 3 names the key of a token in another way than registry 2."""
+    subprocess.run(["cp", "-r", CHECKOUT / "deploy" / "compose", tmp_path], check=True)
+    compose = tmp_path / "compose"
+    subprocess.run([compose / "prepare", HOST], check=True, capture_output=True)
+    secrets, ports = compose / "secrets", (free_port(), free_port())
+    hashed = bcrypt.hashpw(b"password", bcrypt.gensalt(5)).decode()
+    docker_auth = yaml.safe_load((compose / "docker_auth.yml").read_text())
+    del docker_auth["mongo_auth"], docker_auth["acl_mongo"]
+    docker_auth["server"]["addr"] = f"{HOST}:{ports[0]}"
+    docker_auth["token"] |= {
+        "certificate": str(secrets / "auth.crt"),
+        "key": str(secrets / "auth.key"),
+    }
+    docker_auth |= {"users": {"alice": {"password": hashed}}, "acl": ACL}
+    registry = yaml.safe_load((secrets / "registry.yml").read_text())
+    registry["storage"]["filesystem"]["rootdirectory"] = str(tmp_path / "storage")
+    registry["http"]["addr"] = f"{HOST}:{ports[1]}"
+    registry["auth"]["token"]["rootcertbundle"] = str(secrets / "auth.crt")
+    del registry["notifications"]
+    (compose / "docker_auth.yml").write_text(yaml.safe_dump(docker_auth))
+    (compose / "registry.yml").write_text(yaml.safe_dump(registry))
+    environment = {"PATH": "/usr/bin:/bin", "OTEL_TRACES_EXPORTER": "none"}
+    asked, url = f"http://{HOST}:{ports[0]}/auth", f"http://{HOST}:{ports[1]}/v2/team/app/tags/list"
+    commands = {
+        "docker_auth": [need_program("auth_server"), str(compose / "docker_auth.yml")],
+        "registry": [need_program("registry"), "serve", str(compose / "registry.yml")],
+    }
+
+    with ExitStack() as running:
+        for name, command in commands.items():
+            program = Program(name, command, compose, environment)
+            running.callback(program.kill_group)
+        eventually(lambda: answers(asked, 401) and answers(url, 401), 30, "both answer")
+        query = {"service": "registry", "scope": "repository:team/app:pull"}
+        told = requests.get(asked, params=query, auth=("alice", "password"), timeout=10).json()
+        bearer = {"Authorization": f"Bearer {told['token']}"}
+        answer = requests.get(url, headers=bearer, timeout=10)
+
+    assert answer.status_code == 404, answer.text
+    assert answer.json()["errors"][0]["code"] == "NAME_UNKNOWN"

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.logs import LINE, JsonFormatter, LineFormatter, logging_config, request_id
+from app.errors import StoreUnavailable
+from app.logs import LINE, Complaints, JsonFormatter, LineFormatter, logging_config, request_id
 
 HOSTILE = [
     "x" * 14_000,
@@ -116,3 +117,29 @@ def test_a_form_without_its_token_is_no_line_of_the_log() -> None:
     config = logging_config()
 
     assert config["loggers"]["flask_wtf.csrf"]["level"] == "WARNING"
+
+
+def test_what_many_requests_would_tell_is_told_once_a_minute_with_their_number(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    at = 0.0
+    monkeypatch.setattr("app.logs.time.monotonic", lambda: at)
+    complaints, logger = Complaints(), logging.getLogger("app.test")
+    for free in range(1200):
+        error = StoreUnavailable(f"/data: only {free} MB are free")
+        complaints.tell(logger, "POST /events", error)
+    complaints.tell(logger, "GET /", StoreUnavailable("the database refuses: it: 28"))
+    assert caplog.messages == [
+        "POST /events: /data: only 0 MB are free",
+        "GET /: the database refuses: it: 28",
+    ]
+
+    at = 60.0
+    for _ in range(5):
+        complaints.tell(logger, "GET /readyz", StoreUnavailable("/data: only 7 MB are free"))
+    at = 3600.0
+    complaints.tell(logger, "GET /readyz", StoreUnavailable("/data: only 8 MB are free"))
+    assert caplog.messages[2:] == [
+        "GET /readyz: /data: only 7 MB are free; 1,199 more since this was last told",
+        "GET /readyz: /data: only 8 MB are free; 4 more since this was last told",
+    ]

@@ -12,6 +12,7 @@ from app.rules.access.acl import (
     check_account_name,
     find_odd_field,
     parse_acl,
+    without_labels,
 )
 from app.rules.access.explanation import Explanation, Step, explain, find_hidden
 from app.rules.access.order import Disorder, find_disorder
@@ -36,4 +37,5 @@ __all__ = [
     "find_odd_field",
     "parse_acl",
     "place_entries",
+    "without_labels",
 ]

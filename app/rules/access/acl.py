@@ -148,6 +148,36 @@ def parse_acl(documents: Iterable[Mapping[str, Any]]) -> Acl:
     return Acl(tuple(entries[seq] for seq in sorted(entries)), tuple(problems), is_valid)
 
 
+def without_labels(acl: Acl) -> Acl:
+    """The list where nobody tells the labels of an account; `problems` name what depends on them.
+
+    Such an entry allows nothing to anybody. One that denies does so whatever the labels are: else
+    an account would see what docker_auth denies to it.
+    """
+    entries, problems = [], list(acl.problems)
+    for entry in acl.entries:
+        is_in_pattern = any(
+            "${labels:" in pattern for pattern in entry.patterns.values() if pattern
+        )
+        if entry.labels or is_in_pattern:
+            effect = "allows nobody anything" if entry.allows else "denies whatever they are"
+            text = f"it asks for labels, which a token server does not tell: it {effect}"
+            problems.append(Problem(entry.seq, entry.index, text))
+            if not entry.allows:
+                entry = _denying_anyway(entry, is_in_pattern)
+        entries.append(entry)
+    return Acl(tuple(entries), tuple(problems), acl.is_valid)
+
+
+def _denying_anyway(entry: Entry, is_in_pattern: bool) -> Entry:
+    """The entry without its labels and, where these are in a pattern, without what is filled in."""
+    patterns = {
+        field: None if is_in_pattern and pattern and "${" in pattern else pattern
+        for field, pattern in entry.patterns.items()
+    }
+    return msgspec.structs.replace(entry, patterns=patterns, labels={})
+
+
 def by_seq(documents: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The documents in the order in which they are tried; first those whose `seq` is no number."""
 

@@ -40,6 +40,7 @@ def test_check_asks_the_token_server_whether_it_refuses_a_wrong_password(
     assert "unencrypted" not in right.out
     assert (open_to_all.status, "made-up password" in open_to_all.err) == (1, True)
     assert (broken.status, "answers 500" in broken.err) == (1, True)
+    assert "nothing came from it" in broken.out, "the rest is checked all the same"
 
 
 def test_check_warns_of_passwords_that_go_unencrypted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -195,6 +196,24 @@ def test_time_is_that_of_the_database(by: float, ahead_s: float) -> None:
 
     assert clock.ahead.total_seconds() == pytest.approx(ahead_s, abs=1)
     assert database.commands == ["hello"]  # once a minute
+
+
+def test_an_answer_that_was_waited_for_tells_no_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The database was just starting, so nobody knows how long ago it looked at its clock."""
+    monkeypatch.setattr("app.store.clock.TOLERATED", timedelta(milliseconds=20))
+
+    def command(_: str) -> dict[str, Any]:
+        time.sleep(0.1)
+        return {"localTime": datetime.now(UTC).replace(tzinfo=None)}
+
+    database: Any = SimpleNamespace(client=SimpleNamespace(admin=SimpleNamespace(command=command)))
+    clock = Clock()
+    clock.follow(database)
+
+    assert clock.ahead == timedelta(0)
+    assert not caplog.messages
 
 
 def test_where_the_database_tells_no_time_the_machine_does() -> None:

@@ -170,7 +170,7 @@ def test_a_server_that_is_away_is_an_outage_whose_message_has_no_name_and_no_pas
     with pytest.raises(AccountsUnavailable) as caught:
         TokenServer(url, "registry").accepts("alice", "secret-alice")
 
-    assert "alice" not in str(caught.value)
+    assert str(caught.value) == "docker_auth.token_url: no answer: Connection refused"
     assert caught.value.status == 503
 
 
@@ -276,10 +276,10 @@ def test_the_certificate_is_verified(fake: FakeTokenServer, certificate: Path) -
     http.socket = context.wrap_socket(http.socket, server_side=True)
     url = fake.url.replace("http://127.0.0.1", "https://localhost")
 
-    with pytest.raises(AccountsUnavailable, match="SSLError"):
+    with pytest.raises(AccountsUnavailable, match="certificate is not right: self-signed"):
         TokenServer(url, "registry").accepts("alice", "secret-alice")
     assert fake.asked == []
     assert TokenServer(url, "registry", str(certificate)).accepts("alice", "secret-alice")
     other = url.replace("localhost", "127.0.0.1")  # the certificate is not for this name
-    with pytest.raises(AccountsUnavailable, match="SSLError"):
+    with pytest.raises(AccountsUnavailable, match="not right: IP address mismatch"):
         TokenServer(other, "registry", str(certificate)).accepts("alice", "secret-alice")

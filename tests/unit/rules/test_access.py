@@ -28,6 +28,7 @@ from app.rules.access import (
     find_hidden,
     find_odd_field,
     parse_acl,
+    without_labels,
 )
 from app.rules.references import namespace_of, parse_repository
 
@@ -1178,6 +1179,40 @@ def test_a_label_condition_knows_the_account_but_not_its_labels() -> None:
     assert not make_rule(own, labels=labels).may_pull("a")
     literal = make_entry(labels={"project": "${labels:group}"})
     assert make_rule(literal, labels=labels).may_pull("a")
+
+
+def test_where_nobody_tells_labels_an_entry_that_asks_for_them_denies_and_allows_nothing() -> None:
+    acl = without_labels(
+        parse_acl(
+            [
+                make_entry(1, labels={"group": "guests"}, name="team/*", actions=[]),
+                make_entry(2, name="${labels:project}/*", account="alice", actions=["push"]),
+                make_entry(3, labels={"group": "dev"}, name="ops/*"),
+                make_entry(4, account="/^b/", name="x/*", labels={}),
+                make_entry(5, name="/^${account:1}${labels:a}/", account="/^(c)/", actions=[]),
+                make_entry(6, name="*/*"),
+            ]
+        )
+    )
+
+    def may_pull(name: str, repository: str) -> bool:
+        account = Account(name, {})
+        rule = compile_rule(
+            acl, account, address=None, service="s", own_namespace=False, administrators=()
+        )
+        return rule.may_pull(repository)
+
+    assert not may_pull("bob", "team/app")
+    assert may_pull("bob", "ops/app")
+    assert not may_pull("alice", "ops/app")
+    assert not may_pull("carol", "ops/app")
+    assert [(problem.seq, problem.message[-24:]) for problem in acl.problems] == [
+        (1, "denies whatever they are"),
+        (2, "denies whatever they are"),
+        (3, "t allows nobody anything"),
+        (5, "denies whatever they are"),
+    ]
+    assert acl.is_valid
 
 
 def test_type_and_service_are_conditions_on_the_request() -> None:

@@ -54,10 +54,13 @@ def test_the_log_is_told_once_a_minute_what_is_new(
     cut_offs.tell()
     now += TELL_EVERY_S
     cut_offs.tell()
+    cut_offs.add(1, "header", "")
+    cut_offs.tell()
 
     assert [record.getMessage() for record in caplog.records] == [
         "connections cut off: 1 silent; the last one from 10.0.0.1",
         "connections cut off: 1 silent, 1 body; the last one from 10.0.0.2\n",
+        "connections cut off: 1 header; the last one from a Unix socket",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import threading
 from collections.abc import Callable
@@ -163,6 +164,26 @@ def test_gunicorns_own_options_let_nobody_in_without_a_token(
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0", "unix:/run/rns.sock"])
 def test_loopback_and_unix_sockets_need_no_token(hooks: Any, bind: str) -> None:
     hooks(registries=[Registry()]).on_starting(arbiter(bind))
+
+
+def test_a_port_that_gunicorns_own_options_replace_may_be_taken(hooks: Any, capsys: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        server = Server(bind=bind)
+        hooks(server=server).on_starting(arbiter("unix:/run/rns.sock"))
+
+        with pytest.raises(SystemExit):
+            hooks(server=server).on_starting(arbiter("unix:/run/rns.sock", bind))
+
+    assert capsys.readouterr().err.startswith(f"rns: server.bind: cannot listen on {bind}")
+
+
+def test_a_unix_socket_is_told_as_one_and_as_no_address_of_pages(hooks: Any, caplog: Any) -> None:
+    caplog.set_level("INFO", "app")
+
+    hooks().when_ready(Mock(LISTENERS=["unix:/run/rns.sock"]))
+
+    assert caplog.messages == ["listening on unix:/run/rns.sock, for a proxy on this machine"]
 
 
 def test_a_secret_key_is_made_before_the_workers_start(hooks: Any, settings: Settings) -> None:

@@ -343,6 +343,36 @@ def test_an_outage_is_answered_so_that_the_registry_sends_again(
     assert response.headers["Retry-After"] == "1"
 
 
+def test_an_outage_is_one_line_of_the_log_and_not_one_for_each_request(
+    client: FlaskClient,
+    mock_stores: Stores,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    away = Mock(side_effect=StoreUnavailable("the database refuses: it"))
+    monkeypatch.setattr(mock_stores.inbox, "add", away)
+    monkeypatch.setattr(mock_stores, "check", away)
+
+    answers = [post(client, envelope(wire_event())) for _ in range(50)]
+    answers += [client.get("/readyz") for _ in range(50)]
+
+    assert {answer.status_code for answer in answers} == {503}
+    assert caplog.messages == ["POST /events: the database refuses: it"]
+
+
+def test_events_that_are_not_understood_are_one_line_of_the_log(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The clock of a registry's host may be days ahead, and then it is every event."""
+    ahead = envelope(wire_event(at=datetime.now(UTC) + timedelta(days=3)))
+
+    answers = [post(client, ahead).json for _ in range(50)]
+
+    assert all(answer and answer["rejected"] == 1 for answer in answers)
+    told = "not understood: events of default: kept whole, see rns events rejected"
+    assert caplog.messages == [told]
+
+
 @pytest.fixture
 def silent_database() -> Iterator[str]:
     """The URI of a server that takes every connection and never says a word."""

@@ -271,6 +271,23 @@ def test_a_changed_file_is_read_again(
     assert names(client.get(API, headers=basic("alice"))) == ["ops/app"]
 
 
+def test_who_may_be_denied_something_by_a_label_does_not_see_it(
+    client: FlaskClient, fake: FakeTokenServer, acl_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.accounts["admin"] = "secret-admin"
+    guests = 'acl:\n  - match: {labels: {group: guests}, name: "team/*"}\n    actions: []\n'
+    rewrite(acl_file, guests + "  - match: {account: /./}\n    actions: [pull]\n", monkeypatch)
+
+    assert names(client.get(API, headers=basic("alice"))) == ["bob/app", "ops/app"]
+    assert client.get(f"{API}/default/team/app", headers=basic("alice")).status_code == 404
+    seen = names(client.get(API, headers=basic("admin", "secret-admin")))
+    assert seen == ["bob/app", "ops/app", "team/app"]
+    told = client.get("/api/v1/access?account=alice&repository=team/app", headers=basic("admin"))
+    explanation = told.json["explanation"]  # type: ignore[index]
+    assert explanation["allowed"] is False
+    assert "which a token server does not tell" in explanation["problems"][0]["message"]
+
+
 @pytest.mark.parametrize("text", ["acl: [", "acl:\n  match: {}", "users: {}", "", "\0", None])
 def test_a_file_that_cannot_be_read_denies_all_and_says_so(
     client: FlaskClient,
