@@ -60,14 +60,22 @@ class Recall(msgspec.Struct, frozen=True):
 def recall_digest(stores: Stores, scope: Scope, digest: str, registry: str | None = None) -> Recall:
     """Who pulled this digest, or a child of it, anywhere that the scope allows, or in one registry.
 
-    Where nothing of it may be seen, its children are not told either.
+    Its children are those that registries tell where something of it may be seen.
     """
-    pushed = stores.catalogue.find_tags(CatalogueQuery(digest=digest, deleted=True), scope, limit=1)
     registries = [registry] if registry else stores.catalogue.find_registries()
-    is_known = pushed.items or stores.events.find_registry(digest, scope)
-    digests = _with_children(stores, registries, [digest]) if is_known else [digest]
+    telling = [name for name in registries if _is_seen(stores, scope, digest, name)]
+    digests = _with_children(stores, telling, [digest])
     consumers = _find_consumers(stores, scope, digests, None, registry)
     return Recall(digests, [], consumers, stores.days.find_kept_since())
+
+
+def _is_seen(stores: Stores, scope: Scope, digest: str, registry: str) -> bool:
+    """Whether anything of a digest in a registry may be seen: a tag that points to it, or did, or
+    an event.
+    """
+    query = CatalogueQuery(digest=digest, registry=registry, deleted=True)
+    tags = stores.catalogue.find_tags(query, scope, limit=1).items
+    return bool(tags or stores.events.find_registry(digest, scope, registry))
 
 
 def recall_tag(

@@ -14,6 +14,7 @@ from app.cli.shared import as_json, open_stores, print_rows
 from app.errors import InvalidQuery
 from app.rules.access import Disorder, Explanation, by_seq, parse_acl
 from app.settings import Settings
+from app.store import Stores
 from app.store.accounts import plain
 from app.store.events import address_key
 
@@ -21,6 +22,12 @@ from app.store.events import address_key
 @click.group()
 def accounts() -> None:
     """Accounts, in docker_auth's collection."""
+
+
+def end_all(stores: Stores, name: str) -> None:
+    """End the API tokens and the sessions of a name that is nobody's, or somebody else's next."""
+    stores.tokens.remove_all(name)
+    stores.sign_ins.end_sessions(name, "rns accounts")
 
 
 def _read_password(from_stdin: bool, name: str) -> str:
@@ -63,7 +70,7 @@ def accounts_add(
         print("added the anonymous account; what it may see is said by acl and access.anonymous")
         return
     if not stores.accounts.exists(name):
-        stores.tokens.remove_all(name)  # of somebody who had the name before
+        end_all(stores, name)  # of somebody who had the name before
     if not stores.accounts.add(name, _read_password(password_stdin, name), parsed):
         raise InvalidQuery(f"the account {name} exists; change it with rns accounts passwd {name}")
     print(f"added {name}")
@@ -78,6 +85,7 @@ def accounts_passwd(settings: Settings, name: str, password_stdin: bool) -> None
     stores = open_stores(settings)
     if not stores.accounts.set_password(name, _read_password(password_stdin, name)):
         raise InvalidQuery(f"there is no account {name}")
+    stores.sign_ins.end_sessions(name, "rns accounts passwd")
     print(f"changed {name}")
 
 
@@ -95,7 +103,7 @@ def accounts_remove(settings: Settings, name: str) -> None:
         )
     if not stores.accounts.remove(name):
         raise InvalidQuery(f"there is no account {name}")
-    stores.tokens.remove_all(name)
+    end_all(stores, name)
     print(f"removed {name}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from app.cli.accounts import end_all
 from app.cli.shared import open_stores
 from app.errors import InvalidQuery
 from app.rules.access import find_hidden, parse_acl, place_entries
@@ -40,7 +41,7 @@ def accounts_import(settings: Settings, file: Path, dry_run: bool) -> None:
             print(f"refused {user.name!r}: {user.problem}")
         elif not store.exists(user.name):
             if not dry_run:
-                stores.tokens.remove_all(user.name)  # of somebody who had the name before
+                end_all(stores, user.name)  # of somebody who had the name before
                 store.add_hashed(user.name, user.password_hash, user.labels)
             print(f"{'would add' if dry_run else 'added'} {user.name}")
         elif _is_same(store, user):

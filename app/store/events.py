@@ -257,9 +257,13 @@ class EventStore:
         actor = event.actor if scope.may_name(event.actor) else None
         return LastPull(event.timestamp, actor, event.parent)
 
-    def find_registry(self, digest: str, scope: Scope) -> str | None:
-        """A registry that told of this digest in what the scope allows, or None."""
-        event = self._find_last(RecordQuery(digest=digest, parts=True), scope)
+    def find_registry(self, digest: str, scope: Scope, registry: str | None = None) -> str | None:
+        """A registry that told of this digest in what the scope allows, or None.
+
+        With `registry` that one, or None.
+        """
+        query = RecordQuery(digest=digest, registry=registry, parts=True)
+        event = self._find_last(query, scope)
         return event.registry if event else None
 
     def _find_last(self, query: RecordQuery, scope: Scope) -> Event | None:

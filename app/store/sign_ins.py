@@ -146,6 +146,12 @@ class SignInStore:
         newest = sorted(rows.values(), key=lambda row: row["position"], reverse=True)
         return [Session(r["session"], r["at"], r["address"], r["user_agent"]) for r in newest]
 
+    def end_sessions(self, account: str, by: str) -> None:
+        """End what find_sessions finds, where a command changed the account; `by` names it."""
+        moment = now()
+        for row in self.find_sessions(account, moment - KEPT):
+            self.add(SignIn(moment, account, "", FORM, SIGNED_OUT, by), row.id)
+
     def find_page(
         self, filters: Mapping[str, str], *, cursor: str | None = None, limit: int = 50
     ) -> Page[SignIn]:

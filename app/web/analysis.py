@@ -304,7 +304,7 @@ def record_listing(form: RecordFilter) -> Listing:
         query = msgspec.structs.replace(query, digest=complete_digest(query.digest))
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
-        page = events.find_page(query, scope, cursor=cursor, limit=limit)
+        page = events.find_page(query, viewer().scope, cursor=cursor, limit=limit)
         return Page([fields_of(event, INTERNAL) for event in page.items], page.next)
 
     columns = [name for name in Event.__struct_fields__ if name not in INTERNAL]

@@ -19,6 +19,7 @@ from flask import Response, g, request, stream_with_context, url_for
 
 from app.errors import InvalidCursor, InvalidQuery
 from app.store.paging import Count, Page
+from app.web.signin import look_again
 
 PAGE_SIZE = 50
 MAX_PAGE_SIZE = 500
@@ -34,7 +35,10 @@ Row = TypeVar("Row")
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """`find(cursor, limit)` gives a page of items, `count(cap)` the total, both for one viewer."""
+    """`find(cursor, limit)` gives a page of items, `count(cap)` the total, both for one viewer.
+
+    What the viewer may see can be less at each page of an export, so `find` asks again.
+    """
 
     name: str  # of the exported file
     columns: Sequence[str]
@@ -234,6 +238,7 @@ def export(listing: Listing) -> Response | None:
 def _all_items(listing: Listing, page: Page[Item]) -> Iterator[Item]:
     yield from page.items
     while page.next is not None:
+        look_again()  # whoever reads slowly is here for long
         page = listing.find(page.next, EXPORT_PAGE_SIZE)
         yield from page.items
 

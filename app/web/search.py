@@ -159,7 +159,7 @@ def repository_listing(form: RepositoryFilter) -> Listing:
     catalogue, scope, query = runtime().stores.catalogue, visitor().scope, form.query()
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
-        page = catalogue.find_repositories(query, scope, cursor=cursor, limit=limit)
+        page = catalogue.find_repositories(query, visitor().scope, cursor=cursor, limit=limit)
         tags = catalogue.count_tags(page.items)
         pulls = None
         if form.pulls.data and is_signed_in():
@@ -191,7 +191,7 @@ def tag_listing(form: TagFilter) -> Listing:
     catalogue, scope, query = runtime().stores.catalogue, visitor().scope, form.query()
 
     def find(cursor: str | None, limit: int) -> Page[Item]:
-        return tag_items(catalogue.find_tags(query, scope, cursor=cursor, limit=limit))
+        return tag_items(catalogue.find_tags(query, visitor().scope, cursor=cursor, limit=limit))
 
     columns = (*Tag.__struct_fields__, "size", "platforms", "signed")
     return Listing("tags", columns, find, lambda cap: catalogue.count("tag", query, scope, cap=cap))
@@ -353,7 +353,8 @@ def find_digests(start: str) -> set[str]:
     stores, scope = runtime().stores, visitor().scope
     registries = [registry.name for registry in runtime().settings.registries]
     known = stores.manifests.find_digests(registries, start, MAX_CANDIDATES)
-    found = {one for one in known if stores.events.find_registry(one, scope)}
+    # What nobody knows takes as long as what this account may not see.
+    found = {one for one in known or [start] if stores.events.find_registry(one, scope)}
     query = CatalogueQuery(digest=start, deleted=True)
     return found | {
         row.digest for row in stores.catalogue.find_tags(query, scope).items if row.digest

@@ -101,6 +101,23 @@ def is_signed_in(who: Callable[[], Viewer] = viewer) -> bool:
     return True
 
 
+def look_again() -> None:
+    """Have the rest of a long answer show what the one who asks may see by now.
+
+    Raises:
+        NotAuthenticated: the account is gone.
+    """
+    asked, accounts = visitor(), runtime().stores.accounts
+    if asked.name:
+        found = accounts.find(asked.name)
+        account = found.account if found else None
+    else:
+        account = accounts.find_anonymous()
+    if account is None:
+        raise NotAuthenticated(SIGN_IN)
+    g.viewer = _viewer_for(account, asked.means)
+
+
 def is_administrator() -> bool:
     """Whether the page head shows what only administrators may open; asks no database."""
     found = g.get("viewer")

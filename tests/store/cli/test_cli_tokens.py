@@ -1,8 +1,8 @@
-"""`rns tokens` on a wire server, and what `rns accounts` does to tokens."""
+"""`rns tokens` on a wire server, and what `rns accounts` does to tokens and sessions."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from command_line import Run, rows
 
 from app.rules.tokens import is_token
 from app.store import Stores
-from app.store.sign_ins import now
+from app.store.sign_ins import FORM, SIGNED_IN, SignIn, now
 
 pytestmark = pytest.mark.wire
 
@@ -108,9 +108,50 @@ def test_an_account_that_is_imported_has_no_tokens_of_somebody_before(
     assert stores.tokens.find_all("alice") == []
 
 
-def test_adding_an_account_that_exists_leaves_its_tokens(run: Run, stores: Stores) -> None:
+def begin_session(stores: Stores, session: str) -> None:
+    stores.sign_ins.add(SignIn(now(), "alice", "192.0.2.1", FORM, SIGNED_IN, "Firefox"), session)
+
+
+def sessions(stores: Stores) -> list[str]:
+    return [row.id for row in stores.sign_ins.find_sessions("alice", now() - timedelta(days=7))]
+
+
+def test_the_next_one_of_a_name_is_not_shown_the_sessions_of_the_one_before(
+    run: Run, stores: Stores, wire_database: Any, tmp_path: Path
+) -> None:
+    add = ("accounts", "add", "alice", "--password-stdin")
+    begin_session(stores, "first")
+    run("accounts", "remove", "alice")
+    assert sessions(stores) == []
+
+    begin_session(stores, "second")
+    run(*add, stdin="secret\n")
+    assert sessions(stores) == []
+
+    begin_session(stores, "third")
+    user = wire_database["users"].find_one_and_delete({"username": "alice"})  # by another program
+    file = tmp_path / "auth_config.yml"
+    file.write_text(f"users: {{alice: {{password: '{user['password']}'}}}}")
+    run("accounts", "import", str(file))
+    assert sessions(stores) == []
+
+
+def test_a_new_password_ends_what_the_account_page_lists_as_open(run: Run, stores: Stores) -> None:
+    begin_session(stores, "first")
+
+    run("accounts", "passwd", "alice", "--password-stdin", stdin="other\n")
+
+    assert sessions(stores) == []
+    assert stores.sign_ins.is_ended("first")
+
+
+def test_adding_an_account_that_exists_leaves_its_tokens_and_sessions(
+    run: Run, stores: Stores
+) -> None:
     run("tokens", "add", "--account", "alice", "--name", "ci")
+    begin_session(stores, "first")
 
     assert run("accounts", "add", "alice", "--password-stdin", stdin="secret\n").status == 1
 
     assert len(stores.tokens.find_all("alice")) == 1
+    assert sessions(stores) == ["first"]

@@ -922,6 +922,24 @@ def test_recall_by_digest_is_narrowed_to_a_registry(store: Store, sign_in: SignI
     assert registries("&registry=other") == ["other"]
 
 
+def test_a_recall_tells_nothing_of_a_digest_that_only_a_hidden_repository_told(
+    store: Store, sign_in: SignIn
+) -> None:
+    at, of = FIRST + timedelta(hours=1), "multi"
+    pushed = wire_event("push", "ops/app", of=of, at=at, media_type=INDEX, children=["amd64"])
+    store(pushed, registry="other")
+    store(wire_event("pull", tag="v1", of=of, at=at, media_type=INDEX))
+
+    def digests(name: str, query: str = "") -> list[str]:
+        answer = sign_in(name).get(f"/api/v1/recall?digest={digest(of)}{query}").json
+        return list(answer["digests"])
+
+    assert digests("admin") == [digest(of), digest("amd64")]
+    for name in ("alice", "mallory"):
+        for query in ("", "&registry=other"):
+            assert digests(name, query) == [digest(of)]
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

@@ -10,6 +10,7 @@ import pytest
 from builders import NOW, PASSWORDS, basic, digest, wire_event
 from flask import Flask
 from flask.testing import FlaskClient
+from mongomock.collection import Collection
 
 from app.settings import Access
 
@@ -75,6 +76,31 @@ def test_who_may_not_see_it_finds_nothing(sign_in: SignIn, text: str, page: str)
 def test_of_another_namespace_nothing_is_found(sign_in: SignIn, text: str) -> None:
     assert "Nothing that you may see." in find(sign_in("alice"), text).text
     assert find(sign_in("admin"), text).status_code == 302
+
+
+@pytest.mark.parametrize(
+    "path", ["/search/all?q={}", "/search/digest?digest={}", "/analysis/recall?image={}"]
+)
+def test_a_hidden_digest_takes_as_many_queries_as_one_that_does_not_exist(
+    sign_in: SignIn, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    alice, asked, find = sign_in("alice"), list[str](), Collection.find
+    alice.get("/search/all?q=abcdef")  # what is read once is read now
+
+    def count(self: Any, *args: Any, **kwargs: Any) -> Any:
+        asked.append(self.name)
+        return find(self, *args, **kwargs)
+
+    monkeypatch.setattr(Collection, "find", count)
+    queries = []
+    for name in ("other", "no image"):
+        asked.clear()
+        alice.get(path.format(digest(name)[7:19]))
+        queries.append(sorted(asked))
+
+    hidden, missing = queries
+    assert "events" in hidden
+    assert hidden == missing
 
 
 def test_several_things_are_listed_by_what_they_are(sign_in: SignIn) -> None:
