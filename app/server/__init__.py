@@ -34,6 +34,7 @@ def configure(namespace: dict[str, Any]) -> None:
     namespace.update(
         on_starting=hooks.on_starting,
         when_ready=hooks.when_ready,
+        post_fork=hooks.post_fork,
         post_worker_init=hooks.post_worker_init,
         worker_exit=hooks.worker_exit,
         on_exit=hooks.on_exit,

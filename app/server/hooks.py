@@ -106,6 +106,15 @@ class Hooks:
             base = f"{_reachable(str(listener))}{self._settings.server.base_path}"
             logger.info("the pages are at %s/, registries send to %s/events", base, base)
 
+    @staticmethod
+    def post_fork(server: Any, worker: Any) -> None:
+        """Have a worker see signals that come before its own handlers are there.
+
+        Until then it has the master's, which put them into what is now a copy of the master's
+        queue: told to end just then, it would go on, and be killed after `graceful_timeout`.
+        """
+        worker.missed = server.SIG_QUEUE
+
     def post_worker_init(self, worker: Any) -> None:
         """Tell the worker what it has room for, and work in the background."""
         sys.setswitchinterval(SWITCH_S)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv6Address, ip_address, ip_network
 from itertools import chain
+from queue import SimpleQueue
 from typing import Any
 
 from gunicorn.http.errors import ParseException
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 TICK_S = 1.0  # between two looks for connections whose time is over
 STOP_IDLE_S = 2.0  # that a worker which stops listens to connections between two requests
 STOP_TICK_S = 0.1
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 UNLIMITED = ("127.0.0.1", "::1", "")  # a proxy on this machine, or on a Unix socket
 
 
@@ -57,6 +59,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     room = Room()
     watch: Watch | None = None  # told of who speaks the wrong scheme
     meter: Meter | None = None  # for the application: `rns.meter`
+    missed: SimpleQueue[int] | None = None  # signals that came before its own handlers were there
     cut_offs = CutOffs()  # the master loads this class, and shares them with all workers
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -80,6 +83,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().init_signals()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGQUIT, self.handle_exit)
+        while self.missed and not self.missed.empty():
+            if self.missed.get_nowait() in ENDING:
+                self.alive = False
 
     def load_wsgi(self) -> None:
         """Load the application, and let it see how many were cut off: `rns.cut_off` by reason."""

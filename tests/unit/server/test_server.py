@@ -17,7 +17,7 @@ from gunicorn.config import Config
 from app.errors import StoreUnavailable
 from app.server.hooks import Hooks
 from app.server.preparation import prepare
-from app.settings import Notifications, Registry, Server, Settings
+from app.settings import MongoDB, Notifications, Registry, Server, Settings
 from app.store import Stores
 
 
@@ -59,6 +59,22 @@ def test_a_database_that_answers_after_the_start_is_prepared_then(
     assert not before
     assert mock_stores.accounts.sign_in("admin", password_file(settings).read_text().strip())
     assert ensure.call_count == 4
+
+
+def test_ctrl_c_while_the_database_starts_ends_both_without_a_word(
+    hooks: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    database = Mock()
+    database.start.side_effect = KeyboardInterrupt
+    monkeypatch.setattr("app.server.hooks.EmbeddedDatabase", lambda *_: database)
+    master = hooks(mongodb=MongoDB(uri="embedded"))
+
+    with pytest.raises(SystemExit) as ended:
+        master.on_starting(arbiter())
+
+    assert ended.value.code == 130
+    assert database.stop.call_count == 1
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.fixture
