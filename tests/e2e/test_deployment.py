@@ -120,6 +120,8 @@ def test_compose_takes_the_file_and_what_was_prepared(tmp_path: Path) -> None:
         assert place["username"] in (prepare.parent / "mongodb.js").read_text()
         assert (secrets / Path(place["password_file"]).name).read_text().strip()
     composed = yaml.safe_load(output(need_program("docker-compose"), "config", cwd=tmp_path))
+    assert composed["services"]["registry"]["image"] == "registry:3"
+    assert docker_auth["token"]["disable_legacy_key_id"] is True  # registry 3 takes no other
     for service in composed["services"].values():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0] if isinstance(volume, str) else volume["source"]
