@@ -44,7 +44,7 @@ def logging_config(form: Literal["text", "json"] = "text", level: str = "info") 
 
 
 class Complaints:
-    """What each request would tell while something is away or wrong; threads share it.
+    """What would be told again and again while something is away or wrong; threads share it.
 
     One line a minute tells what is wrong, and how many there were since the one before.
     """

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from app.errors import StartupError, StoreUnavailable
+from app.logs import COMPLAIN_S, Complaints
 from app.notifications.lease import LEASE, TURN_S, WANTED, Held, LeaseLost, lease_of, length_of
-from app.notifications.projector import COMPLAIN_S, LOOK_S, Projector, ProjectorThread
+from app.notifications.projector import LOOK_S, Projector, ProjectorThread
 from app.rules.shares import WHOLE, Share
 from app.store import Stores, deadline
 from app.store.leases import new_owner
@@ -96,7 +97,7 @@ class Crew(threading.Thread):
         self._swept_at = 0.0
         self._agreed_at = time.monotonic()
         self._forsaken = 0  # how many looks ago others were there, whose number is wanted
-        self._complained_at = -COMPLAIN_S
+        self._complaints = Complaints()
 
     def run(self) -> None:
         """Until the process ends; an outage of the database is waited out."""
@@ -110,13 +111,14 @@ class Crew(threading.Thread):
                     if not is_agreed:
                         self.wait_for_others()
                 if not is_agreed and time.monotonic() - self._agreed_at > COMPLAIN_S:
-                    self._complain("others have another notifications.projectors: this one waits")
+                    whom = "others have another notifications.projectors"
+                    self._complaints.tell(logger, whom, "this one waits")
                 elif is_agreed:
                     self._agreed_at, self._forsaken = time.monotonic(), 0
                 if is_agreed and self._number == 1:
                     ProjectorThread(lambda: self._make(self._stores, WHOLE)).run()
             except (StoreUnavailable, StartupError) as error:
-                self._complain("waiting for the database: %s", error)
+                self._complaints.tell(logger, "waiting for the database", error)
             except Exception:
                 logger.exception("the projectors cannot be looked after")
             self._ended.wait(LOOK_S)
@@ -165,8 +167,3 @@ class Crew(threading.Thread):
         thread = ProjectorThread(lambda: projector, stays=False)
         self._members[number] = _Member(stores, projector, thread)
         thread.start()
-
-    def _complain(self, text: str, *values: object) -> None:
-        if time.monotonic() - self._complained_at >= COMPLAIN_S:
-            self._complained_at = time.monotonic()
-            logger.error(text, *values)

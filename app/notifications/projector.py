@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from app.errors import AppError, StartupError, StoreUnavailable
+from app.logs import Complaints
 from app.notifications.derivation import After, Derivation
 from app.notifications.lease import TURN_S, Held, LeaseLost
 from app.notifications.meter import Meter
@@ -35,7 +36,6 @@ AT_ONCE = 1_000  # events
 MAX_FAILURES = 3  # of one envelope
 RECENT = timedelta(minutes=2)  # is folded anew by who takes over
 SLICE = timedelta(seconds=1)  # of it at once, or more where that is little
-COMPLAIN_S = 60.0  # between two log lines that say the same
 
 came = threading.Event()
 """Set when this process received an envelope."""
@@ -361,7 +361,7 @@ class ProjectorThread(threading.Thread):
         self._make = make
         self._stays = stays
         self._ended = threading.Event()
-        self._complained_at = -COMPLAIN_S
+        self._complaints = Complaints()
 
     def run(self) -> None:
         """Until the process ends; an outage of the database is waited out."""
@@ -372,7 +372,7 @@ class ProjectorThread(threading.Thread):
             try:
                 turned = projector.turn()
             except (StoreUnavailable, StartupError) as error:
-                self._complain("waiting for the database: %s", error)
+                self._complaints.tell(logger, "waiting for the database", error)
                 self._ended.wait(LOOK_S)
                 continue
             except Outvoted:
@@ -393,8 +393,3 @@ class ProjectorThread(threading.Thread):
     def stop(self) -> None:
         """End after this turn."""
         self._ended.set()
-
-    def _complain(self, text: str, *values: object) -> None:
-        if time.monotonic() - self._complained_at >= COMPLAIN_S:
-            self._complained_at = time.monotonic()
-            logger.error(text, *values)

@@ -58,6 +58,6 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
         "control_socket_disable": True,
         "preload_app": False,  # a MongoClient must not cross the fork
         "forwarded_allow_ips": "",  # X-Forwarded-* is read by the application alone
-        "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
+        "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - in memory
         "logconfig_dict": logging_config(settings.log.format, settings.log.level),
     }

@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from app import kept_secret_key
 from app.analysis.summaries import Closer
 from app.embedded import EmbeddedDatabase
 from app.errors import AccountsUnavailable, AppError, StartupError, StoreUnavailable
-from app.logs import logging_config
+from app.logs import COMPLAIN_S, Complaints, logging_config
 from app.migration import load_plans
 from app.notifications.crew import Crew
 from app.notifications.meter import Meter
@@ -37,7 +36,6 @@ from app.store.schema import NEWEST
 logger = logging.getLogger(__name__)
 
 PREPARE_PAUSE_S = 1.0  # before a try to prepare a database that was away at the start
-COMPLAIN_S = 60.0  # between two log lines of one that stays away
 BREAK_OFF_S = 10.0  # that a worker which ends waits for a bulk of the preparation to end
 
 SWITCH_S = 0.001  # a request waits no longer for the thread that works the inbox in
@@ -146,15 +144,13 @@ class Hooks:
     def _prepare_later(self) -> None:
         """Prepare a database that was away at the start, or that an older version wrote."""
         stores = connect(self._settings, timeout_ms=PATIENT_TIMEOUT_MS)
-        complained_at = -COMPLAIN_S
+        complaints = Complaints()
         while not self._ended.wait(PREPARE_PAUSE_S):
             try:
                 if not prepare(stores, self._settings, self._ended):
                     return
             except StoreUnavailable as error:
-                if time.monotonic() - complained_at >= COMPLAIN_S:
-                    complained_at = time.monotonic()
-                    logger.error("waiting for the database: %s", error)
+                complaints.tell(logger, "waiting for the database", error)
             except StartupError as error:
                 logger.error("%s", error)
                 os.kill(os.getppid(), signal.SIGTERM)  # the master, and with it all workers

@@ -79,7 +79,7 @@ def _read_secret_files(part: Any, path: str = "") -> None:
                 text = Path(value).read_text("utf-8-sig").strip()
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{below}: cannot be read: {error}") from None
-            part[secret] = text.split() if secret == "tokens" else text  # noqa: S105
+            part[secret] = text.split() if secret == "tokens" else text  # noqa: S105 - a key
             if not part[secret]:
                 raise ConfigError(f"{below}: the file {value} is empty")
         else:

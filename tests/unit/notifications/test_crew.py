@@ -152,7 +152,7 @@ def test_a_crew_waits_an_outage_out_and_tells_it_once_a_minute(
     assert len(looks) == 3
     assert [line.message for line in caplog.records] == ["waiting for the database: away"]
 
-    monkeypatch.setattr(crews, "COMPLAIN_S", 0.0)
+    monkeypatch.setattr("app.logs.COMPLAIN_S", 0.0)
     look_on(crew, monkeypatch, 2)
     assert len(caplog.records) == 3
 

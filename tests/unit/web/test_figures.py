@@ -457,7 +457,7 @@ def test_the_page_says_which_registries_and_repositories_are_not_judged(
     store(wire_event("push", tag="multi", of="index", at=FIRST, **shape))
     yesterday = datetime.now(UTC) - timedelta(days=1)
     pull = wire_event("pull", tag="multi", of="index", at=yesterday, **shape)
-    deliver(mock_stores, envelope(pull), "default")
+    deliver(mock_stores, envelope(pull), "default", yesterday)  # a day late shows no life
     show_life_and_close(mock_stores)
     unclear = client.get("/analysis/unused?days=1").text
     filtered = client.get("/analysis/unused?days=1&repository=team/other").text
