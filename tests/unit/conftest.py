@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,13 @@ from app.store import Stores
 from app.store.paging import LONGEST_SLICE
 
 TOKEN = "registry-token"
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """A thread that outlives its test works in the middle of another one."""
+    yield
+    assert [t for t in threading.enumerate() if type(t).__module__.startswith("app.")] == []
 
 
 @pytest.fixture(scope="module", autouse=True)

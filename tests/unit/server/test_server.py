@@ -25,10 +25,11 @@ from app.store import Stores
 def hooks(
     settings: Settings, mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Hooks]:
-    """Hooks that touch neither this process's signals nor its log."""
+    """Hooks that touch neither this process's signals nor its log, and let nothing go on beside."""
     monkeypatch.setattr("signal.signal", Mock())
     monkeypatch.setattr("logging.config.dictConfig", Mock())
-    monkeypatch.setattr("app.server.hooks.Closer", Mock())
+    for thread in ("Closer", "Crew", "CatalogueChecker"):
+        monkeypatch.setattr(f"app.server.hooks.{thread}", Mock())
     monkeypatch.setattr("app.server.hooks.connect", lambda *_, **__: mock_stores)
     monkeypatch.setattr("app.server.hooks.PREPARE_PAUSE_S", 0.001)
     listening = msgspec.structs.replace(settings, server=Server(bind="127.0.0.1:0"))
@@ -47,7 +48,8 @@ def test_a_database_that_answers_after_the_start_is_prepared_then(
 ) -> None:
     ensure = Mock(side_effect=[StoreUnavailable("away")] * 3 + [None])
     monkeypatch.setattr(mock_stores, "ensure_indexes", ensure)
-    master = hooks()
+    master, crew = hooks(), Mock()
+    monkeypatch.setattr("app.server.hooks.Crew", crew)
 
     master.on_starting(arbiter())
     before = password_file(settings).exists()
@@ -59,6 +61,7 @@ def test_a_database_that_answers_after_the_start_is_prepared_then(
     assert not before
     assert mock_stores.accounts.sign_in("admin", password_file(settings).read_text().strip())
     assert ensure.call_count == 4
+    crew.return_value.start.assert_called_once_with()
 
 
 def test_ctrl_c_while_the_database_starts_ends_both_without_a_word(
