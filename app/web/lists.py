@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import hashlib
 import io
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -17,9 +19,11 @@ from urllib.parse import urlencode
 import msgspec
 from flask import Response, g, request, stream_with_context, url_for
 
-from app.errors import InvalidCursor, InvalidQuery
+from app.errors import AppError, InvalidCursor, InvalidQuery
 from app.store.paging import Count, Page
-from app.web.signin import look_again
+from app.web.signin import account_name, look_again
+
+logger = logging.getLogger(__name__)
 
 PAGE_SIZE = 50
 MAX_PAGE_SIZE = 500
@@ -217,7 +221,8 @@ def asks_for_file() -> bool:
 def export(listing: Listing) -> Response | None:
     """The whole list as CSV or NDJSON if `format` asks for it, else None.
 
-    Rows are sent as they are read, page by page.
+    Rows are sent as they are read, page by page. An export that breaks off ends without HTTP's last
+    chunk, so that nobody takes it for whole.
 
     Raises:
         InvalidQuery: another format.
@@ -238,8 +243,14 @@ def export(listing: Listing) -> Response | None:
 def _all_items(listing: Listing, page: Page[Item]) -> Iterator[Item]:
     yield from page.items
     while page.next is not None:
-        look_again()  # whoever reads slowly is here for long
-        page = listing.find(page.next, EXPORT_PAGE_SIZE)
+        try:
+            look_again()  # whoever reads slowly is here for long
+            page = listing.find(page.next, EXPORT_PAGE_SIZE)
+        except AppError as error:
+            whom = account_name() or "nobody"
+            logger.warning("an export of %s for %r breaks off: %s", listing.name, whom, error)
+            # The status is sent already. gunicorn knows this errno and is silent about it.
+            raise ConnectionResetError(errno.ECONNRESET, "the export breaks off") from error
         yield from page.items
 
 

@@ -18,7 +18,7 @@ from app.errors import NotAuthenticated, NotAuthorized
 from app.rules.access import Account, compile_rule
 from app.store.accounts import MAX_PASSWORD_BYTES, SignedIn
 from app.store.scope import Records, Scope
-from app.store.sign_ins import FORM, HEADER, SIGNED_OUT
+from app.store.sign_ins import BASIC, FORM, HEADER, SIGNED_OUT
 from app.web.credentials import (
     WRONG,
     check_password,
@@ -105,17 +105,18 @@ def look_again() -> None:
     """Have the rest of a long answer show what the one who asks may see by now.
 
     Raises:
-        NotAuthenticated: the account is gone.
+        NotAuthenticated: the account, the session or the token is gone.
+        NotAuthorized: the account that a proxy named is gone.
     """
-    asked, accounts = visitor(), runtime().stores.accounts
-    if asked.name:
-        found = accounts.find(asked.name)
-        account = found.account if found else None
+    asked = visitor()
+    if asked.means == BASIC:  # a password takes long to check
+        found = runtime().stores.accounts.find(asked.name)
+        again = _viewer_for(found.account, asked.means) if found else None
     else:
-        account = accounts.find_anonymous()
-    if account is None:
-        raise NotAuthenticated(SIGN_IN)
-    g.viewer = _viewer_for(account, asked.means)
+        again = _find_viewer()
+    if again is None or again.name != asked.name:
+        raise NotAuthenticated("the one who asked is no longer signed in")
+    g.viewer = again
 
 
 def is_administrator() -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from builders import wire_event
+from builders import basic, csrf_token, wire_event
 from flask.testing import FlaskClient
 
-from app.errors import NotAuthenticated
 from app.store import Stores
 
 SignIn = Callable[[str], FlaskClient]
@@ -28,9 +28,9 @@ def recorded(store: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Non
     store(*(wire_event("push", f"team/app{n}", tag="v1", at=n) for n in range(3)))
 
 
-def start(client: FlaskClient, path: str) -> Iterator[bytes]:
+def start(client: FlaskClient, path: str, headers: dict[str, str] | None = None) -> Iterator[bytes]:
     """The rows still to come of an export, of which the first is there."""
-    rows = iter(client.get(path).response)
+    rows = iter(client.get(path, headers=headers).response)
     assert b"team/app" in next(rows)
     return rows
 
@@ -47,16 +47,64 @@ def test_the_rest_of_an_export_goes_by_the_acl_as_it_is_then(
     assert len(list(rows)) == left
 
 
+def breaks_off(rows: Iterator[bytes]) -> bool:
+    """Whether an export does not come to its end, which has two rows more."""
+    try:
+        assert len(list(rows)) == 2
+    except ConnectionResetError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("path", PATHS)
-def test_an_export_breaks_off_when_its_account_is_gone(
-    mock_stores: Stores, sign_in: SignIn, path: str
+@pytest.mark.parametrize("name", ["alice", "admin"])
+@pytest.mark.parametrize("means", ["form", "basic"])
+def test_an_export_breaks_off_when_its_account_is_gone_and_that_of_another_one_does_not(
+    mock_stores: Stores,
+    sign_in: SignIn,
+    client: FlaskClient,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    name: str,
+    means: str,
 ) -> None:
-    rows = start(sign_in("alice"), path)
+    rows = start(sign_in(name), path) if means == "form" else start(client, path, basic(name))
 
     mock_stores.accounts.remove("alice")
 
-    with pytest.raises(NotAuthenticated):
-        list(rows)
+    assert breaks_off(rows) is (name == "alice")
+    line = "for 'alice' breaks off: the one who asked is no longer signed in"
+    assert (line in caplog.text) is (name == "alice")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_an_export_breaks_off_when_its_session_is_ended_and_not_when_another_one_is(
+    sign_in: SignIn, path: str, is_ended: bool
+) -> None:
+    browser, ended = sign_in("alice"), sign_in("alice")
+    page = ended.get("/account").text
+    rows = start(ended if is_ended else browser, path)
+
+    ended.post("/logout", data={"csrf_token": csrf_token(page)})
+
+    assert breaks_off(rows) is is_ended
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("revoked", ["script", "other"])
+def test_an_export_breaks_off_when_its_token_is_revoked_and_not_when_another_one_is(
+    mock_stores: Stores, client: FlaskClient, path: str, revoked: str
+) -> None:
+    script, _ = (
+        mock_stores.tokens.add("alice", name, timedelta(days=1), datetime.now(UTC))
+        for name in ("script", "other")
+    )
+    rows = start(client, path, {"Authorization": f"Bearer {script}"})
+
+    mock_stores.tokens.remove("alice", revoked)
+
+    assert breaks_off(rows) is (revoked == "script")
 
 
 @pytest.mark.parametrize("path", PATHS)
