@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -123,7 +124,7 @@ def test_what_many_requests_would_tell_is_told_once_a_minute_with_their_number(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     at = 0.0
-    monkeypatch.setattr("app.logs.time.monotonic", lambda: at)
+    monkeypatch.setattr("app.logs.time", Mock(monotonic=lambda: at))
     complaints, logger = Complaints(), logging.getLogger("app.test")
     for free in range(1200):
         error = StoreUnavailable(f"/data: only {free} MB are free")

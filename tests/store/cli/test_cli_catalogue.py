@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from builders import IMAGE, digest
@@ -55,7 +56,7 @@ def test_what_no_event_told_of_is_listed_and_repaired_if_asked_for(
 ) -> None:
     (tmp_path / "config.yml").write_text('registries: [{url: "https://old.invalid"}]')
     monkeypatch.setattr(catalogue_checks, "RegistryClient", Source)
-    monkeypatch.setattr(catalogue_check.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(catalogue_check, "time", Mock(sleep=lambda seconds: None))
 
     found = run("catalogue", "check", "--json")
     (row,) = rows(found)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -59,7 +61,7 @@ def test_what_came_during_the_comparison_is_worked_in_before_the_verdict(
         waited.append(seconds)
         night.hear(present() + timedelta(seconds=1))
 
-    monkeypatch.setattr(looking.time, "sleep", work_in)
+    monkeypatch.setattr(looking, "time", Mock(wraps=time, sleep=work_in))
     examine(night.stores, night.sides, "test", within_s=60, recheck_s=0)
 
     assert waited == [looking.INBOX_LOOK_S]
@@ -68,7 +70,8 @@ def test_what_came_during_the_comparison_is_worked_in_before_the_verdict(
 def test_nobody_waits_for_a_server_that_works_nothing_in(
     night: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking.time, "sleep", lambda seconds: pytest.fail("waits"))
+    waiting = Mock(side_effect=AssertionError("waits"))
+    monkeypatch.setattr(looking, "time", Mock(wraps=time, sleep=waiting))
     night.hear(present() - timedelta(seconds=12))
 
     examine(night.stores, night.sides, "test", within_s=60, recheck_s=0)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -208,10 +209,11 @@ def test_a_difference_that_is_gone_at_the_second_look_is_none(
         pair.target.push("team/app", "on-its-way")
         pair.source.push("team/app", "extra-for-a-moment")
         pair.target.content["team/app"].tags.pop("extra-deleted", None)
-        monkeypatch.setattr(verifier.time, "monotonic", lambda: begun + 100)
+        clock.monotonic = lambda: begun + 100
 
     begun = time.monotonic()
-    monkeypatch.setattr(verifier.time, "sleep", sleep)
+    clock = Mock(wraps=time, sleep=sleep)
+    monkeypatch.setattr(verifier, "time", clock)
 
     assert pair.found(recheck_s=30) == {"missing": "missing", "extra": "extra"}
     assert waited == [verifier.SAVE_EVERY_S]
@@ -222,7 +224,8 @@ def test_nothing_is_waited_for_where_nothing_differs(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair.copied("v1")
-    monkeypatch.setattr(verifier.time, "sleep", lambda seconds: pytest.fail("it waits"))
+    waiting = Mock(side_effect=AssertionError("waits"))
+    monkeypatch.setattr(verifier, "time", Mock(wraps=time, sleep=waiting))
 
     assert pair.found(recheck_s=30) == {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from unittest.mock import Mock
@@ -277,7 +278,7 @@ def test_a_crew_counts_for_longer_as_present_where_the_database_is_slow(
 ) -> None:
     """Else each believes that it is alone, takes all, and gives it back."""
     clock = [1_000_000.0]
-    monkeypatch.setattr(crews.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(crews, "time", Mock(wraps=time, monotonic=lambda: clock[0]))
     mock_stores.leases.take(WANTED, "a command", datetime.now(UTC))
     present: list[bool] = []
     for _ in range(2):

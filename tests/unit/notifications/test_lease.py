@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from builders import abandon, divide
@@ -223,7 +224,7 @@ def test_who_needs_longer_to_take_it_than_it_lasts_has_it_nevertheless(
 
     for name in ("take_all", "renew_all"):
         monkeypatch.setattr(LeaseStore, name, slowly(getattr(LeaseStore, name)))
-    monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(lease, "time", Mock(wraps=time, monotonic=lambda: clock[0]))
     held = Held(mock_stores, passing=False)
 
     assert held.take()
@@ -269,7 +270,7 @@ def test_a_renewal_that_takes_longer_than_the_lease_lasts_costs_it_where_another
 ) -> None:
     monkeypatch.setattr(lease, "RENEWED_S", 0.0)
     clock = [1_000_000.0]
-    monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(lease, "time", Mock(wraps=time, monotonic=lambda: clock[0]))
     held, other = (Held(mock_stores, passing=False) for _ in range(2))
     assert held.take()
     renew_all = mock_stores.leases.renew_all
@@ -320,7 +321,7 @@ def test_others_make_way_for_longer_where_the_database_is_slow(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1_000_000.0]
-    monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(lease, "time", Mock(wraps=time, monotonic=lambda: clock[0]))
     held = Held(mock_stores, passing=True)
     assert mock_stores.leases.take(LEASE, "a server", datetime.now(UTC))
     assert not held.take()
@@ -336,7 +337,7 @@ def test_a_pause_between_two_times_of_asking_is_no_slow_database(
     mock_stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1_000_000.0]
-    monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(lease, "time", Mock(wraps=time, monotonic=lambda: clock[0]))
     held = Held(mock_stores, passing=True)
     assert held.take()
     held.give_back()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from builders import abandon, envelope, wire_event
@@ -430,7 +431,7 @@ def test_who_has_events_to_load_waits_for_the_lease(
         if len(waited) == 3:
             first.stop()
 
-    monkeypatch.setattr(module.time, "sleep", give_way)
+    monkeypatch.setattr(module, "time", Mock(wraps=time, sleep=give_way))
     now = datetime.now(UTC)
 
     assert second.load(parse_envelope(envelope(push()), "default", now).events) == 1
@@ -451,7 +452,7 @@ def test_who_works_all_in_waits_for_the_lease_and_then_no_more(
             first.stop()
         assert len(waited) < 9
 
-    monkeypatch.setattr(module.time, "sleep", give_way)
+    monkeypatch.setattr(module, "time", Mock(wraps=time, sleep=give_way))
 
     assert second.drain() == 4
     assert waited == [module.LOOK_S] * 3
@@ -470,7 +471,7 @@ def test_who_is_to_do_something_alone_waits_where_the_lease_was_lost_since(
         happened.append("waited")
         second.stop()
 
-    monkeypatch.setattr(module.time, "sleep", give_way)
+    monkeypatch.setattr(module, "time", Mock(wraps=time, sleep=give_way))
     first.alone(lambda: happened.append("done"))
 
     assert happened == ["waited", "done"]
@@ -670,7 +671,7 @@ def test_who_loses_the_lease_while_it_loads_folds_anew_before_it_loads_again(
         return work_in(self, *arguments)
 
     monkeypatch.setattr(Derivation, "work_in", lose_once)
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    monkeypatch.setattr(module, "time", Mock(wraps=time, sleep=lambda _: None))
 
     events = parse_envelope(envelope(push()), "default", datetime.now(UTC)).events
     assert projector.load(events) == 1

@@ -12,6 +12,7 @@ from contextlib import suppress
 from http.server import HTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import parse_qs
 
 import pytest
@@ -145,7 +146,7 @@ def test_that_a_wrong_password_is_refused_is_tried_again_after_an_hour(
     assert asked.accepts("alice", "anything")
 
     later = time.monotonic() + token_server.CHECKED_S
-    monkeypatch.setattr(token_server.time, "monotonic", lambda: later)
+    monkeypatch.setattr(token_server, "time", Mock(wraps=time, monotonic=lambda: later))
 
     with pytest.raises(AccountsUnavailable):
         asked.accepts("alice", "anything")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -41,7 +42,7 @@ def test_the_log_is_told_once_a_minute_what_is_new(
     cut_offs: CutOffs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("app.server.cut_off.time", Mock(monotonic=lambda: now))
     caplog.set_level(logging.WARNING)
 
     cut_offs.tell()
