@@ -221,8 +221,8 @@ def asks_for_file() -> bool:
 def export(listing: Listing) -> Response | None:
     """The whole list as CSV or NDJSON if `format` asks for it, else None.
 
-    Rows are sent as they are read, page by page. An export that breaks off ends without HTTP's last
-    chunk, so that nobody takes it for whole.
+    Rows are sent as they are read, page by page. An export that breaks off ends without the last
+    chunk of HTTP/1.1, so that nobody takes it for whole.
 
     Raises:
         InvalidQuery: another format.
