@@ -21,6 +21,7 @@ from app.rules.addresses import parse_ip
 from app.rules.tokens import is_token
 from app.store.accounts import SignedIn
 from app.store.sign_ins import BASIC, FORM, HEADER, REFUSED, SIGNED_IN, TOKEN, SignIn, now
+from app.store.tokens import ApiToken
 from app.web.client import PEER
 from app.web.runtime import runtime
 
@@ -70,20 +71,39 @@ def find_by_authorization() -> tuple[SignedIn, str] | None:
     """
     if not has_authorization():
         return None
-    given = request.authorization or Authorization("")  # None where it cannot be read
-    if given.type == "bearer" and given.token:
-        return _check_token(given.token, None), TOKEN
+    if token := _given_token():
+        return _check_token(*token), TOKEN
+    given = _given()
     if given.type != "basic" or given.username is None or given.password is None:
         raise NotAuthenticated(
             "Authorization: expected HTTP Basic with a registry account, or Bearer with an API "
             "token."
         )
-    if is_token(given.password):
-        return _check_token(given.password, given.username), TOKEN
     signed_in = check_password(given.username, given.password, BASIC)
     if signed_in is None:
         raise NotAuthenticated(WRONG)
     return signed_in, BASIC
+
+
+def find_by_token() -> SignedIn | None:
+    """The account of the API token, None if that is not right any more; nothing is on record."""
+    token = _given_token()
+    found = _find_token(*token) if token else None
+    return found[1] if found else None
+
+
+def _given() -> Authorization:
+    return request.authorization or Authorization("")  # None where it cannot be read
+
+
+def _given_token() -> tuple[str, str | None] | None:
+    """What may be an API token, and the account that came with it, None if none did."""
+    given = _given()
+    if given.type == "bearer" and given.token:
+        return given.token, None
+    if given.type == "basic" and given.username is not None and is_token(given.password or ""):
+        return given.password or "", given.username
+    return None
 
 
 def check_password(
@@ -119,21 +139,27 @@ def _check_password(
     return signed_in
 
 
+def _find_token(token: str, account: str | None) -> tuple[ApiToken, SignedIn] | None:
+    stores = runtime().stores
+    found = stores.tokens.find(token, now()) if is_token(token) else None
+    is_owner = found is not None and account in (None, found.account)
+    signed_in = stores.accounts.find(found.account) if found and is_owner else None
+    return (found, signed_in) if found and signed_in else None
+
+
 def _check_token(token: str, account: str | None) -> SignedIn:
     """The account of a token; `account` is the name that came with it, None if none did.
 
     A right one is not throttled: nobody guesses it, and a colleague's failures at the same address
     must not stop a script.
     """
-    stores, moment = runtime().stores, now()
-    found = stores.tokens.find(token, moment) if is_token(token) else None
-    is_owner = found is not None and account in (None, found.account)
-    signed_in = stores.accounts.find(found.account) if found and is_owner else None
-    if found is None or signed_in is None:
+    owned = _find_token(token, account)
+    if owned is None:
         _refuse_where_throttled(account)
         record(account or "", TOKEN, REFUSED)
         raise NotAuthenticated(WRONG_TOKEN)
-    if stores.tokens.note_use(found, request.remote_addr or "", moment):
+    found, signed_in = owned
+    if runtime().stores.tokens.note_use(found, request.remote_addr or "", now()):
         record(found.account, f"{TOKEN} {found.name}", SIGNED_IN)
     is_export = request.endpoint in _EXPORTS and request.args.get("format") in ("csv", "ndjson")
     is_read = request.method in ("GET", "HEAD")

@@ -247,8 +247,8 @@ def _all_items(listing: Listing, page: Page[Item]) -> Iterator[Item]:
             look_again()  # whoever reads slowly is here for long
             page = listing.find(page.next, EXPORT_PAGE_SIZE)
         except AppError as error:
-            whom = account_name() or "nobody"
-            logger.warning("an export of %s for %r breaks off: %s", listing.name, whom, error)
+            told = listing.name, account_name(), request.remote_addr or "a Unix socket", error
+            logger.warning("an export of %s for %r from %s breaks off: %s", *told)
             # The status is sent already. gunicorn knows this errno and is silent about it.
             raise ConnectionResetError(errno.ECONNRESET, "the export breaks off") from error
         yield from page.items

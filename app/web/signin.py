@@ -18,12 +18,13 @@ from app.errors import NotAuthenticated, NotAuthorized
 from app.rules.access import Account, compile_rule
 from app.store.accounts import MAX_PASSWORD_BYTES, SignedIn
 from app.store.scope import Records, Scope
-from app.store.sign_ins import BASIC, FORM, HEADER, SIGNED_OUT
+from app.store.sign_ins import FORM, HEADER, SIGNED_OUT, TOKEN
 from app.web.credentials import (
     WRONG,
     check_password,
     find_by_authorization,
     find_by_header,
+    find_by_token,
     has_authorization,
     record,
 )
@@ -106,17 +107,19 @@ def look_again() -> None:
 
     Raises:
         NotAuthenticated: the account, the session or the token is gone.
-        NotAuthorized: the account that a proxy named is gone.
     """
-    asked = visitor()
-    if asked.means == BASIC:  # a password takes long to check
-        found = runtime().stores.accounts.find(asked.name)
-        again = _viewer_for(found.account, asked.means) if found else None
+    asked, accounts = visitor(), runtime().stores.accounts
+    account: Account | None
+    if asked.name:
+        finders = {FORM: _from_session, TOKEN: find_by_token}
+        # Otherwise by name: a password takes long to check.
+        found = finders.get(asked.means, lambda: accounts.find(asked.name))()
+        account = found.account if found else None
     else:
-        again = _find_viewer()
-    if again is None or again.name != asked.name:
-        raise NotAuthenticated("the one who asked is no longer signed in")
-    g.viewer = again
+        account = accounts.find_anonymous()
+    if account is None:
+        raise NotAuthenticated("whoever asked is no longer signed in")
+    g.viewer = _viewer_for(account, asked.means)
 
 
 def is_administrator() -> bool:

@@ -7,9 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from builders import basic, csrf_token, wire_event
+from flask import Flask
 from flask.testing import FlaskClient
 
+from app.settings import Access
 from app.store import Stores
+from app.store.sign_ins import REFUSED
 
 SignIn = Callable[[str], FlaskClient]
 
@@ -73,7 +76,7 @@ def test_an_export_breaks_off_when_its_account_is_gone_and_that_of_another_one_d
     mock_stores.accounts.remove("alice")
 
     assert breaks_off(rows) is (name == "alice")
-    line = "for 'alice' breaks off: the one who asked is no longer signed in"
+    line = "for 'alice' from 127.0.0.1 breaks off: whoever asked is no longer signed in"
     assert (line in caplog.text) is (name == "alice")
 
 
@@ -105,6 +108,23 @@ def test_an_export_breaks_off_when_its_token_is_revoked_and_not_when_another_one
     mock_stores.tokens.remove("alice", revoked)
 
     assert breaks_off(rows) is (revoked == "script")
+    refused = mock_stores.sign_ins.find_page({"outcome": REFUSED})
+    assert refused.items == [], "nobody guessed anything"
+
+
+@pytest.mark.parametrize("path", PATHS[1:3])
+def test_the_anonymous_account_gets_the_rest_of_an_export_that_it_may_see(
+    make_app: Callable[..., Flask], mock_stores: Stores, path: str
+) -> None:
+    mock_stores.accounts._accounts.insert_one({"username": ""})
+    mock_stores.accounts.add_acl_entry(
+        {"seq": 20, "match": {"name": "team/*"}, "actions": ["pull"]}
+    )
+    rows = start(make_app(access=Access(anonymous=True)).test_client(), path)
+
+    mock_stores.accounts.remove_acl_entry(20)
+
+    assert list(rows) == []
 
 
 @pytest.mark.parametrize("path", PATHS)
